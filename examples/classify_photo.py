@@ -1,0 +1,30 @@
+"""A photograph, from file to label, step by step.
+
+command   python examples/classify_photo.py [PHOTO]
+expected  tiger_cat, Egyptian_cat and tabby first for scikit-image's cat, together about 0.92
+hardware  any; measured on 2 CPU cores: 10 seconds, most of it importing TensorFlow
+needs     pip install "keras_effnet[quickstart]"
+"""
+
+import argparse
+
+import keras_effnet
+from keras_effnet.images import center_crop_and_resize, load_image, sample
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photo", nargs="?", help="an image file; without one, a photograph that scikit-image carries")
+    parser.add_argument("--smoke", action="store_true", help="nothing smaller to do here: the example is small")
+    options = parser.parse_args()
+
+    image = load_image(options.photo) if options.photo else sample("chelsea")  # uint8 (height, width, 3)
+    pixels = center_crop_and_resize(image, 224)  # float32 (224, 224, 3), 0..255
+    model = keras_effnet.EfficientNetLite0(weights="imagenet")
+    scores = model.predict(pixels[None], verbose=0)  # float32 (1, 1000)
+    for _, label, score in keras_effnet.decode_predictions(scores, top=5)[0]:
+        print(f"{score:6.3f}  {label}")
+
+
+if __name__ == "__main__":
+    main()

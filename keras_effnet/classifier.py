@@ -1,0 +1,148 @@
+"""A model together with what its outputs mean: a network by name, or a saved model with its labels."""
+
+import inspect
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.imagenet import class_index, preprocess_input
+from keras_effnet.variants import VARIANTS, find_variant
+
+Classes = tuple[tuple[str | None, str], ...]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A Keras model together with what its outputs mean and the size of its images.
+
+    Args:
+        model: takes images (batch, size, size, 3) and gives scores (batch, classes).
+        classes: (wnid or None, label) of each output.
+        size: side of its images in pixels.
+        name: what it was loaded by, the name of a network or the path of a file.
+        weights: the weight set or file that the network was given, None where the model has its own.
+    """
+
+    model: Any
+    classes: Classes
+    size: int
+    name: str = ""
+    weights: str | None = None
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
+        pixels = preprocess_input(images, "channels_last", model=self.model)
+        outputs = np.asarray(self.model.predict_on_batch(pixels), dtype=np.float32)
+        return _softmax(outputs) if _gives_logits(self.model) else outputs
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _gives_logits(model: Any) -> bool:
+    last = model.layers[-1]
+    while hasattr(last, "layers"):
+        last = last.layers[-1]
+    activation = getattr(last, "activation", None)
+    return type(last).__name__ != "Softmax" and getattr(activation, "__name__", "linear") == "linear"
+
+
+def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -> Classifier:
+    """Build a pretrained network by name, or load a saved model.
+
+    Args:
+        model: "lite0", "b0", "EfficientNetB0", ..., or the path of a `.keras` file. The labels of a saved model stand
+            in a file labels.txt beside it, one a line; without that file it has to have ImageNet's 1000 classes.
+        weights: for a network by name: the name of a weight set or the path of a weight file; by default the best
+            published set.
+
+    Raises:
+        ValueError: no such network or file, or a model that does not classify images.
+        WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
+
+    Example:
+        >>> load_classifier("lite0").size
+        224
+    """
+    path = Path(model)
+    if path.suffix or len(path.parts) > 1:
+        return _load_saved(path, weights)
+    name = f"EfficientNet{find_variant(str(model)).name.capitalize()}"
+    from keras_effnet import models
+
+    builder = getattr(models, name)
+    if weights is None:
+        weights = inspect.signature(builder).parameters["weights"].default
+    return replace(as_classifier(builder(weights=weights)), name=str(model), weights=weights)
+
+
+def _load_saved(path: Path, weights: str | None) -> Classifier:
+    if weights is not None:
+        raise ValueError(
+            f"weights is {weights!r}, but the saved model {str(path)!r} has its own. Expected no weights beside it. "
+            f"Leave them out, or name the network: {', '.join(VARIANTS)}."
+        )
+    if path.suffix != ".keras" or not path.is_file():
+        raise ValueError(
+            f"There is no model {str(path)!r}. Expected one of {', '.join(VARIANTS)}, or the path of a .keras file. "
+            "Choose one of these, or save a model with model.save('name.keras')."
+        )
+    from keras_effnet._keras import keras
+
+    try:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises anything, from BadZipFile to TypeError; its messages hold whole configs
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"The model {str(path)!r} cannot be loaded: {reason[:300]} Expected a .keras file that needs no code of "
+            "its own. Save the model again with this version of Keras."
+        ) from error
+    file = path.with_name("labels.txt")
+    if not file.is_file():
+        return replace(as_classifier(network), name=str(path))
+    lines = file.read_text("utf-8").split("\n")
+    classes = tuple((None, line.strip()) for line in lines if line.strip())
+    return replace(as_classifier(network, classes), name=str(path))
+
+
+def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
+    """Put a Keras model together with its classes, by default ImageNet's; a `Classifier` stays as it is.
+
+    Raises:
+        ValueError: a model that does not classify square RGB images, or has another number of classes.
+    """
+    if isinstance(model, Classifier):
+        return model
+    outputs = model.output_shape
+    if not isinstance(outputs, tuple) or len(outputs) != 2 or not isinstance(outputs[1], int):
+        raise ValueError(
+            f"The model {model.name!r} has outputs of shape {outputs}. Expected one output (batch, classes). Pass a "
+            "model with a classifier (include_top=True)."
+        )
+    classes = class_index() if classes is None else classes
+    if len(classes) != outputs[1]:
+        raise ValueError(
+            f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected a label "
+            "for each. Write them, one a line, into a file labels.txt beside the saved model."
+        )
+    return Classifier(model, classes, _image_size(model))
+
+
+def _image_size(model: Any) -> int:
+    shape = model.input_shape
+    if isinstance(shape, tuple) and len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3:
+        if shape[1] is not None:
+            return shape[1]
+        try:
+            return find_variant(model.name).resolution
+        except ValueError:
+            pass
+    raise ValueError(
+        f"The model {model.name!r} takes images of shape {shape}. Expected square RGB images of one size: (None, 224, "
+        "224, 3) for example. Build it with such an input_shape."
+    )

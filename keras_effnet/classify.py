@@ -1,0 +1,140 @@
+"""Photos in, labels out: a stream of predictions in the order of the photos, with bounded memory."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.classifier import Classes, Classifier, as_classifier
+from keras_effnet.images import center_crop_and_resize, load_image
+
+Photo = str | os.PathLike[str] | tuple[str, np.ndarray | bytes]
+Label = tuple[str | None, str, float]
+
+# Pillow decodes outside of Python's lock, but the model needs the cores as well.
+THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in one photo.
+
+    Args:
+        path: the photo's path, or its name.
+        labels: (wnid, label, score), the highest score first; the wnid is None for classes other than ImageNet's.
+        error: why there are no labels, None where there are.
+    """
+
+    path: str
+    labels: tuple[Label, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one photo, float32 of shape (classes,), or the error that stands in their place."""
+
+    path: str
+    scores: np.ndarray | None = None
+    error: str | None = None
+
+
+def classify(
+    photos: Iterable[Photo], *, model: Classifier | Any, top: int = 5, batch_size: int = 32
+) -> Iterator[Prediction]:
+    """Classify photos one after the other; a bad one gives a `Prediction` with its error, and the others go on.
+
+    At most two batches are held at a time: the next one is decoded while the model works on one.
+
+    Args:
+        photos: paths of files, or pairs (name, image) with uint8 images (height, width, 3) or the bytes of files.
+        model: a classifier from `load_classifier`, or a Keras model with the 1000 classes of ImageNet.
+        top: how many labels to give for each photo.
+        batch_size: how many photos the model gets at a time.
+
+    Raises:
+        ValueError: `top` or `batch_size` below 1, or a model that does not classify images.
+
+    Example:
+        >>> from keras_effnet.classifier import load_classifier
+        >>> from keras_effnet.images import sample
+        >>> model = load_classifier("lite0")
+        >>> [prediction.labels[0][1] for prediction in classify([("coffee", sample("coffee"))], model=model)]
+        ['espresso']
+    """
+    at_least_one(top=top)
+    classifier = as_classifier(model)
+    rows = score(photos, classifier, batch_size)
+    return (Prediction(row.path, _best(row.scores, classifier.classes, top), row.error) for row in rows)
+
+
+def at_least_one(**counts: int | None) -> None:
+    """Refuse counts below 1; None means that there is no limit.
+
+    Raises:
+        ValueError: a count below 1.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value!r}. Expected a whole number of at least 1. Pass for example {name}=5.")
+
+
+def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
+    """Score photos in their order; a bad one comes out with its error.
+
+    Args:
+        photos: as in `classify`.
+        classifier: what scores them.
+        batch_size: how many photos the model gets at a time; at most twice as many are held.
+
+    Raises:
+        ValueError: `batch_size` below 1.
+    """
+    at_least_one(batch_size=batch_size)
+    return _stream(photos, classifier, batch_size)
+
+
+def _stream(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
+    pool = ThreadPoolExecutor(THREADS)
+    waiting: deque[Future[tuple[str, np.ndarray, str | None]]] = deque()
+    try:
+        for photo in photos:
+            waiting.append(pool.submit(_prepare, photo, classifier.size))
+            if len(waiting) == 2 * batch_size:
+                yield from _score([waiting.popleft().result() for _ in range(batch_size)], classifier)
+        while waiting:
+            count = min(batch_size, len(waiting))
+            yield from _score([waiting.popleft().result() for _ in range(count)], classifier)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(photo: Photo, size: int) -> tuple[str, np.ndarray, str | None]:
+    name, image = photo if isinstance(photo, tuple) else (os.fspath(photo), None)
+    try:
+        pixels = image if isinstance(image, np.ndarray) else load_image(name if image is None else image)
+        return name, center_crop_and_resize(pixels, size), None
+    except ValueError as error:
+        # A black image keeps the bad one's place: batches of one shape are compiled once.
+        reason = str(error) if image is None else f"{name!r}: {error}"
+        return name, np.zeros((size, size, 3), np.float32), reason
+
+
+def _score(batch: Sequence[tuple[str, np.ndarray, str | None]], classifier: Classifier) -> Iterator[Scored]:
+    names, images, errors = zip(*batch, strict=True)
+    scores = errors if all(errors) else classifier.scores(np.stack(images))
+    for name, error, row in zip(names, errors, scores, strict=True):
+        if error:
+            yield Scored(name, error=error)
+        elif np.isfinite(row).all():
+            yield Scored(name, row)
+        else:
+            yield Scored(name, error=f"{name!r} gets scores that are no numbers. Expected a sound model. Check it.")
+
+
+def _best(scores: np.ndarray | None, classes: Classes, top: int) -> tuple[Label, ...]:
+    return () if scores is None else tuple((*classes[i], float(scores[i])) for i in np.argsort(scores)[-top:][::-1])

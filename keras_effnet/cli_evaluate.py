@@ -1,0 +1,117 @@
+"""`keras-effnet evaluate`: top-1 and top-5 on labelled photos, as a table or as JSON."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from keras_effnet.terminal import (
+    AsJson,
+    BatchSize,
+    Model,
+    Weights,
+    complain,
+    console,
+    plain_errors,
+    plain_table,
+    start_keras,
+)
+
+if TYPE_CHECKING:
+    from keras_effnet.classifier import Classifier
+    from keras_effnet.evaluate import Report
+    from keras_effnet.labelled import Examples
+
+Data = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DIR | TFRECORD... | tfds:NAME",
+        help="A folder with a folder for each class (with --labels: of photos), TFRecord files in ImageNet's layout, "
+        "or a dataset of TensorFlow Datasets.",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Lines 'photo class', or a class for each photo in the order of their names."),
+]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Split of tfds:NAME; by default validation.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="At most so many photos: of a folder evenly spread, else the first.")
+]
+
+
+def evaluate(
+    data: Data,
+    model: Model = "lite0",
+    weights: Weights = None,
+    labels: Labels = None,
+    split: Split = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Measure top-1 and top-5 on labelled photos; exit status 1 if one of them cannot be read."""
+    with plain_errors():
+        start_keras()
+        from keras_effnet.classifier import load_classifier
+        from keras_effnet.evaluate import provenance
+        from keras_effnet.labelled import open_examples
+
+        with console(stderr=True).status(f"Loading {model} ..."):
+            classifier = load_classifier(model, weights)
+            examples = open_examples(data, classifier.classes, labels=labels, split=split, limit=limit)
+        for note in examples.notes:
+            complain(note)
+        report = _watched(examples, classifier, batch_size)
+        if as_json:
+            print(json.dumps({"data": data, **provenance(classifier), **_figures(report)}, indent=2))
+        else:
+            _print(report)
+        for error in report.errors:
+            complain(error)
+        if report.errors or not report.images:
+            raise typer.Exit(1)
+
+
+def _watched(examples: "Examples", classifier: "Classifier", batch_size: int) -> "Report":
+    """Evaluate, on a terminal under a bar with the accuracy so far and the time that is left."""
+    from keras_effnet.evaluate import evaluate
+
+    terminal = console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task("Evaluating", total=examples.total)
+
+        def show(report: "Report") -> None:
+            done = report.images + len(report.errors)
+            bar.update(
+                task, completed=done, description=f"top-1 {_percent(report.top1)}  top-5 {_percent(report.top5)}"
+            )
+
+        return evaluate(examples, model=classifier, batch_size=batch_size, progress=show)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} %"
+
+
+def _print(report: "Report") -> None:
+    view = plain_table("images", "top-1", "top-5", "seconds", "images/s", "errors")
+    cells = f"{report.images:,}", _percent(report.top1), _percent(report.top5), f"{report.seconds:.1f}"
+    view.add_row(*cells, f"{report.images_per_second:.1f}", f"{len(report.errors):,}")
+    console().print(view)
+
+
+def _figures(report: "Report") -> dict[str, Any]:
+    return {
+        "images": report.images,
+        "top1": report.top1,
+        "top5": report.top5,
+        "top1_correct": report.top1_correct,
+        "top5_correct": report.top5_correct,
+        "seconds": round(report.seconds, 3),
+        "images_per_second": round(report.images_per_second, 3),
+        "errors": report.errors,
+        "notes": report.notes,
+    }

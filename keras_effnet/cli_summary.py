@@ -1,0 +1,52 @@
+"""`keras-effnet summary` and `keras-effnet models`: the arithmetic of the networks, without Keras."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from keras_effnet.complexity import complexity, table
+from keras_effnet.registry import WEIGHTS
+from keras_effnet.terminal import AsJson, console, millions, plain_errors, plain_table
+from keras_effnet.variants import VARIANTS, find_variant
+
+Network = Annotated[str, typer.Argument(help="A network: b0, lite0, EfficientNetB7, ...")]
+
+
+def summary(model: Network, as_json: AsJson = False) -> None:
+    """Print the stages of a network, its parameters, multiply-adds and memory."""
+    with plain_errors():
+        variant = find_variant(model)
+        total, stages = complexity(variant), table(variant)
+        if as_json:
+            rows = [{"stage": i, **asdict(stage)} for i, stage in enumerate(stages, 1)]
+            head = {"name": variant.name, "resolution": variant.resolution}
+            print(json.dumps({**head, **asdict(total), "stages": rows}, indent=2))
+            return
+        view = plain_table(
+            "stage", "operator", "resolution", "channels", "layers", "parameters", "MACs", left=("operator",)
+        )
+        for i, stage in enumerate(stages, 1):
+            size, costs = f"{stage.resolution} x {stage.resolution}", (f"{stage.parameters:,}", millions(stage.macs))
+            view.add_row(str(i), stage.operator, size, str(stage.channels), str(stage.layers), *costs)
+        console().print(view)
+        print(
+            f"\nEfficientNet{variant.name.capitalize()}, {variant.resolution} x {variant.resolution} pixels\n"
+            f"parameters  {total.parameters:,}, of which training changes {total.trainable:,}\n"
+            f"MACs        {millions(total.macs)} per image (what the paper calls FLOPS)\n"
+            f"memory      {total.weight_bytes / 1e6:.1f} MB of weights and at least {total.peak_bytes / 1e6:.1f} MB "
+            "of activations, float32"
+        )
+
+
+def models() -> None:
+    """List the networks, what they cost, and their published weight sets."""
+    with plain_errors():
+        view = plain_table("model", "resolution", "parameters", "MACs", "weights", left=("model", "weights"))
+        for variant in VARIANTS.values():
+            total = complexity(variant)
+            sets = ", ".join(name for key, name in WEIGHTS if key == variant.name)
+            costs = millions(total.parameters), millions(total.macs)
+            view.add_row(variant.name, str(variant.resolution), *costs, sets)
+        console().print(view)

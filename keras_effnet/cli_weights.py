@@ -1,0 +1,160 @@
+"""`keras-effnet weights`: the published sets, and their files on this machine; nothing here imports Keras."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from keras_effnet.download import cache_directories, digest_matches
+from keras_effnet.registry import WEIGHTS
+from keras_effnet.registry import Weights as Record
+from keras_effnet.sets import find_weights, here, list_weights, locate, package_name, places
+from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, printable
+from keras_effnet.variants import VARIANTS, find_variant
+
+app = typer.Typer(help="The published weight sets, and their files on this machine.", no_args_is_help=True)
+
+Network = Annotated[str, typer.Argument(metavar="VARIANT", help="A network: b0, lite0, EfficientNetB7, ...")]
+Set = Annotated[str, typer.Argument(metavar="SET", help="A weight set: imagenet, noisy-student, advprop, ...")]
+OneNetwork = Annotated[str | None, typer.Argument(metavar="VARIANT", help="Only the sets of this network.")]
+OneSet = Annotated[str | None, typer.Argument(metavar="SET", help="Only this one of them.")]
+OfNetwork = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Only the sets of this network.")]
+NoTop = Annotated[bool, typer.Option("--notop", help="The smaller file without a classifier, or the whole one.")]
+
+
+def _records(variant: str | None, name: str | None = None) -> list[Record]:
+    if variant is None:
+        return list(WEIGHTS.values())
+    key = find_variant(variant).name
+    return [find_weights(key, name)] if name else [WEIGHTS[key] for key in list_weights(key)]
+
+
+def _files(record: Record) -> list[tuple[Path, str]]:
+    """The files of a set on this machine, damaged or not, with the digests that they should have."""
+    return [(path, digest) for path, digest in places(record) if path.is_file()]
+
+
+@app.command("list")
+def list_sets(variant: OfNetwork = None, as_json: AsJson = False) -> None:
+    """List the sets: accuracy, resolution, licence, where they come from, and whether a file is on this machine."""
+    with plain_errors():
+        records = _records(variant)
+        if as_json:
+            print(json.dumps([_entry(record) for record in records], indent=2))
+            return
+        left = ("variant", "set", "licence", "sources", "here")
+        view = plain_table("variant", "set", "top-1", "pixels", "licence", "sources", "here", left=left)
+        for record in records:
+            top1 = "-" if record.top1 is None else str(record.top1)
+            pixels, origins = str(VARIANTS[record.variant].resolution), "\n".join(dict.fromkeys(_origins(record)))
+            found = "yes" if _files(record) else "no"
+            view.add_row(record.variant, record.name, top1, pixels, record.licence, origins, found)
+        console().print(view)
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    return {
+        "variant": record.variant,
+        "set": record.name,
+        "top1": record.top1,
+        "resolution": VARIANTS[record.variant].resolution,
+        "licence": record.licence,
+        "package": package_name(record),
+        "sources": [source.url for source in record.sources],
+        "files": [str(path) for path, _ in _files(record)],
+    }
+
+
+def _origins(record: Record) -> Iterator[str]:
+    """Where a set can be had: out of a Python package, or from these hosts."""
+    if record.package:
+        yield "package"
+    for source in record.sources:
+        yield urlsplit(source.url).netloc
+
+
+@app.command()
+def info(variant: Network, name: Set, as_json: AsJson = False) -> None:
+    """Print all that is known of a set: accuracy, normalisation, addresses, digests, and where its files are."""
+    with plain_errors():
+        (record,) = _records(variant, name)
+        known = {
+            "variant": record.variant,
+            "set": record.name,
+            **{field: value for field, value in asdict(record).items() if field != "name"},
+            "resolution": VARIANTS[record.variant].resolution,
+            "files": [str(path) for path, _ in _files(record)],
+            "cache": [str(folder / record.sources[0].filename) for folder in cache_directories()],
+        }
+        if as_json:
+            print(json.dumps(known, indent=2))
+            return
+        width = max(map(len, known)) + 2
+        for field, value in known.items():
+            for i, line in enumerate(_lines(value)):
+                print(f"{'' if i else field.replace('_', ' '):<{width}}{printable(line)}")
+
+
+def _lines(value: Any) -> list[str]:
+    """The lines of one field of a record: a text, a number, a row, or several of them."""
+    if isinstance(value, dict) and "url" in value:
+        return list(value.values())
+    if isinstance(value, dict):
+        return [f"{key} {', '.join(f'{number:g}' for number in numbers)}" for key, numbers in value.items()]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [line for part in value for line in _lines(part)] or ["none"]
+    return ["none" if value in (None, "") else str(value)]
+
+
+@app.command()
+def fetch(variant: Network, name: Set, notop: NoTop = False) -> None:
+    """Have the file of a set on this machine, downloaded if need be, and print its path."""
+    with plain_errors():
+        (record,) = _records(variant, name)
+        print(locate(record, include_top=not notop))
+
+
+@app.command()
+def path(variant: Network, name: Set, notop: NoTop = False) -> None:
+    """Print where the file of a set is on this machine; exit status 1 if no whole one is."""
+    with plain_errors():
+        (record,) = _records(variant, name)
+        found = here(record, include_top=not notop)
+        if found is None:
+            folders = " or ".join(str(folder) for folder in cache_directories())
+            first = record.sources[0]
+            raise ValueError(
+                f"The weights {record.name!r} of {record.variant!r} are not on this machine. Expected "
+                f"{first.filename} with {first.digest or 'the right structure'} in {folders}. Run keras-effnet weights "
+                f"fetch {record.variant} {record.name}."
+            )
+        print(found)
+
+
+@app.command()
+def verify(variant: OneNetwork = None, name: OneSet = None) -> None:
+    """Check the files of the sets on this machine against their digests; exit status 1 if one is damaged."""
+    with plain_errors():
+        states = []
+        for record in _records(variant, name):
+            for state, where in _check(record):
+                print(f"{state:<8} {record.variant:<6} {record.name:<14} {printable(str(where))}", flush=True)
+                states.append(state)
+        if "damaged" in states:
+            complain(f"{states.count('damaged')} damaged. Expected the published digests. Delete them, and fetch them.")
+            raise typer.Exit(1)
+
+
+def _check(record: Record) -> Iterable[tuple[str, Path]]:
+    files = _files(record)
+    if not files:
+        yield "missing", cache_directories()[0] / record.sources[0].filename
+    for file, digest in files:
+        if digest:
+            yield "ok" if digest_matches(file, digest) else "damaged", file
+        else:
+            yield "unpinned", file  # no digest was published, and it was put there by hand

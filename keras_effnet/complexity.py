@@ -1,0 +1,232 @@
+"""What a network costs, by arithmetic from its rows: parameters, multiply-adds, memory; no graph is built."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from keras_effnet.blocks import BlockArgs
+from keras_effnet.scaling import block_name
+from keras_effnet.variants import Variant
+
+FLOAT32_BYTES = 4
+
+
+class Layer(NamedTuple):
+    """One convolution or dense layer with the batch normalisation behind it, for one image.
+
+    Args:
+        name: as in the model, "block1a_dwconv".
+        stage: 1 (stem) to the last (head), the numbers of Table 1.
+        inputs: input filters.
+        filters: output filters.
+        kernel_size: side of the kernel, in pixels.
+        input_size: side of the input map, in pixels.
+        output_size: side of the output map, in pixels.
+        groups: 1, or `inputs` for a depthwise convolution.
+        bias: whether it has a bias, as squeeze-excite and the classifier do.
+        norm: whether batch normalisation follows.
+    """
+
+    name: str
+    stage: int
+    inputs: int
+    filters: int
+    kernel_size: int = 1
+    input_size: int = 1
+    output_size: int = 1
+    groups: int = 1
+    bias: bool = False
+    norm: bool = True
+
+    @property
+    def kernel(self) -> int:
+        """Weights of the kernel alone."""
+        return self.kernel_size**2 * self.inputs // self.groups * self.filters
+
+    @property
+    def trainable(self) -> int:
+        """Weights that training changes: kernel, bias, and the gamma and beta of batch normalisation."""
+        return self.kernel + self.filters * (self.bias + 2 * self.norm)
+
+    @property
+    def parameters(self) -> int:
+        """All weights: the trainable ones and the two moving statistics of batch normalisation."""
+        return self.trainable + 2 * self.filters * self.norm
+
+    @property
+    def activations(self) -> int:
+        """Output elements."""
+        return self.output_size**2 * self.filters
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds, which the paper calls FLOPS."""
+        return self.kernel * self.output_size**2
+
+    @property
+    def memory(self) -> int:
+        """Elements of input and output together."""
+        return self.input_size**2 * self.inputs + self.activations
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of Table 1: operator, resolution of its input, output channels, layers; and what it costs."""
+
+    operator: str
+    resolution: int
+    channels: int
+    layers: int
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a network costs for one image: the sums over its layers.
+
+    Args:
+        parameters: all weights, as `model.count_params()` gives them.
+        trainable: weights that training changes.
+        macs: multiply-adds of convolutions and dense layers (the paper's "FLOPS").
+        activations: output elements of convolutions and dense layers.
+        weight_bytes: bytes of the weights in float32.
+        peak_bytes: bytes of the largest input and output of one layer in float32: the least that inference holds
+            beside the weights.
+    """
+
+    parameters: int
+    trainable: int
+    macs: int
+    activations: int
+    weight_bytes: int
+    peak_bytes: int
+
+
+def complexity(
+    variant: Variant,
+    *,
+    resolution: int | None = None,
+    classes: int = 1000,
+    in_channels: int = 3,
+    include_top: bool = True,
+) -> Complexity:
+    """Sum up what a network costs; the arguments are those of `layers`.
+
+    Example:
+        >>> from keras_effnet.variants import VARIANTS
+        >>> complexity(VARIANTS["b0"]).trainable
+        5288548
+    """
+    trainable = statistics = macs = activations = peak = 0
+    # The properties of Layer, spelled out: a search asks for thousands of networks.
+    for row, count in _walk(variant, resolution, classes, in_channels, include_top, merge=True):
+        _, _, inputs, filters, kernel_size, input_size, output_size, groups, bias, norm = row
+        kernel = kernel_size * kernel_size * inputs // groups * filters
+        pixels = output_size * output_size
+        memory = input_size * input_size * inputs + pixels * filters
+        trainable += count * (kernel + filters * (bias + 2 * norm))
+        statistics += count * 2 * filters * norm
+        macs += count * kernel * pixels
+        activations += count * pixels * filters
+        peak = memory if memory > peak else peak
+    parameters = trainable + statistics
+    weight_bytes, peak_bytes = parameters * FLOAT32_BYTES, peak * FLOAT32_BYTES
+    return Complexity(parameters, trainable, macs, activations, weight_bytes, peak_bytes)
+
+
+def table(variant: Variant, resolution: int | None = None, *, classes: int = 1000) -> tuple[Stage, ...]:
+    """Table 1 of the paper for any variant, with the cost of every row; the arguments are those of `layers`.
+
+    Example:
+        >>> from keras_effnet.variants import VARIANTS
+        >>> [row.channels for row in table(VARIANTS["b0"])]
+        [32, 16, 24, 40, 80, 112, 192, 320, 1280]
+    """
+    blocks = variant.stages
+    operators = ["Conv3x3", *(_operator(row) for row in blocks), "Conv1x1 & Pooling & FC"]
+    channels = [variant.stem, *(row.filters for row in blocks), variant.head]
+    counts = [1, *(row.repeats for row in blocks), 1]
+    grouped = groupby(layers(variant, resolution, classes=classes), key=lambda row: row.stage)
+    stages = []
+    for (_, group), operator, filters, count in zip(grouped, operators, channels, counts, strict=True):
+        rows = list(group)
+        parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
+        stages.append(Stage(operator, rows[0].input_size, filters, count, parameters, macs))
+    return tuple(stages)
+
+
+def _operator(row: BlockArgs) -> str:
+    kind = "MBConv" if row.conv_type == "depthwise" else "Fused-MBConv"
+    return f"{kind}{row.expand_ratio}, k{row.kernel_size}x{row.kernel_size}"
+
+
+def layers(
+    variant: Variant,
+    resolution: int | None = None,
+    *,
+    classes: int = 1000,
+    in_channels: int = 3,
+    include_top: bool = True,
+) -> Iterator[Layer]:
+    """Go through the weight-bearing layers of a network in the order of its graph.
+
+    Args:
+        variant: a row of `VARIANTS`, or one of your own.
+        resolution: side of the square input image in pixels; the variant's own by default.
+        classes: outputs of the classifier.
+        in_channels: channels of the input image.
+        include_top: whether the classifier counts.
+
+    Raises:
+        ValueError: a resolution below 32 pixels, which five strides of 2 would shrink to nothing.
+    """
+    return (row for row, _ in _walk(variant, resolution, classes, in_channels, include_top, merge=False))
+
+
+def _walk(
+    variant: Variant, resolution: int | None, classes: int, in_channels: int, include_top: bool, *, merge: bool
+) -> Iterator[tuple[Layer, int]]:
+    """Each layer and how often it occurs; `merge` goes once through the equal blocks of a stage, all but its first."""
+    size = variant.resolution if resolution is None else resolution
+    if size < 32:
+        raise ValueError(f"resolution is {size!r}. Expected at least 32 pixels. Pass a larger image size.")
+    blocks = variant.stages
+    inputs, half = variant.stem, _strided(size, 2)
+    yield Layer("stem_conv", 1, in_channels, inputs, 3, size, half), 1
+    size = half
+    for i, row in enumerate(blocks, start=1):
+        counts = (1, row.repeats - 1) if merge and row.repeats > 1 else (1,) * row.repeats
+        for j, count in enumerate(counts):
+            strides = row.strides if j == 0 else 1
+            for layer in _block(block_name(i, j), i + 1, row, inputs, size, strides=strides):
+                yield layer, count
+            inputs, size = row.filters, _strided(size, strides)
+    head = len(blocks) + 2
+    yield Layer("top_conv", head, inputs, variant.head, 1, size, size), 1
+    if include_top:
+        yield Layer("predictions", head, variant.head, classes, bias=True, norm=False), 1
+
+
+def _block(name: str, stage: int, row: BlockArgs, inputs: int, size: int, *, strides: int) -> Iterator[Layer]:
+    width, kernel, out = inputs * row.expand_ratio, row.kernel_size, _strided(size, strides)
+    if row.conv_type == "fused" and row.expand_ratio == 1:
+        yield Layer(f"{name}_project_conv", stage, inputs, row.filters, kernel, size, out)
+        return
+    if row.conv_type == "fused":
+        yield Layer(f"{name}_expand_conv", stage, inputs, width, kernel, size, out)
+    else:
+        if row.expand_ratio > 1:
+            yield Layer(f"{name}_expand_conv", stage, inputs, width, 1, size, size)
+        yield Layer(f"{name}_dwconv", stage, width, width, kernel, size, out, groups=width)
+    if row.se_ratio:
+        squeezed = max(1, int(inputs * row.se_ratio))
+        yield Layer(f"{name}_se_reduce", stage, width, squeezed, bias=True, norm=False)
+        yield Layer(f"{name}_se_expand", stage, squeezed, width, bias=True, norm=False)
+    yield Layer(f"{name}_project_conv", stage, width, row.filters, 1, out, out)
+
+
+def _strided(size: int, strides: int) -> int:
+    # "same" padding: every started stride counts.
+    return -(-size // strides)

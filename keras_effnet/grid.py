@@ -1,0 +1,196 @@
+"""Step 1 of compound scaling: a grid search for alpha, beta and gamma at phi = 1 (arXiv:1905.11946, section 4)."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.scaling import Coefficients, CompoundScaling, flops_ratio
+
+Evaluate = Callable[[float, float, float], float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the grid and what `evaluate` gave it; the best has the highest score, and NaN is never best."""
+
+    coefficients: Coefficients
+    score: float
+
+
+@dataclass(frozen=True)
+class GridSearch:
+    """What a grid search found.
+
+    Args:
+        trials: every evaluated point, in the order of the grid.
+        best: the one with the highest score, the first of equals.
+        scaling: the law with the best coefficients.
+        pending: points that other processes still work on; 0 unless an Optuna study is shared.
+    """
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    scaling: CompoundScaling
+    pending: int = 0
+
+
+def grid_search(
+    evaluate: Evaluate,
+    *,
+    step: float = 0.05,
+    tolerance: float = 0.1,
+    budget: float = 2.0,
+    workers: int | Executor = 1,
+    resume: str | Path | None = None,
+    study: Any = None,
+    storage: Any = None,
+    study_name: str = "grid-search",
+) -> GridSearch:
+    """Score every (depth, width, resolution) that doubles the FLOPS of a baseline, and find the best.
+
+    Args:
+        evaluate: `evaluate(depth, width, resolution)` gives a score, higher is better, say the accuracy of the scaled
+            baseline after training.
+        step: distance of the points along each axis, from 1 up.
+        tolerance: how far alpha * beta^2 * gamma^2 may lie from the budget, as a difference.
+        budget: what FLOPS should grow by.
+        workers: threads; or an executor of your own, such as a `ProcessPoolExecutor`, which needs an `evaluate` that
+            can be pickled.
+        resume: a file of JSON lines that takes each result as it comes; results already there are kept.
+        study: an Optuna study that hands out the points; any number of processes may share it.
+        storage: an Optuna storage or its URL, "sqlite:///search.db": the study `study_name` in it is made or joined.
+        study_name: name of the study in `storage`.
+
+    Raises:
+        ValueError: a grid without a point, a resume file that is none, or no score that is a number.
+        ImportError: `storage` without Optuna.
+
+    Example:
+        >>> grid_search(lambda depth, width, resolution: depth, step=0.25).best.coefficients
+        Coefficients(depth=2.0, width=1.0, resolution=1.0)
+    """
+    points = candidates(step=step, tolerance=tolerance, budget=budget)
+    pending = 0
+    if study is None and storage is None:
+        scores = _evaluate_all(evaluate, points, workers, None if resume is None else Path(resume))
+    else:
+        if resume is not None or not isinstance(workers, int):
+            raise ValueError(
+                f"resume={resume!r} and workers={workers!r} came with an Optuna study. Expected a number of threads "
+                "and no resume file: the study keeps the results itself, and more processes may join it."
+            )
+        from keras_effnet.shared_grid import open_study, share
+
+        scores, pending = share(study or open_study(storage, study_name), points, evaluate, workers)
+    trials = tuple(Trial(point, scores[point]) for point in points if point in scores)
+    ranked = [trial for trial in trials if not math.isnan(trial.score)]
+    if not ranked:
+        raise ValueError(
+            f"None of the {len(points)} points has a score that is a number ({pending} are still being evaluated "
+            "elsewhere). Expected at least one. Let evaluate return a number, or call again when the others are done."
+        )
+    best = max(ranked, key=lambda trial: trial.score)
+    law = CompoundScaling(*best.coefficients, budget=budget, tolerance=tolerance)
+    return GridSearch(trials, best, law, pending)
+
+
+def candidates(*, step: float = 0.05, tolerance: float = 0.1, budget: float = 2.0) -> tuple[Coefficients, ...]:
+    """Every (alpha, beta, gamma) of the grid, each at least 1, with alpha * beta^2 * gamma^2 within the tolerance.
+
+    Raises:
+        ValueError: a step, tolerance or budget that leaves no point.
+
+    Example:
+        >>> Coefficients(1.2, 1.1, 1.15) in candidates(step=0.05)
+        True
+    """
+    if not (0 < step < math.inf and tolerance >= 0 and 1 <= budget < math.inf):
+        raise ValueError(
+            f"step, tolerance and budget are {step!r}, {tolerance!r} and {budget!r}. Expected a step above 0, a "
+            "tolerance of at least 0 and a budget of at least 1. The paper's budget is 2."
+        )
+
+    def axis(limit: float) -> list[float]:
+        # Rounded, so that 1 + 3 * 0.05 is 1.15 and a resume file finds it again.
+        return [round(1 + i * step, 10) for i in range(int((limit - 1) / step + 1e-9) + 1)]
+
+    found = []
+    most = budget + tolerance
+    for alpha in axis(most):
+        for beta in axis(math.sqrt(most / alpha)):
+            for gamma in axis(math.sqrt(most / alpha) / beta):
+                if abs(flops_ratio(alpha, beta, gamma) - budget) <= tolerance:
+                    found.append(Coefficients(alpha, beta, gamma))
+    if not found:
+        raise ValueError(
+            f"No point of step {step} has alpha * beta^2 * gamma^2 within {tolerance} of {budget}. Expected at least "
+            "one. Pass a smaller step or a larger tolerance."
+        )
+    return tuple(found)
+
+
+def _evaluate_all(
+    evaluate: Evaluate, points: Sequence[Coefficients], workers: int | Executor, resume: Path | None
+) -> dict[Coefficients, float]:
+    scores = {} if resume is None else dict(_read(resume))
+    missing = [point for point in points if point not in scores]
+    for point, score in _in_parallel(evaluate, missing, workers):
+        scores[point] = score
+        if resume is not None:
+            _append(resume, point, score)
+    return scores
+
+
+def _in_parallel(
+    evaluate: Evaluate, points: Sequence[Coefficients], workers: int | Executor
+) -> Iterator[tuple[Coefficients, float]]:
+    """Results as they come; the first error stops what has not begun."""
+    if workers == 1:
+        yield from ((point, float(evaluate(*point))) for point in points)
+        return
+    pool = ThreadPoolExecutor(workers) if isinstance(workers, int) else workers
+    futures = {pool.submit(evaluate, *point): point for point in points}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], float(future.result())
+    finally:
+        for future in futures:
+            future.cancel()
+        if pool is not workers:
+            pool.shutdown()
+
+
+# --- the resume file: one JSON object a line ---
+
+
+def _read(path: Path) -> Iterator[tuple[Coefficients, float]]:
+    if not path.exists():
+        return
+    for i, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            yield Coefficients(row["depth"], row["width"], row["resolution"]), float(row["score"])
+        except (ValueError, TypeError, KeyError) as error:
+            # What a process that was cut off left of its last line is evaluated again.
+            if not '{"depth": '.startswith(line[:10]):
+                raise ValueError(
+                    f"Line {i} of {path} is {line[:40]!r}. Expected the results of a grid search, one JSON object a "
+                    "line. Pass the path of a new file, or of one that grid_search has written."
+                ) from error
+
+
+def _append(path: Path, point: Coefficients, score: float) -> None:
+    """Write a line in one call, so that processes that share the file do not mix theirs."""
+    line = json.dumps({**point._asdict(), "score": score}) + "\n"
+    with path.open("ab+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(line.encode())
+        os.fsync(file.fileno())

@@ -1,0 +1,105 @@
+"""From a model back to its table: what a saved, fine-tuned or nested EfficientNet is made of."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from keras_effnet.blocks import BlockArgs
+from keras_effnet.frameworks import PYTORCH, TENSORFLOW, Framework
+from keras_effnet.normalization import Normalization
+from keras_effnet.scaling import block_name
+from keras_effnet.variants import VARIANTS, Variant
+
+
+def find_network(model: Any) -> Any:
+    """The EfficientNet in a model: the model itself, or one nested in it.
+
+    Raises:
+        ValueError: there is none, or it was renamed.
+    """
+    found = _search(model)
+    if found is None:
+        raise ValueError(
+            f"The model {getattr(model, 'name', model)!r} has no layer 'stem_conv'. Expected an EfficientNet of this "
+            "package or of keras.applications, alone or nested. Build it with one of the builders."
+        )
+    return found
+
+
+def _search(model: Any) -> Any:
+    layers = getattr(model, "layers", ())
+    if any(layer.name == "stem_conv" for layer in layers):
+        return model
+    return next((found for layer in layers if (found := _search(layer)) is not None), None)
+
+
+def variant_of(model: Any) -> Variant:
+    """The table of a model, after scaling; under the published name if it is a published network.
+
+    Raises:
+        ValueError: no EfficientNet.
+    """
+    layers = {layer.name: layer for layer in find_network(model).layers}
+    blocks: list[BlockArgs] = []
+    inputs = layers["stem_conv"].filters
+    while f"{block_name(len(blocks) + 1, 0)}_dwconv" in layers:
+        blocks.append(_row(layers, len(blocks) + 1, inputs))
+        inputs = blocks[-1].filters
+    found = Variant(
+        model.name,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        resolution=layers["stem_conv"].input.shape[1] or 224,
+        dropout_rate=layers["top_dropout"].rate if "top_dropout" in layers else 0.0,
+        blocks=tuple(blocks),
+        activation=re.sub("silu", "swish", layers["stem_activation"].activation.__name__),
+        fix_ends=True,
+        stem_filters=layers["stem_conv"].filters,
+        head_filters=layers["top_conv"].filters if "top_conv" in layers else 1280,
+    )
+    return next((row for row in VARIANTS.values() if _same(row, found)), found)
+
+
+def _row(layers: Mapping[str, Any], stage: int, inputs: int) -> BlockArgs:
+    repeats = 1
+    while f"{block_name(stage, repeats)}_dwconv" in layers:
+        repeats += 1
+    first = block_name(stage, 0)
+    depthwise, reduce = layers[f"{first}_dwconv"], layers.get(f"{first}_se_reduce")
+    expand = layers.get(f"{first}_expand_conv")
+    return BlockArgs(
+        repeats=repeats,
+        kernel_size=depthwise.kernel_size[0],
+        strides=depthwise.strides[0],
+        expand_ratio=expand.filters // inputs if expand else 1,
+        filters=layers[f"{first}_project_conv"].filters,
+        se_ratio=reduce.filters / inputs if reduce else 0.0,
+    )
+
+
+def _same(row: Variant, found: Variant) -> bool:
+    shapes = [[(b.repeats, b.kernel_size, b.expand_ratio, b.filters) for b in v.stages] for v in (row, found)]
+    return shapes[0] == shapes[1] and row.stem == found.stem and row.activation == found.activation
+
+
+def framework_of_model(model: Any) -> Framework:
+    """How a model pads and normalises."""
+    layers = {layer.name: layer for layer in find_network(model).layers}
+    pads = [side for name, layer in layers.items() if name.endswith("conv_pad") for side in layer.padding]
+    kind = PYTORCH if pads and all(before == after for before, after in pads) else TENSORFLOW
+    return Framework(kind.name, kind.padding, layers["stem_bn"].epsilon)
+
+
+def normalization_of(model: Any) -> Normalization | None:
+    """The constants of a model that normalises inside, None for one that does not."""
+    layer = next((layer for layer in find_network(model).layers if layer.name == "normalization"), None)
+    if layer is None:
+        return None
+    scale, offset = (_flat(value) for value in (layer.scale, layer.offset))
+    std = [1.0 / value for value in scale]
+    return Normalization(tuple(-o * s for o, s in zip(offset, std, strict=True)), tuple(std))
+
+
+def _flat(values: Any) -> list[float]:
+    # Channels first, each constant has two axes of its own.
+    return [float(v[0][0]) if isinstance(v, list | tuple) else float(v) for v in values]

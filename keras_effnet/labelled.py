@@ -1,0 +1,165 @@
+"""Photos with known classes, from folders, a list, TFRecords or TensorFlow Datasets, in the classes of a model."""
+
+import glob
+import os
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from keras_effnet.classifier import Classes
+from keras_effnet.classify import Photo, at_least_one
+from keras_effnet.images import SUFFIXES, find_images
+from keras_effnet.matching import match_classes, read_labels
+from keras_effnet.tf_data import Record, count_records, open_dataset, read_records
+
+Location = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One photo and the output of the model that is its class, or the error that stands in their place."""
+
+    photo: Photo = ""
+    target: int = -1
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled photos.
+
+    Args:
+        rows: the photos, in order.
+        total: how many there are; fewer come if a file is damaged.
+        notes: what had to be assumed.
+    """
+
+    rows: Iterable[Example]
+    total: int
+    notes: tuple[str, ...] = ()
+
+
+def open_examples(
+    data: Location | Sequence[Location],
+    classes: Classes,
+    *,
+    labels: Location | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+) -> Examples:
+    """Find labelled photos and match their classes to those of a model; nothing is dropped in silence.
+
+    Args:
+        data: a folder with a folder for each class; a folder of photos beside `labels`; TFRecord files in ImageNet's
+            layout, or patterns of them; or "tfds:NAME".
+        classes: those of the model, (wnid or None, label) each.
+        labels: a file with a line "photo class" for each photo, or a class for each photo in the order of their names.
+        split: of "tfds:NAME", by default "validation".
+        limit: at most so many photos: of a folder evenly spread, else the first.
+
+    Raises:
+        ImportError: TensorFlow or TensorFlow Datasets is missing for what only they read.
+        ValueError: nothing there, or classes that are none of the model's; lists them.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     Path(folder, "Tabby").mkdir()
+        ...     Path(folder, "Tabby", "1.jpg").touch()
+        ...     [row.target for row in open_examples(folder, (("n02123045", "tabby"),)).rows]
+        [0]
+    """
+    at_least_one(limit=limit)
+    names = [os.fspath(path) for path in ([data] if isinstance(data, str | os.PathLike) else data)]
+    dataset = names[0].removeprefix("tfds:") if len(names) == 1 and names[0].startswith("tfds:") else None
+    folder = Path(names[0]) if len(names) == 1 and dataset is None and Path(names[0]).is_dir() else None
+    _refuse("split", split, "tfds:NAME", dataset)
+    _refuse("labels", labels, "one folder of photos", folder)
+    if dataset is not None:
+        return _of_dataset(dataset, split or "validation", classes, limit)
+    if folder is None:
+        return _of_records(_files(names), classes, limit)
+    examples = _of_folders(folder, classes) if labels is None else _of_list(folder, Path(labels), classes)
+    if limit is None or limit >= examples.total:
+        return examples
+    rows = list(examples.rows)
+    # The first ones alone would be those of the first classes.
+    return Examples([rows[i * len(rows) // limit] for i in range(limit)], limit, examples.notes)
+
+
+def _refuse(option: str, value: object, belongs_to: str, given: object) -> None:
+    if value is not None and given is None:
+        raise ValueError(
+            f"{option} is {str(value)!r}. Expected it with {belongs_to} only. Leave it out, or give {belongs_to}."
+        )
+
+
+def _files(names: Sequence[str]) -> list[str]:
+    files: list[str] = []
+    for name in names:
+        # Unlike this, pathlib takes no absolute patterns.
+        found = [name] if Path(name).is_file() else sorted(glob.glob(name))  # noqa: PTH207
+        if not found or not all(Path(file).is_file() for file in found):
+            raise ValueError(
+                f"There is no data {name!r}. Expected one folder of photos, TFRecord files or patterns of them, or one "
+                "tfds:NAME. Check the path; for a folder of TFRecords give its files, as in 'folder/validation-*'."
+            )
+        files += found
+    return files
+
+
+def _of_folders(folder: Path, classes: Classes) -> Examples:
+    inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    folders = [path for path in inside if path.is_dir()]
+    loose = [path.name for path in inside if path.suffix.lower() in SUFFIXES and path not in folders]
+    if not folders or loose:
+        raise ValueError(
+            f"The folder {str(folder)!r} holds {len(folders)} folders and {len(loose)} photos beside them. Expected a "
+            "folder for each class, and all photos in these. For photos in one folder give labels=, the file that "
+            "names their classes; for TFRecords their names."
+        )
+    matched = match_classes([path.name for path in folders], classes, f"The folder {str(folder)!r}")
+    rows = [
+        Example(photo, target)
+        for path, target in zip(folders, matched.targets, strict=True)
+        for photo in find_images([path])
+    ]
+    return Examples(rows, len(rows), matched.notes)
+
+
+def _of_list(folder: Path, labels: Path, classes: Classes) -> Examples:
+    photos = sorted((path for path in find_images([folder]) if path != folder), key=lambda path: path.parts)
+    if not photos:
+        raise ValueError(f"The folder {str(folder)!r} holds no photos. Expected *.jpg, *.png, ... Check the path.")
+    names = [path.relative_to(folder).as_posix() for path in photos]
+    targets, notes = read_labels(labels, names, classes)
+    rows = [Example(photo, targets[name]) for photo, name in zip(photos, names, strict=True)]
+    return Examples(rows, len(rows), notes)
+
+
+def _of_records(files: Sequence[str], classes: Classes, limit: int | None) -> Examples:
+    total, wnids = count_records(files), {wnid for wnid, _ in classes}
+    rows = (_example(record, classes, wnids) for file in files for record in read_records(file))
+    return Examples(islice(rows, limit), min(total, limit or total))
+
+
+def _example(record: Record, classes: Classes, wnids: Set[str | None]) -> Example:
+    if record.error:
+        return Example(error=record.error)
+    target = record.label - 1  # 0 is left to a background that the photos do not have
+    if not 0 <= target < len(classes) or (record.wnid in wnids and classes[target][0] != record.wnid):
+        says = f"{record.label} {record.wnid}".strip()
+        error = (
+            f"{record.name!r} has the label {says}. Expected 1 to {len(classes)}, the model's classes in order, and "
+            "the same one by number and by wnid. Write the records anew, with labels that count from 1."
+        )
+        return Example(error=error)
+    return Example((record.name, record.image), target)
+
+
+def _of_dataset(name: str, split: str, classes: Classes, limit: int | None) -> Examples:
+    dataset = open_dataset(name, split)
+    matched = match_classes(dataset.names, classes, f"'tfds:{name}'")
+    rows = (Example((record.name, record.image), matched.targets[record.label]) for record in dataset.records)
+    return Examples(islice(rows, limit), min(dataset.total, limit or dataset.total), matched.notes)

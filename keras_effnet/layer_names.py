@@ -1,0 +1,161 @@
+"""What each library calls the layers of a network, as tables: keras.applications, timm, torchvision, and so on."""
+
+import re
+from collections.abc import Collection, Iterator
+
+from keras_effnet.blocks import BlockArgs
+from keras_effnet.complexity import layers
+from keras_effnet.scaling import block_name
+from keras_effnet.variants import VARIANTS, Variant
+
+# One row per layer of the two ends. {head} is the number that follows torchvision's last stage.
+ENDS = (
+    # keras.applications  lukemelas      timm           torchvision          transformers
+    ("stem_conv",         "_conv_stem",  "conv_stem",   "features.0.0",      "embeddings.convolution"),
+    ("stem_bn",           "_bn0",        "bn1",         "features.0.1",      "embeddings.batchnorm"),
+    ("top_conv",          "_conv_head",  "conv_head",   "features.{head}.0", "encoder.top_conv"),
+    ("top_bn",            "_bn1",        "bn2",         "features.{head}.1", "encoder.top_bn"),
+    ("predictions",       "_fc",         "classifier",  "classifier.1",      "classifier"),
+)  # fmt: skip
+
+# One row per layer of a block. torchvision and timm number what is there: {i} and {bn} count up.
+BLOCK = (
+    # keras.applications  lukemelas            timm              torchvision      transformers
+    ("_expand_conv",      "_expand_conv",      "conv_pw",        "block.{i}.0",   "expansion.expand_conv"),
+    ("_expand_bn",        "_bn0",              "bn{bn}",         "block.{i}.1",   "expansion.expand_bn"),
+    ("_dwconv",           "_depthwise_conv",   "conv_dw",        "block.{i}.0",   "depthwise_conv.depthwise_conv"),
+    ("_bn",               "_bn1",              "bn{bn}",         "block.{i}.1",   "depthwise_conv.depthwise_norm"),
+    ("_se_reduce",        "_se_reduce",        "se.conv_reduce", "block.{i}.fc1", "squeeze_excite.reduce"),
+    ("_se_expand",        "_se_expand",        "se.conv_expand", "block.{i}.fc2", "squeeze_excite.expand"),
+    ("_project_conv",     "_project_conv",     "{project}",      "block.{i}.0",   "projection.project_conv"),
+    ("_project_bn",       "_bn2",              "bn{bn}",         "block.{i}.1",   "projection.project_bn"),
+)  # fmt: skip
+
+# Where a block is found: {n} counts all blocks from 0, {stage} from 1, {j} within its stage from 0.
+PREFIXES = {
+    "keras": "{name}",
+    "lukemelas": "_blocks.{n}.",
+    "timm": "blocks.{stage0}.{j}.",
+    "torchvision": "features.{stage}.{j}.",
+    "transformers": "encoder.blocks.{n}.",
+}
+LAYOUTS = tuple(PREFIXES)
+HEAD = ("top_conv", "top_bn", "predictions")
+
+
+def layer_names(variant: Variant, layout: str = "keras") -> dict[str, str]:
+    """What a library calls each layer with weights.
+
+    Args:
+        variant: the network.
+        layout: one of `LAYOUTS`; "keras" is keras.applications.
+
+    Returns:
+        Name in that library -> name in keras.applications, in the order of the network.
+
+    Example:
+        >>> layer_names(VARIANTS["b0"], "timm")["blocks.1.0.conv_pwl"]
+        'block2a_project_conv'
+    """
+    column = LAYOUTS.index(layout)
+    stages = variant.stages
+    ends = {row[column].format(head=len(stages) + 1): row[0] for row in ENDS}
+    stem, head = dict(list(ends.items())[:2]), dict(list(ends.items())[2:])
+    return stem | dict(_blocks(stages, layout, column)) | head
+
+
+def _blocks(stages: tuple[BlockArgs, ...], layout: str, column: int) -> Iterator[tuple[str, str]]:
+    n = 0
+    for stage, args in enumerate(stages, start=1):
+        project = "conv_pwl" if args.expand_ratio > 1 else "conv_pw"
+        for j in range(args.repeats):
+            name = block_name(stage, j)
+            prefix = PREFIXES[layout].format(name=name, n=n, stage=stage, stage0=stage - 1, j=j)
+            i, bn = -1, 0
+            for row in _rows(args):
+                i += row[0] in ("_expand_conv", "_dwconv", "_se_reduce", "_project_conv")
+                bn += row[0].endswith("_bn")
+                yield prefix + row[column].format(i=i, bn=bn, project=project), name + row[0]
+            n += 1
+
+
+def _rows(args: BlockArgs) -> list[tuple[str, ...]]:
+    return [
+        row
+        for row in BLOCK
+        if not (row[0].startswith("_expand") and args.expand_ratio == 1)
+        and not (row[0].startswith("_se") and not args.se_ratio)
+    ]
+
+
+def variables(layer: str) -> tuple[str, ...]:
+    """The variables of a layer, by its name in keras.applications, in the order in which Keras keeps them.
+
+    Example:
+        >>> variables("block1a_se_reduce")
+        ('kernel', 'bias')
+    """
+    if layer.endswith("bn"):
+        return "gamma", "beta", "moving_mean", "moving_variance"
+    if "_se_" in layer or layer == "predictions":
+        return "kernel", "bias"
+    return ("kernel",)
+
+
+def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
+    """The shape of every variable of a network with 1000 classes, by arithmetic.
+
+    Args:
+        variant: the network.
+
+    Returns:
+        "layer/variable" -> shape in the layout of Keras.
+
+    Example:
+        >>> shapes(VARIANTS["b0"])["stem_conv/kernel"]
+        (3, 3, 3, 32)
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for layer in layers(variant):
+        side = layer.kernel_size
+        if layer.name == "predictions":
+            found["predictions/kernel"] = (layer.inputs, layer.filters)
+        else:
+            channels = (layer.filters, 1) if layer.groups > 1 else (layer.inputs, layer.filters)
+            found[f"{layer.name}/kernel"] = (side, side, *channels)
+        if layer.bias:
+            found[f"{layer.name}/bias"] = (layer.filters,)
+        if layer.norm:
+            norm = re.sub("(dw)?conv$", "bn", layer.name)
+            found |= {f"{norm}/{name}": (layer.filters,) for name in variables(norm)}
+    return found
+
+
+def not_understood(unknown: Collection[str], layers: Collection[str], variant: Variant, layout: str) -> str:
+    """The message for a file with names that a network does not have.
+
+    Args:
+        unknown: the names in question, as the file spells them.
+        layers: all layers in the file, as the file spells them.
+        variant: the network.
+        layout: one of `LAYOUTS`.
+    """
+    like = " or ".join(_resembling(layers, layout))
+    return (
+        f"{len(unknown)} arrays in the file are not understood as {variant.name} in the names of {layout}: "
+        f"{', '.join(sorted(unknown)[:5])[:500]}{', ...' if len(unknown) > 5 else ''}. Expected the layers of "
+        f"{variant.name} alone. "
+        + (f"The file has those of {like}: choose that." if like else "Choose the variant that the file was made for; ")
+        + ("" if like else "of a network inside a larger model, save the network alone.")
+    )
+
+
+def _resembling(layers: Collection[str], layout: str) -> list[str]:
+    """The published networks with exactly these layers, the head aside."""
+    found = []
+    for variant in VARIANTS.values():
+        names = layer_names(variant, layout)
+        head = {theirs for theirs, ours in names.items() if ours in HEAD}
+        if set(layers) - head == set(names) - head:
+            found.append(variant.name)
+    return found

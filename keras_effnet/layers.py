@@ -1,0 +1,157 @@
+"""The parts of an EfficientNet as functions on Keras tensors (arXiv:1905.11946; MBConv 1801.04381; SE 1709.01507)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from keras_effnet._keras import channel_axis, keras
+from keras_effnet.blocks import BlockArgs
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What all layers of one network share, and where TensorFlow's networks and PyTorch's differ.
+
+    Args:
+        activation: "swish" or "relu6".
+        padding: "same" (TensorFlow: the extra pixel goes to the bottom and the right) or "symmetric" (PyTorch).
+        bn_momentum: how much of the moving statistics batch normalisation keeps each step.
+        bn_epsilon: what batch normalisation adds to the variance; PyTorch's own networks use 1e-5.
+        initialize: draw random kernels; False leaves zeros, for weights that are loaded anyway.
+    """
+
+    activation: str = "swish"
+    padding: str = "same"
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    initialize: bool = True
+
+    def __post_init__(self) -> None:
+        for field, choices in (("activation", ("relu6", "swish")), ("padding", ("same", "symmetric"))):
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)!r}. Expected one of {', '.join(choices)}. Choose one of these."
+                )
+
+
+def mbconv(x: Any, args: BlockArgs, *, strides: int, drop_rate: float, conventions: Conventions, name: str) -> Any:
+    """Expand, filter, reweigh, project; skip where the shape is kept."""
+    inputs, filters = x, x.shape[channel_axis()]
+    if args.expand_ratio > 1:
+        x = conv_bn_act(x, args.expand_ratio * filters, 1, conventions=conventions, name=f"{name}_expand")
+    x = depthwise_bn_act(x, args.kernel_size, strides, conventions=conventions, name=name)
+    if args.se_ratio:
+        squeezed = max(1, int(filters * args.se_ratio))
+        x = squeeze_excite(x, squeezed, conventions=conventions, name=f"{name}_se")
+    x = conv_bn(x, args.filters, 1, conventions=conventions, name=f"{name}_project")
+    keeps_shape = args.skip and strides == 1 and args.filters == filters
+    return residual(inputs, x, drop_rate, name=name) if keeps_shape else x
+
+
+def conv_bn_act(
+    x: Any, filters: int, kernel_size: int, strides: int = 1, *, conventions: Conventions, name: str
+) -> Any:
+    """Convolution, batch normalisation, activation."""
+    x = conv_bn(x, filters, kernel_size, strides, conventions=conventions, name=name)
+    return activate(x, conventions, name=f"{name}_activation")
+
+
+def conv_bn(x: Any, filters: int, kernel_size: int, strides: int = 1, *, conventions: Conventions, name: str) -> Any:
+    """Convolution and batch normalisation."""
+    x, padding = pad(x, kernel_size, strides, conventions, name=f"{name}_conv_pad")
+    x = keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        padding,
+        use_bias=False,
+        kernel_initializer=conv_initializer(conventions),
+        name=f"{name}_conv",
+    )(x)
+    return batch_norm(x, conventions, name=f"{name}_bn")
+
+
+def depthwise_bn_act(x: Any, kernel_size: int, strides: int, *, conventions: Conventions, name: str) -> Any:
+    """Depthwise convolution, batch normalisation, activation."""
+    x, padding = pad(x, kernel_size, strides, conventions, name=f"{name}_dwconv_pad")
+    x = keras.layers.DepthwiseConv2D(
+        kernel_size,
+        strides,
+        padding,
+        use_bias=False,
+        depthwise_initializer=conv_initializer(conventions),
+        name=f"{name}_dwconv",
+    )(x)
+    x = batch_norm(x, conventions, name=f"{name}_bn")
+    return activate(x, conventions, name=f"{name}_activation")
+
+
+def squeeze_excite(x: Any, filters: int, *, conventions: Conventions, name: str) -> Any:
+    """Weigh each channel by what the mean of all channels says (arXiv:1709.01507)."""
+    weight = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
+    weight = keras.layers.Conv2D(
+        filters,
+        1,
+        activation=conventions.activation,
+        kernel_initializer=conv_initializer(conventions),
+        name=f"{name}_reduce",
+    )(weight)
+    weight = keras.layers.Conv2D(
+        x.shape[channel_axis()],
+        1,
+        activation="sigmoid",
+        kernel_initializer=conv_initializer(conventions),
+        name=f"{name}_expand",
+    )(weight)
+    return keras.layers.Multiply(name=f"{name}_excite")([x, weight])
+
+
+def residual(inputs: Any, x: Any, drop_rate: float, *, name: str) -> Any:
+    """Add the block's input; while training, leave the block out at random (stochastic depth, arXiv:1603.09382)."""
+    if drop_rate:
+        # One draw an image: the noise is broadcast over height, width and channels.
+        x = keras.layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
+    return keras.layers.Add(name=f"{name}_add")([x, inputs])
+
+
+def batch_norm(x: Any, conventions: Conventions, *, name: str) -> Any:
+    """Batch normalisation over the channels."""
+    return keras.layers.BatchNormalization(
+        axis=channel_axis(), momentum=conventions.bn_momentum, epsilon=conventions.bn_epsilon, name=name
+    )(x)
+
+
+def activate(x: Any, conventions: Conventions, *, name: str) -> Any:
+    """The activation that the network uses everywhere."""
+    return keras.layers.Activation(conventions.activation, name=name)(x)
+
+
+def pad(x: Any, kernel_size: int, strides: int, conventions: Conventions, *, name: str) -> tuple[Any, str]:
+    """The tensor to convolve and the padding to convolve it with; with stride 1 both conventions are one."""
+    if conventions.padding == "same" or strides == 1:
+        return x, "same"
+    return keras.layers.ZeroPadding2D(kernel_size // 2, name=name)(x), "valid"
+
+
+def conv_initializer(conventions: Conventions) -> Any:
+    """A fresh initializer for a convolution: a shared one would draw the same numbers for every layer of a shape."""
+    if not conventions.initialize:
+        return "zeros"
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
+
+
+def dense_initializer(conventions: Conventions) -> Any:
+    """A fresh initializer for the classifier: uniform within 1 / sqrt(units)."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform") if conventions.initialize else "zeros"
+
+
+def restore_initializers(layers: Iterable[Any]) -> None:
+    """Give layers built with `initialize=False` the initializers of new ones, for those who clone the model."""
+    drawn = Conventions()
+    for layer in layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            layer.depthwise_initializer = conv_initializer(drawn)
+        elif isinstance(layer, keras.layers.Conv2D):
+            layer.kernel_initializer = conv_initializer(drawn)
+        elif isinstance(layer, keras.layers.Dense):
+            layer.kernel_initializer = dense_initializer(drawn)

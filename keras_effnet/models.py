@@ -1,0 +1,243 @@
+"""The builders: `EfficientNetB0` and its relatives, and `EfficientNet` for tables of one's own (arXiv:1905.11946)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_effnet import weights as weight_sets
+from keras_effnet._keras import dtype_policy, keras
+from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
+from keras_effnet.frameworks import find_framework
+from keras_effnet.layers import Conventions, restore_initializers
+from keras_effnet.network import build, image_input
+from keras_effnet.normalization import IMAGENET, Normalization
+from keras_effnet.variants import VARIANTS, Variant
+
+
+def create(
+    variant: Variant,
+    include_top: bool = True,
+    weights: Any = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: Any = "softmax",
+    name: str = "efficientnet",
+    *,
+    include_preprocessing: bool = True,
+    dropout_rate: float | None = None,
+    drop_connect_rate: float = 0.2,
+    in_channels: int | None = None,
+    features: bool = False,
+    dtype: Any = None,
+    framework: str | None = None,
+) -> Any:
+    """Build the model of a variant and load its weights; the arguments are those of `EfficientNet`."""
+    dropout_rate = variant.dropout_rate if dropout_rate is None else dropout_rate
+    _check(pooling=pooling, classes=classes, dropout_rate=dropout_rate, drop_connect_rate=drop_connect_rate)
+    include_top = include_top and not features
+    image = image_input(input_tensor, input_shape, in_channels, size=variant.resolution if include_top else None)
+    # Read first: the file may say how its pixels are normalised, and a wrong name should not cost a built graph.
+    pretrained = (
+        None
+        if weights is None
+        else weight_sets.open_weights(variant, weights, include_top=include_top, framework=framework)
+    )
+    trained_with = find_framework(framework or "tensorflow") if pretrained is None else pretrained.framework
+    normalization = variant.normalization if pretrained is None else pretrained.normalization
+    with dtype_policy(dtype):
+        outputs = build(
+            variant,
+            image,
+            include_top=include_top,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            normalization=normalization if include_preprocessing else None,
+            dropout_rate=dropout_rate,
+            drop_connect_rate=drop_connect_rate,
+            features=features,
+            conventions=Conventions(
+                variant.activation,
+                padding=trained_with.padding,
+                bn_epsilon=trained_with.bn_epsilon,
+                initialize=pretrained is None,
+            ),
+        )
+    sources = keras.utils.get_source_inputs(image)
+    inputs = sources[0] if len(sources) == 1 else sources
+    model = keras.Model(inputs, outputs, name=name)
+    if pretrained is not None:
+        theirs = set() if input_tensor is None else {layer.name for layer in keras.Model(inputs, image).layers}
+        ours = [layer for layer in model.layers if layer.name not in theirs]
+        weight_sets.put(pretrained, ours, new_head=include_top and classes not in (1000, pretrained.classes))
+        restore_initializers(ours)
+    return model
+
+
+def _check(*, pooling: str | None, classes: int, dropout_rate: float, drop_connect_rate: float) -> None:
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"pooling is {pooling!r}. Expected None, 'avg' or 'max'. Choose one of these.")
+    if classes < 1:
+        raise ValueError(f"classes is {classes!r}. Expected at least 1. Pass the number of labels.")
+    for name, rate in (("dropout_rate", dropout_rate), ("drop_connect_rate", drop_connect_rate)):
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} is {rate!r}. Expected at least 0 and less than 1. 0 switches it off.")
+
+
+def EfficientNet(
+    width_coefficient: float,
+    depth_coefficient: float,
+    resolution: int,
+    *,
+    blocks: Sequence[BlockArgs] | Sequence[str] = B0_BLOCKS,
+    dropout_rate: float = 0.2,
+    activation: str = "swish",
+    normalization: Normalization = IMAGENET,
+    fix_ends: bool = False,
+    stem_filters: int = 32,
+    head_filters: int = 1280,
+    **options: Any,
+) -> Any:
+    """Build a network of your own: a block table and how far it is scaled.
+
+    Args:
+        width_coefficient: factor on every number of filters, rounded to multiples of 8.
+        depth_coefficient: factor on every number of repeats, rounded up.
+        resolution: side of the square input image in pixels.
+        blocks: rows of `BlockArgs`, or block strings such as "r1_k3_s11_e1_i32_o16_se0.25".
+        dropout_rate: rate of the dropout before the classifier.
+        activation: "swish" or "relu6".
+        normalization: mean and standard deviation of the pixels; a weight file that carries its own wins.
+        fix_ends: leave stem, head and the repeats of the first and the last stage unscaled (EfficientNet-Lite).
+        stem_filters: filters of the first convolution before scaling.
+        head_filters: filters of the last convolution before scaling.
+        **options: all arguments of `EfficientNetB0`; `weights` is None (random) or the path of a file.
+
+    Returns:
+        A functional `keras.Model` from images (batch, height, width, 3), pixels 0..255, to probabilities
+        (batch, classes).
+
+    Raises:
+        ValueError: an argument that no network can have.
+        WeightsError: a weight file that cannot be read or does not fit.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> shallow = (*B0_BLOCKS[:5], replace(B0_BLOCKS[5], repeats=2), B0_BLOCKS[6])
+        >>> EfficientNet(1.0, 1.0, 128, blocks=shallow, classes=10).output_shape
+        (None, 10)
+    """
+    rows = [row for row in blocks if not isinstance(row, str)]
+    strings = [row for row in blocks if isinstance(row, str)]
+    variant = Variant(
+        options.get("name", "efficientnet"),
+        width_coefficient,
+        depth_coefficient,
+        resolution,
+        dropout_rate,
+        (*rows, *decode_blocks(strings)),
+        activation,
+        normalization,
+        fix_ends,
+        stem_filters,
+        head_filters,
+    )
+    return create(variant, **options)
+
+
+def _builder(key: str, best: str) -> Callable[..., Any]:
+    """The public function of one variant: the signature of `keras.applications`, and ours behind the star."""
+    variant = VARIANTS[key]
+    title = f"EfficientNet{key.capitalize()}"
+
+    def builder(
+        include_top: bool = True,
+        weights: Any = best,
+        input_tensor: Any = None,
+        input_shape: Sequence[int | None] | None = None,
+        pooling: str | None = None,
+        classes: int = 1000,
+        classifier_activation: Any = "softmax",
+        name: str = title.lower(),
+        *,
+        include_preprocessing: bool = True,
+        dropout_rate: float | None = None,
+        drop_connect_rate: float = 0.2,
+        in_channels: int | None = None,
+        features: bool = False,
+        dtype: Any = None,
+        framework: str | None = None,
+    ) -> Any:
+        return create(
+            variant,
+            include_top,
+            weights,
+            input_tensor,
+            input_shape,
+            pooling,
+            classes,
+            classifier_activation,
+            name,
+            include_preprocessing=include_preprocessing,
+            dropout_rate=dropout_rate,
+            drop_connect_rate=drop_connect_rate,
+            in_channels=in_channels,
+            features=features,
+            dtype=dtype,
+            framework=framework,
+        )
+
+    builder.__name__ = builder.__qualname__ = title
+    builder.__doc__ = _DOC.format(title=title, size=variant.resolution, best=best, rate=variant.dropout_rate)
+    return builder
+
+
+_DOC = """{title} for images of {size} x {size} pixels.
+
+Args:
+    include_top: end in a classifier.
+    weights: the name of a published set, the path of a weight file, or None for random weights.
+    input_tensor: Keras tensor to build on, in place of a new input.
+    input_shape: (height, width, channels) of the images, 32 pixels and up, None where a side may vary; by default
+        ({size}, {size}, 3) with a classifier and (None, None, 3) without.
+    pooling: without a classifier, "avg" or "max" for a vector in place of the last feature map.
+    classes: outputs of the classifier; another number than the weights have gives a new, random classifier.
+    classifier_activation: activation of the classifier; None for logits, which are float32 under every dtype policy.
+    name: name of the model.
+    include_preprocessing: take pixels 0..255 and normalise them inside; else `preprocess_input` has to.
+    dropout_rate: rate of the dropout before the classifier; {rate} by default.
+    drop_connect_rate: stochastic depth; block b of N is left out at the rate `drop_connect_rate * b / N`.
+    in_channels: channels of the images if not 3; pretrained stems are adapted.
+    features: return five feature maps in place of a classification, of strides 2, 4, 8, 16 and 32.
+    dtype: Keras dtype policy, "mixed_bfloat16" for example.
+    framework: pad and normalise as "tensorflow" (the default) or as "pytorch"; a weight file that tells decides.
+
+Returns:
+    A functional `keras.Model` of built-in layers.
+
+Raises:
+    ValueError: an argument that no network can have.
+    WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
+
+Example:
+    >>> {title}(weights=None).count_params() > 0
+    True
+"""
+
+# Each with the set that scores best among those published for it; "imagenet" is the AutoAugment one.
+EfficientNetB0 = _builder("b0", "imagenet")
+EfficientNetB1 = _builder("b1", "imagenet")
+EfficientNetB2 = _builder("b2", "imagenet")
+EfficientNetB3 = _builder("b3", "imagenet")
+EfficientNetB4 = _builder("b4", "imagenet")
+EfficientNetB5 = _builder("b5", "imagenet")
+EfficientNetB6 = _builder("b6", "imagenet")
+EfficientNetB7 = _builder("b7", "imagenet")
+EfficientNetB8 = _builder("b8", "advprop")
+EfficientNetL2 = _builder("l2", "noisy-student")
+EfficientNetLite0 = _builder("lite0", "imagenet")
+EfficientNetLite1 = _builder("lite1", "imagenet")
+EfficientNetLite2 = _builder("lite2", "imagenet")
+EfficientNetLite3 = _builder("lite3", "imagenet")
+EfficientNetLite4 = _builder("lite4", "imagenet")

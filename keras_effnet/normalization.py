@@ -1,0 +1,49 @@
+"""What a network subtracts from its pixels and divides them by: a constant of each weight set."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation, in units of pixel values 0..255."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def scale(self) -> list[float]:
+        """The factor of `x * scale + offset`, one a channel."""
+        return [1.0 / std for std in self.std]
+
+    @property
+    def offset(self) -> list[float]:
+        """The summand of `x * scale + offset`, one a channel."""
+        return [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+
+    def close_to(self, other: "Normalization") -> bool:
+        """Whether both do the same to a pixel, but for rounding; other numbers of channels count as the first's."""
+        other = other.for_channels(len(self.mean))
+        pairs = zip((*self.mean, *self.std), (*other.mean, *other.std), strict=True)
+        return all(abs(a - b) <= 1e-3 * max(1.0, abs(b)) for a, b in pairs)
+
+    def for_channels(self, channels: int) -> "Normalization":
+        """The same for another number of channels: red, green, blue in turn; one channel gets their mean."""
+        if channels == len(self.mean):
+            return self
+        if channels == 1:
+            return Normalization((sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),))
+        turns = [i % len(self.mean) for i in range(channels)]
+        return Normalization(tuple(self.mean[i] for i in turns), tuple(self.std[i] for i in turns))
+
+
+# ImageNet's own statistics: AutoAugment, RandAugment, Noisy Student and baseline weights.
+IMAGENET = Normalization(
+    (0.485 * 255, 0.456 * 255, 0.406 * 255),
+    (0.229 * 255, 0.224 * 255, 0.225 * 255),
+)
+# -1..1: AdvProp weights (arXiv:1911.09665).
+MINUS_ONE_TO_ONE = Normalization((127.5,) * 3, (127.5,) * 3)
+# EfficientNet-Lite: (x - 127) / 128.
+LITE = Normalization((127.0,) * 3, (128.0,) * 3)
+# 0..1: what `keras.applications` models without pretrained weights were trained with.
+ZERO_TO_ONE = Normalization((0.0,) * 3, (255.0,) * 3)

@@ -1,0 +1,65 @@
+"""Every table and figure of the paper that needs no training, as files: `write("table2", "out")` (arXiv:1905.11946)."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from keras_effnet import paper_figures as figures
+from keras_effnet import paper_tables as tables
+from keras_effnet import paper_transfer as transfer
+from keras_effnet.paper_plots import PLOTS, draw
+from keras_effnet.paper_report import Report
+
+REPORTS: Mapping[str, Callable[[], Report]] = MappingProxyType(
+    {
+        "table1": tables.table1,
+        "table2": tables.table2,
+        "table3": tables.table3,
+        "table4": tables.table4,
+        "table5": transfer.table5,
+        "table6": transfer.table6,
+        "table7": tables.table7,
+        "table8": transfer.table8,
+        "figure1": figures.figure1,
+        "figure3": figures.figure3,
+        "figure4": figures.figure4,
+        "figure5": figures.figure5,
+        "figure6": figures.figure6,
+        "figure8": figures.figure8,
+    }
+)
+
+
+def report(name: str) -> Report:
+    """A table, or the points of a figure; "table4" measures for some minutes.
+
+    Raises:
+        ValueError: no such table or figure.
+
+    Example:
+        >>> report("table1").rows[0][:3]
+        ('1', 'Conv3x3', 'Conv3x3')
+    """
+    if name not in REPORTS:
+        raise ValueError(f"There is no {name!r}. Expected one of {', '.join(sorted(REPORTS))}. Choose one of these.")
+    return REPORTS[name]()
+
+
+def write(name: str, folder: str | Path, *, made: Report | None = None) -> list[Path]:
+    """Write a table or figure as Markdown and CSV, a figure also as PNG, and return the paths.
+
+    Args:
+        name: "table2", "figure5", ...
+        folder: where the files go; it is made if need be.
+        made: the report, if it is at hand.
+
+    Raises:
+        ValueError: no such table or figure.
+        ImportError: a figure without Matplotlib (extra `plots`).
+    """
+    content = made or report(name)
+    paths = []
+    if name in PLOTS:
+        paths.append(Path(folder) / f"{name}.png")
+        draw(name, paths[0])
+    return [*content.write(Path(folder), name), *paths]

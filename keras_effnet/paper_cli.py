@@ -1,0 +1,48 @@
+"""The command `keras-effnet paper`: the paper's tables and figures beside ours, as Markdown, CSV and PNG."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_effnet.latency import single_core_latencies
+from keras_effnet.paper import REPORTS, write
+from keras_effnet.paper_tables import table4
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+QUICK = "Measured in 2 runs at 64 pixels, for a trial: no number to quote."
+
+
+@app.command(no_args_is_help=True)
+def paper(
+    what: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(REPORTS)}, or all.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path("paper"),
+    runs: Annotated[int, typer.Option(min=1, help="table4: runs that the mean is over.")] = 20,
+    quick: Annotated[bool, typer.Option("--quick", help="table4: two runs on small images, to try it out.")] = False,
+) -> None:
+    """Write the paper's tables and figures beside ours, as Markdown, CSV and, for figures, PNG.
+
+    All are arithmetic but table4, which measures latencies on one core for some minutes.
+    """
+    names = list(dict.fromkeys(name for wanted in what for name in (REPORTS if wanted == "all" else [wanted])))
+    unknown = [name for name in names if name not in REPORTS]
+    if unknown:
+        raise typer.BadParameter(
+            f"there is no {unknown[0]!r}; choose from {', '.join(REPORTS)}, all.", param_hint="NAME"
+        )
+    size = 64 if quick else None
+    for name in names:
+        made = None
+        if name == "table4":
+            made = table4(
+                lambda models: single_core_latencies(models, size=size, runs=2 if quick else runs),
+                note=QUICK if quick else "",
+                runs=2 if quick else runs,
+            )
+        try:
+            for path in write(name, out, made=made):
+                typer.echo(path)
+        except (ImportError, OSError, ValueError) as error:
+            typer.echo(f"keras-effnet: {error}", err=True)
+            raise typer.Exit(1) from None

@@ -1,0 +1,164 @@
+"""Tables 1 to 4 and 7 of the paper beside what the code computes or measures (arXiv:1905.11946)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from keras_effnet import paper_data as paper
+from keras_effnet.complexity import complexity, table
+from keras_effnet.paper_report import ACCURACY, COSTS, NONE, Report, model_name, quoted, ratio, short
+from keras_effnet.rival_tables import RIVALS, Rival, resnet50, rival_layers, rival_macs
+from keras_effnet.scaling import round_resolution
+from keras_effnet.variants import VARIANTS, Variant
+
+Measure = Callable[[Sequence[str]], dict[str, float]]
+
+# Why a row of Table 3 lies more than 5 % from the paper.
+DIFFERENCES = {
+    ("MobileNetV1", 1.0, 1.0, 1.0): "0.569B, printed with one digit",
+    ("ResNet-50", 4.0, 1.0, 1.0): (
+        "64 blocks for 16; 16.2B is nearly the whole network four times (16.4B), but stem, classifier and the costlier "
+        "first block of each stage are there only once"
+    ),
+    ("ResNet-50", 1.0, 2.0, 1.0): "all filters doubled; with the strides in the first 1x1 it is {first} ({first_off})",
+    ("ResNet-50", 1.4, 1.2, 1.3): (
+        "25 blocks for 16 at 288 pixels; Equation 3 predicts 3.4 times the baseline, 14.0B, and the paper does not say "
+        "how it rounded"
+    ),
+}
+
+
+WHOSE = ("paper", "ours")
+RATIOS = (
+    "Ratios are those to the EfficientNet above; ours divide the paper's number of the other network by our computed "
+    "one. Parameters are those that training changes."
+)
+ABOVE = (
+    "The paper's scaled rows lie above ours, and above its own rule: twice the resolution is four times the pixels, so "
+    "that 0.39B (Table 2) becomes 1.5B, not 1.9B. It does not say what else it counts there."
+)
+
+
+def table1() -> Report:
+    """The baseline network, stage by stage."""
+    rows = []
+    for i, (theirs, ours) in enumerate(zip(paper.TABLE_1, table(VARIANTS["b0"]), strict=True), start=1):
+        pairs = [(getattr(theirs, name), getattr(ours, name)) for name in ("resolution", "channels", "layers")]
+        cells = [str(value) for pair in pairs for value in pair]
+        rows.append((str(i), theirs.operator, ours.operator, *cells, f"{ours.parameters:,}", short(ours.macs)))
+    names = [f"{name} ({whose})" for name in ("operator", "resolution", "channels", "layers") for whose in WHOSE]
+    columns = ("stage", *names, "parameters (ours)", "FLOPS (ours)")
+    notes = ("Parameters count the moving statistics of batch normalisation.", COSTS)
+    return Report("Table 1: EfficientNet-B0", columns, tuple(rows), notes)
+
+
+def table2() -> Report:
+    """Accuracy, parameters and FLOPS on ImageNet."""
+    rows = []
+    for row in paper.TABLE_2:
+        ours = complexity(VARIANTS[row.beside])
+        params, flops, params_ratio, flops_ratio = short(ours.trainable), short(ours.macs), NONE, NONE
+        if row.model != model_name(row.beside):
+            params, flops = _computed_rival(row.model)
+            params_ratio = ratio(paper.number(row.params) / ours.trainable)
+            flops_ratio = ratio(paper.number(row.flops) / ours.macs) if row.flops else NONE
+        pairs = ((row.params, params), (row.flops, flops), (row.params_ratio, params_ratio))
+        cells = [cell for theirs, mine in pairs for cell in (quoted(theirs), mine)]
+        rows.append((row.model, quoted(row.top1), quoted(row.top5), *cells, quoted(row.flops_ratio), flops_ratio))
+    names = [f"{name} ({whose})" for name in ("params", "FLOPS", "params ratio", "FLOPS ratio") for whose in WHOSE]
+    notes = (
+        RATIOS,
+        COSTS,
+        ACCURACY,
+    )
+    columns = ("model", "top-1 (paper)", "top-5 (paper)", *names)
+    return Report("Table 2: EfficientNet on ImageNet", columns, tuple(rows), notes)
+
+
+def _computed_rival(model: str) -> tuple[str, str]:
+    if model != "ResNet-50":
+        return NONE, NONE
+    rival = resnet50(strides_in="middle")
+    return short(sum(layer.trainable for layer in rival_layers(rival))), short(rival_macs(rival))
+
+
+def table3() -> Report:
+    """Scaling up MobileNets and ResNet."""
+    rows = []
+    for row in paper.TABLE_3:
+        coefficients = (row.depth, row.width, row.resolution)
+        flops, macs = paper.number(row.flops), rival_macs(compared(row))
+        why = DIFFERENCES.get((row.network, *coefficients), "")
+        if row.network == "ResNet-50":
+            first = rival_macs(resnet50(*coefficients))
+            why = why.format(first=short(first), first_off=f"{first / flops - 1:+.1%}")
+        numbers = (quoted(row.flops), short(macs), f"{macs / flops - 1:+.1%}", quoted(row.top1), why or NONE)
+        rows.append((row.network, *map(str, coefficients), *numbers))
+    columns = ("model", "depth", "width", "resolution", "FLOPS (paper)", "FLOPS (ours)", "difference", "top-1 (paper)")
+    first = rival_macs(resnet50())
+    notes = (
+        "Depth multiplies the repeats of each stage, rounded up; the added blocks have no strides.",
+        "Width multiplies all filters, resolution 224 pixels; both are rounded to multiples of 8.",
+        "ResNet-50 is the network of 4.1B, with the strides in the 3x3 of a block.",
+        f"The ResNet-50 of keras.applications has them in the first 1x1 and takes {short(first)}.",
+        COSTS,
+        ACCURACY,
+    )
+    return Report("Table 3: scaling up MobileNets and ResNet", (*columns, "why"), tuple(rows), notes)
+
+
+def compared(row: paper.Scaled) -> Rival:
+    """The network of a row of Table 3; the paper's ResNet-50 of 4.1B has its strides in the middle of a block."""
+    options = {"strides_in": "middle"} if row.network == "ResNet-50" else {}
+    return RIVALS[row.network](row.depth, row.width, row.resolution, **options)
+
+
+def table4(measure: Measure | None = None, *, runs: int = 20, note: str = "") -> Report:
+    """Seconds for one image on a single core; `measure(names)` gives them, by default on this machine."""
+    from keras_effnet.latency import machine, single_core_latencies
+
+    names = {"ResNet-152": "ResNet152", "EfficientNet-B1": "b1", "EfficientNet-B7": "b7"}
+    seconds = measure(list(names.values())) if measure else single_core_latencies(list(names.values()), runs=runs)
+    rows = []
+    for row in paper.TABLE_4:
+        ours = f"{seconds[names[row.model]]:.3f}" if row.model in names else NONE
+        speedup = ratio(seconds["ResNet152"] / seconds["b1"]) if row.model == "EfficientNet-B1" else NONE
+        cells = (quoted(row.top1), quoted(row.seconds), ours, quoted(row.speedup), speedup)
+        rows.append((row.model, *cells))
+    notes = (
+        f"One image at a time on a single core, mean of {runs} runs after three that do not count, random weights.",
+        f"The paper used a Xeon E5-2690; ours is {machine()}.",
+        note,
+        "GPipe, a network of 557 million parameters, was never published and cannot be rebuilt: B7 stands alone.",
+        ACCURACY,
+    )
+    columns = ("model", "top-1 (paper)", "seconds (paper)", "seconds (ours)", "speed-up (paper)", "speed-up (ours)")
+    return Report("Table 4: latency of inference", columns, tuple(rows), tuple(filter(None, notes)))
+
+
+def table7() -> Report:
+    """The scaled B0s of Figures 7 and 8."""
+    rows = []
+    for row in paper.TABLE_7:
+        variant, flops = scaled_b0(row.depth, row.width, row.resolution), paper.number(row.flops)
+        cost = complexity(variant)
+        numbers = (quoted(row.flops), short(cost.macs), f"{cost.macs / flops - 1:+.1%}", short(cost.trainable))
+        coefficients = map(str, (row.depth, row.width, row.resolution))
+        rows.append((row.network, *coefficients, str(variant.resolution), *numbers, quoted(row.top1)))
+    columns = ("model", "depth", "width", "resolution", "pixels", "FLOPS (paper)", "FLOPS (ours)", "difference")
+    notes = (
+        ABOVE,
+        COSTS,
+        ACCURACY,
+    )
+    title = "Table 7: the scaled models of the class activation maps"
+    return Report(title, (*columns, "params (ours)", "top-1 (paper)"), tuple(rows), notes)
+
+
+def scaled_b0(depth: float, width: float, resolution: float) -> Variant:
+    """EfficientNet-B0 with other coefficients."""
+    return replace(
+        VARIANTS["b0"],
+        depth_coefficient=depth,
+        width_coefficient=width,
+        resolution=round_resolution(VARIANTS["b0"].resolution, resolution),
+    )

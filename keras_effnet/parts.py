@@ -1,0 +1,99 @@
+"""What a download keeps on the disk: the part that came so far, the lock, the digest pinned for want of another."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger("keras_effnet")
+
+
+class SourceError(Exception):
+    """A source does not give the file; trying again would not help."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The bytes of a file that came so far and, beside them, what the server said about the file.
+
+    Args:
+        path: of the bytes.
+        hashed: whether a digest will tell if bytes of two files were joined.
+    """
+
+    path: Path
+    hashed: bool
+
+    @property
+    def notes(self) -> Path:
+        """Where the server's words are kept."""
+        return self.path.with_name(self.path.name + ".json")
+
+    def size(self) -> int:
+        """Bytes so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def remember(self, validator: str, size: int | None) -> None:
+        """Keep the ETag or date of the file that begins to come, and its size."""
+        self.notes.write_text(json.dumps({"validator": validator, "size": size}), encoding="utf-8")
+
+    def recall(self) -> tuple[str, int | None]:
+        """What was remembered, ("", None) where nothing was."""
+        try:
+            notes = json.loads(self.notes.read_text(encoding="utf-8"))
+            return str(notes["validator"]), notes["size"]
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or cut off with the power
+            return "", None
+
+    def discard(self) -> None:
+        """Delete the bytes, then what belongs to them."""
+        self.path.unlink(missing_ok=True)
+        self.notes.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(target: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock of a file; the operating system lets go of it when a process dies, however it dies."""
+    import filelock
+
+    lock = filelock.FileLock(f"{target}.lock")
+    try:
+        lock.acquire(timeout=timeout)
+    except filelock.Timeout as error:
+        raise SourceError(
+            f"another process still held {target}.lock after {timeout:.0f} s (KERAS_EFFNET_TOTAL_TIMEOUT)"
+        ) from error
+    except NotImplementedError as error:
+        raise OSError(errno.ENOLCK, "the file system has no locks") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def pin_path(path: Path) -> Path:
+    """Where the digest of a file is pinned: beside it."""
+    return path.with_name(path.name + ".sha256")
+
+
+def pinned(path: Path) -> str:
+    """The digest that was pinned when the file first came, "" if none was."""
+    try:
+        return "sha256:" + pin_path(path).read_text(encoding="utf-8").partition(" ")[0]
+    except FileNotFoundError:
+        return ""
+
+
+def pin(path: Path) -> None:
+    """Write down the digest of a file whose structure was checked, and say so."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    draft = pin_path(path).with_name(f"{path.name}.{os.getpid()}.sha256")
+    draft.write_text(f"{digest}  {path.name}\n", encoding="utf-8")  # what sha256sum --check reads
+    draft.replace(pin_path(path))
+    log.warning("No hash of %s was ever published: its structure is right, sha256 %s is pinned.", path, digest)

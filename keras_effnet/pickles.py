@@ -1,0 +1,240 @@
+"""Reads the pickles of PyTorch files and builds tensors, numbers, strings and containers: nothing can be executed.
+
+It is a machine for the opcodes that PyTorch writes (Python's pickletools documents them), not Python's own unpickler:
+that one hashes what a file tells it to hash and reserves the memory that a file tells it to reserve.
+"""
+
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+from keras_effnet.arrays import BFLOAT16, MAX_RANK
+from keras_effnet.errors import WeightsError
+
+# Above any training checkpoint of the family (L2 with optimizer state: about 300,000), read in a few seconds.
+MAX_OPCODES = 1_000_000
+
+
+class Storage(NamedTuple):
+    """The numbers behind one or more tensors, still in the file."""
+
+    key: str
+    dtype: str
+    numel: int
+    start: int = 0
+
+
+class Tensor(NamedTuple):
+    """A strided window on a storage; offset and strides in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Global(NamedTuple):
+    name: str
+
+
+_STORAGES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "?",
+}
+STORAGES = {f"{module}.{name}": dtype for name, dtype in _STORAGES.items() for module in ("torch", "torch.cuda")}
+STORAGES["torch.storage.UntypedStorage"] = "<u1"
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+    whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= MAX_RANK
+    if not (whole and isinstance(storage, Storage) and all(isinstance(n, int) for n in (offset, *shape, *strides))):
+        raise WeightsError(_broken("a tensor without storage, shape or strides"))
+    return Tensor(storage, offset, shape, strides)
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise WeightsError(_broken("a parameter without a tensor"))
+    return data
+
+
+def _ordered_dict() -> dict[str, Any]:
+    return {}
+
+
+REBUILDERS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,
+}
+
+
+def _broken(what: str) -> str:
+    return (
+        f"The pickle holds {what}. Expected what torch.save writes for a state dict. The file is altered or of "
+        "another kind: fetch it again, or save model.state_dict() anew."
+    )
+
+
+def _key(key: Any) -> Any:
+    # Anything else could be nested so that its hash takes for ever.
+    if not isinstance(key, str | int):
+        raise WeightsError(_broken(f"a dict key of type {type(key).__name__}"))
+    return key
+
+
+def _find(name: str) -> _Global:
+    if name not in REBUILDERS and name not in STORAGES:
+        raise WeightsError(
+            f"The pickle names {name[:100]!r}, which is refused: a pickle may name any code and have it run. Expected "
+            f"tensors and OrderedDicts alone. Save model.state_dict() alone with torch.save, or as .safetensors."
+        )
+    return _Global(name)
+
+
+class Pickle:
+    """One pickle, read from where `stream` stands to its end.
+
+    Args:
+        stream: a binary file.
+
+    Attributes:
+        root: what the pickle holds.
+        storages: every storage that it names, by key.
+
+    Raises:
+        WeightsError: an opcode, global or value that no state dict needs. Damage may also raise the errors of the
+            standard library (ValueError, IndexError, ...).
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.storages: dict[str, Storage] = {}
+        self.root: Any = None
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+        for count, (opcode, arg, _) in enumerate(pickletools.genops(stream)):
+            if opcode.name not in _OPCODES or count > MAX_OPCODES:
+                reason = "too many opcodes" if opcode.name in _OPCODES else f"the opcode {opcode.name}"
+                raise WeightsError(_broken(reason))
+            _OPCODES[opcode.name](self, arg)
+
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def push_integer(self, value: int) -> None:
+        if value.bit_length() > 128:
+            # PyTorch's magic number has 77 bits; arithmetic with millions of them would take hours.
+            raise WeightsError(_broken("an integer of more than 128 bits"))
+        self.push(value)
+
+    def mark(self, _: Any) -> None:
+        self._marks.append(len(self._stack))
+
+    def pop_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def pop_tuple(self, length: int) -> None:
+        items = [self._stack.pop() for _ in range(length)]
+        self.push(tuple(reversed(items)))
+
+    def extend(self, items: list[Any]) -> None:
+        if not isinstance(self._stack[-1], list):
+            raise WeightsError(_broken("items without a list"))
+        self._stack[-1].extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        if not isinstance(self._stack[-1], dict) or len(items) % 2:
+            raise WeightsError(_broken("items without a dict"))
+        self._stack[-1].update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
+
+    def stack_global(self) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise WeightsError(_broken("a global without a name"))
+        self.push(_find(f"{module}.{name}"))
+
+    def reduce(self) -> None:
+        args, function = self._stack.pop(), self._stack.pop()
+        if not (isinstance(function, _Global) and function.name in REBUILDERS and isinstance(args, tuple)):
+            raise WeightsError(_broken("a call of what is no function"))
+        self.push(REBUILDERS[function.name](*args))
+
+    def persistent(self) -> None:
+        match self._stack.pop():
+            case ("storage", _Global(name), str(key), _, int(numel), *view) if name in STORAGES:
+                storage = Storage(key, STORAGES[name], numel)
+            case _:
+                raise WeightsError(_broken("a storage without type, key or length"))
+        if self.storages.setdefault(key, storage) != storage:
+            raise WeightsError(_broken("one storage of two types or lengths"))
+        match view:
+            case [] | [None]:
+                self.push(storage)
+            case [(_, int(start), int(length))] if 0 <= start <= start + length <= numel:
+                # Older files share a storage between views: (the view's own key, start, length).
+                self.push(Storage(key, STORAGES[name], length, start))
+            case _:
+                raise WeightsError(_broken("a view that leaves its storage"))
+
+    def stop(self) -> None:
+        self.root = self._stack.pop()
+
+
+_OPCODES: dict[str, Callable[[Pickle, Any], Any]] = {
+    "PROTO": lambda self, arg: None,
+    "FRAME": lambda self, arg: None,
+    "BININT": Pickle.push,
+    "BININT1": Pickle.push,
+    "BININT2": Pickle.push,
+    "BINFLOAT": Pickle.push,
+    "BINSTRING": Pickle.push,
+    "SHORT_BINSTRING": Pickle.push,
+    "BINUNICODE": Pickle.push,
+    "SHORT_BINUNICODE": Pickle.push,
+    "BINUNICODE8": Pickle.push,
+    "BINBYTES": Pickle.push,
+    "SHORT_BINBYTES": Pickle.push,
+    "NONE": lambda self, arg: self.push(None),
+    "NEWTRUE": lambda self, arg: self.push(True),
+    "NEWFALSE": lambda self, arg: self.push(False),
+    "EMPTY_TUPLE": lambda self, arg: self.push(()),
+    "EMPTY_LIST": lambda self, arg: self.push([]),
+    "EMPTY_DICT": lambda self, arg: self.push({}),
+    "LONG1": Pickle.push_integer,
+    "LONG4": Pickle.push_integer,
+    "MARK": Pickle.mark,
+    "TUPLE1": lambda self, arg: self.pop_tuple(1),
+    "TUPLE2": lambda self, arg: self.pop_tuple(2),
+    "TUPLE3": lambda self, arg: self.pop_tuple(3),
+    "TUPLE": lambda self, arg: self.push(tuple(self.pop_mark())),
+    "APPEND": lambda self, arg: self.extend([self._stack.pop()]),
+    "APPENDS": lambda self, arg: self.extend(self.pop_mark()),
+    "SETITEM": lambda self, arg: self.update([self._stack.pop(), self._stack.pop()][::-1]),
+    "SETITEMS": lambda self, arg: self.update(self.pop_mark()),
+    "BINPUT": lambda self, arg: self._memo.__setitem__(arg, self._stack[-1]),
+    "LONG_BINPUT": lambda self, arg: self._memo.__setitem__(arg, self._stack[-1]),
+    "MEMOIZE": lambda self, arg: self._memo.__setitem__(len(self._memo), self._stack[-1]),
+    "BINGET": lambda self, arg: self.push(self._memo[arg]),
+    "LONG_BINGET": lambda self, arg: self.push(self._memo[arg]),
+    "GLOBAL": lambda self, arg: self.push(_find(arg.replace(" ", ".", 1))),
+    "STACK_GLOBAL": lambda self, arg: self.stack_global(),
+    "BINPERSID": lambda self, arg: self.persistent(),
+    "REDUCE": lambda self, arg: self.reduce(),
+    # The state of an object is its attributes: those of a state dict (`_metadata`) say nothing about weights.
+    "BUILD": lambda self, arg: self._stack.pop(),
+    "STOP": lambda self, arg: self.stop(),
+}

@@ -1,0 +1,174 @@
+"""Weights out of a model, into the file formats of other libraries."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.checkpoints import MARKS
+from keras_effnet.errors import WeightsError
+from keras_effnet.frameworks import PYTORCH, framework_of_layout
+from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
+from keras_effnet.keras_names import kind_of
+from keras_effnet.layer_names import layer_names, variables
+from keras_effnet.normalization import ZERO_TO_ONE, Normalization
+from keras_effnet.variants import Variant
+from keras_effnet.weights import named_variables
+
+LAYOUTS = ("keras.applications", "lukemelas", "timm", "torchvision", "transformers")
+TORCH_VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.applications") -> None:
+    """Save the weights of a model so that another library reads them and gives the same numbers.
+
+    Args:
+        model: an EfficientNet of this package, alone or nested in another model.
+        path: "*.weights.h5" (Keras 3, tf_keras) or "*.h5" (the older format) for "keras.applications", which loads it
+            into a model built with `weights=None`; "*.safetensors" for the others.
+        layout: one of "keras.applications", "lukemelas", "timm", "torchvision", "transformers".
+
+    Raises:
+        WeightsError: a layout that cannot give the same numbers, or a path that does not go with it.
+
+    Example:
+        >>> import tempfile, keras_effnet
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(keras_effnet.EfficientNetB0(weights=None), f"{folder}/b0.safetensors", "timm")
+    """
+    path = Path(path)
+    if layout not in LAYOUTS:
+        raise WeightsError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}. Choose one of these.")
+    suffixes = (".h5",) if layout == "keras.applications" else (".safetensors",)
+    if path.suffix not in suffixes:
+        raise WeightsError(
+            f"The file {str(path)!r} is to have the layout {layout!r}. Expected a name that ends in "
+            f"{' or '.join(suffixes)}. Choose another name."
+        )
+    network = find_network(model)
+    variant = variant_of(network)
+    _check_framework(network, layout, variant)
+    state = {name: np.asarray(variable.numpy(), np.float32) for name, variable in named_variables(network.layers)}
+    ours = set(layer_names(variant).values())
+    state = {name: value for name, value in state.items() if name.split("/")[0] in ours}
+    if layout != "keras.applications":
+        # timm's two kinds of models share their names: the note tells which of them the file is for.
+        kind = "tf_" if framework_of_model(network).name == "tensorflow" else ""
+        note = {"architecture": f"{kind}efficientnet_{variant.name}"} if layout == "timm" else {}
+        _atomically(path, lambda part: _write_safetensors(part, state, variant, layout, note))
+    else:
+        normalization = normalization_of(network) or ZERO_TO_ONE
+        write = _write_weights_h5 if path.name.endswith(".weights.h5") else _write_legacy_h5
+        _atomically(path, lambda part: write(part, state, variant, normalization))
+
+
+def _check_framework(network: Any, layout: str, variant: Variant) -> None:
+    found, expected = framework_of_model(network), framework_of_layout(layout, variant)
+    fits = found in (expected, PYTORCH) if layout == "timm" else found == expected
+    if not fits:
+        raise WeightsError(
+            f"The model {network.name!r} pads and normalises as {found}, those of {layout!r} as {expected}: "
+            "the numbers would differ. Expected a layout of the same kind. Choose 'timm', which has both."
+        )
+
+
+def _atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the file and rename, so that a cut leaves the old file whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# --- PyTorch's names and axes ---
+
+
+def _write_safetensors(
+    path: Path, state: Mapping[str, np.ndarray], variant: Variant, layout: str, architecture: Mapping[str, str]
+) -> None:
+    from safetensors.numpy import save_file
+
+    prefix = MARKS[layout][1]
+    theirs = {ours: name for name, ours in layer_names(variant, layout).items()}
+    tensors = {}
+    for key, value in state.items():
+        layer, variable = key.split("/")
+        place = "" if layer == "predictions" else prefix
+        tensors[f"{place}{theirs[layer]}.{TORCH_VARIABLES[variable]}"] = _to_torch(layer, variable, value)
+        if variable == "moving_mean":
+            # PyTorch counts batches beside the statistics, and misses the count when it loads strictly.
+            tensors[f"{place}{theirs[layer]}.num_batches_tracked"] = np.array(0, np.int64)
+    save_file(tensors, path, {"format": "pt", **architecture})
+
+
+def _to_torch(layer: str, variable: str, value: np.ndarray) -> np.ndarray:
+    """The axes of Keras in the order of PyTorch: (height, width, in, out) -> (out, in, height, width)."""
+    if variable == "kernel":
+        axes = (1, 0) if layer == "predictions" else (2, 3, 0, 1) if layer.endswith("dwconv") else (3, 2, 0, 1)
+        value = value.transpose(axes)
+    return np.ascontiguousarray(value)
+
+
+# --- Keras's files, as `keras.applications` with weights=None has its layers ---
+
+
+def _statistics(normalization: Normalization) -> list[np.ndarray]:
+    """What its Normalization layer keeps: mean and variance after the division by 255, and a count."""
+    mean = np.array(normalization.mean, np.float32) / 255
+    variance = np.square(np.array(normalization.std, np.float64) / 255).astype(np.float32)
+    return [mean, variance, np.array(0, np.int32)]
+
+
+def _in_order(state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization) -> dict[str, Any]:
+    """Layer -> (variable names, arrays) in the order of the network, the normalisation first."""
+    layers: dict[str, Any] = {"normalization": (("mean", "variance", "count"), _statistics(normalization))}
+    for layer in layer_names(variant).values():
+        if f"{layer}/{variables(layer)[0]}" in state:
+            layers[layer] = variables(layer), [state[f"{layer}/{name}"] for name in variables(layer)]
+    return layers
+
+
+def _write_weights_h5(
+    path: Path, state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization
+) -> None:
+    import h5py
+
+    counts: dict[str, int] = {}
+    with h5py.File(path, "w") as file:
+        file.create_group("vars")  # of the model itself, which has none; tf_keras looks for them
+        for layer, (_, arrays) in _in_order(state, variant, normalization).items():
+            kind = layer if layer == "normalization" else kind_of(layer)
+            number = counts[kind] = counts.get(kind, -1) + 1
+            group = file.create_group(f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars")
+            group.attrs["name"] = layer
+            for i, array in enumerate(arrays):
+                group[str(i)] = array
+
+
+def _write_legacy_h5(
+    path: Path, state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization
+) -> None:
+    import h5py
+
+    layers = _in_order(state, variant, normalization)
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"
+        for layer, (names, arrays) in layers.items():
+            prefix = "depthwise_" if layer.endswith("dwconv") else ""
+            paths = [f"{layer}/{prefix}{name}:0" for name in names]
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name in paths]
+            for name, array in zip(paths, arrays, strict=True):
+                group[name] = array

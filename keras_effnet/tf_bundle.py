@@ -1,0 +1,169 @@
+"""Reads TensorFlow checkpoints (prefix.index, prefix.data-00000-of-00001) without TensorFlow; nothing is executed.
+
+The index is a sorted table of LevelDB's format without compression (leveldb: doc/table_format.md), whose values are
+messages of tensorflow/core/protobuf/tensor_bundle.proto; the data files are the numbers one after the other.
+"""
+
+import math
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_effnet.arrays import BFLOAT16, stored_type, view
+from keras_effnet.errors import WeightsError
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER = 48
+# tensorflow/core/framework/types.proto
+TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 14: BFLOAT16, 19: "<f2"}
+DTYPE, SHAPE, SHARD, OFFSET, SIZE, SLICES = 1, 2, 3, 4, 5, 7
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a variable is: its type and shape, the data file it is in, and the bytes in that file."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+
+
+class Bundle:
+    """A checkpoint whose index has been read; variables are read one at a time.
+
+    Args:
+        prefix: the path without ".index".
+
+    Raises:
+        WeightsError: the index is no table, or not of a checkpoint. Damage may also raise struct.error, IndexError
+            and other errors of the standard library.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        data = prefix.with_name(prefix.name + ".index").read_bytes()
+        if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
+            raise WeightsError(_refuse("an index without its magic number"))
+        table = dict(_table(data))
+        header = dict(_fields(table.pop(b"", b"")))
+        self.shards = _integer(header.get(1, 1))
+        if header.get(2, 0) != 0:
+            raise WeightsError(_refuse("big-endian numbers"))
+        self.entries = {key.decode(): _entry(value) for key, value in table.items()}
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def read(self, name: str) -> np.ndarray:
+        """The numbers of a variable, as a view of the file where its type allows.
+
+        Raises:
+            WeightsError: no such variable, another type than numbers, or bytes beyond the file.
+        """
+        entry = self.entries.get(name)
+        if entry is None:
+            raise WeightsError(_refuse(f"no variable {name!r}"))
+        dtype = TYPES.get(entry.dtype)
+        if dtype is None or math.prod(entry.shape) * stored_type(dtype).itemsize != entry.size:
+            raise WeightsError(_refuse(f"{name!r} of type {entry.dtype}, shape {entry.shape} in {entry.size} bytes"))
+        return view(self._data(entry.shard), dtype, entry.shape, entry.offset)
+
+    def _data(self, shard: int) -> mmap.mmap:
+        if shard not in self._maps:
+            path = self.prefix.with_name(f"{self.prefix.name}.data-{shard:05}-of-{self.shards:05d}")
+            with path.open("rb") as file:
+                self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._maps[shard]
+
+
+def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every key and value: the footer leads to a block of the blocks' places, each to a block of entries."""
+    _, _, at = _handle(data, len(data) - FOOTER)
+    offset, size, _ = _handle(data, at)
+    for _, handle in _block(data, offset, size):
+        start, length, _ = _handle(handle, 0)
+        yield from _block(data, start, length)
+
+
+def _handle(data: bytes, at: int) -> tuple[int, int, int]:
+    offset, at = _varint(data, at)
+    size, at = _varint(data, at)
+    return offset, size, at
+
+
+def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    if offset + size + 5 > len(data) or data[offset + size] != 0:
+        raise WeightsError(_refuse("a block that is compressed or lies outside the index"))
+    (restarts,) = struct.unpack_from("<I", data, offset + size - 4)
+    at, end, key = offset, offset + size - 4 - 4 * restarts, b""
+    while at < end:
+        shared, at = _varint(data, at)
+        rest, at = _varint(data, at)
+        length, at = _varint(data, at)
+        if shared > len(key) or at + rest + length > end:
+            raise WeightsError(_refuse("an entry that leaves its block"))
+        key = key[:shared] + data[at : at + rest]
+        yield key, data[at + rest : at + rest + length]
+        at += rest + length
+
+
+def _entry(message: bytes) -> Entry:
+    fields: dict[int, int | bytes] = dict(_fields(message))
+    if SLICES in fields:
+        raise WeightsError(_refuse("a variable in slices"))
+    shape = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields.get(SHAPE, b"")) if number == 2]
+    dtype, shard, offset, size = (_integer(fields.get(number, 0)) for number in (DTYPE, SHARD, OFFSET, SIZE))
+    return Entry(dtype, tuple(map(_integer, shape)), shard, offset, size)
+
+
+def _fields(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field of a protocol-buffer message."""
+    message, at = _bytes(message), 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield tag >> 3, value
+        elif kind in (1, 2, 5):
+            length, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
+            if at + length > len(message):
+                raise WeightsError(_refuse("a message that is cut off"))
+            yield tag >> 3, message[at : at + length]
+            at += length
+        else:
+            raise WeightsError(_refuse(f"a field of the unknown kind {kind}"))
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise WeightsError(_refuse("a number in place of a message"))
+    return value
+
+
+def _integer(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise WeightsError(_refuse("a message in place of a number"))
+    return value
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise WeightsError(_refuse("a number that does not end"))
+
+
+def _refuse(what: str) -> str:
+    return (
+        f"The checkpoint holds {what}. Expected what tf.train.Saver writes for an EfficientNet. It is damaged or of "
+        "another kind: fetch it again."
+    )

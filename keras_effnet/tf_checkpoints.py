@@ -1,0 +1,114 @@
+"""The official TensorFlow checkpoints: a folder, a prefix or a .tar.gz, the averaged twin of each variable."""
+
+import re
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from keras_effnet.complexity import complexity
+from keras_effnet.errors import WeightsError
+from keras_effnet.tf_bundle import Bundle
+from keras_effnet.tf_names import EMA, tf_names
+from keras_effnet.variants import Variant
+
+GZIP_MAGIC = b"\x1f\x8b"
+STEM = "/stem/conv2d/kernel"
+# Optimizer slots, which are not read: what may be in a checkpoint besides the weights and their averages.
+SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
+# Weights, averages and two slots, and room for names and other odds and ends.
+COPIES, ROOM = 5, 64 << 20
+
+
+def is_tf_checkpoint(path: Path) -> bool:
+    """Whether a path is a folder, a prefix with an index beside it, or a gzipped archive."""
+    if path.is_dir() or path.with_name(path.name + ".index").is_file():
+        return True
+    with path.open("rb") as file:
+        return file.read(2) == GZIP_MAGIC
+
+
+def read_tf_checkpoint(path: Path, variant: Variant, *, ema: bool = True) -> dict[str, np.ndarray]:
+    """Read the weights of a network from an official checkpoint.
+
+    Args:
+        path: a folder, the prefix of a checkpoint (without ".index"), or a .tar.gz of a folder.
+        variant: the network.
+        ema: take the exponential moving averages, which the published accuracies are of, instead of the weights.
+
+    Returns:
+        "layer/variable" -> array, in the names of keras.applications; possibly read-only views of the file.
+
+    Raises:
+        WeightsError: no checkpoint, more than one, one of another network, or an archive that does not hold one alone.
+            Damage may also raise errors of the standard library.
+    """
+    if path.is_dir():
+        return _read(_prefix(path), variant, ema)
+    if path.with_name(path.name + ".index").is_file():
+        return _read(path, variant, ema)
+    with tempfile.TemporaryDirectory() as folder:
+        _unpack(path, Path(folder), COPIES * 4 * complexity(variant).parameters + ROOM)
+        # The folder goes when this returns; views of its files would not outlive it everywhere.
+        return {name: array.copy() for name, array in _read(_prefix(Path(folder)), variant, ema).items()}
+
+
+def _prefix(folder: Path) -> Path:
+    found = sorted(folder.rglob("*.index"))
+    if len(found) != 1:
+        raise WeightsError(
+            f"There are {len(found)} checkpoints in {folder.name!r}. Expected one: *.index with its *.data files. "
+            "Give the prefix of the one you want, its path without '.index'."
+        )
+    return found[0].with_suffix("")
+
+
+def _unpack(archive: Path, folder: Path, limit: int) -> None:
+    """Copy the files of a checkpoint out of an archive, under their last names alone and no more than `limit` bytes."""
+    with tarfile.open(archive, "r|gz") as tar:
+        for member in tar:
+            name = Path(member.name).name
+            if member.isdir() or not (member.isfile() and re.search(r"\.index$|\.data-\d{5}-of-\d{5}$", name)):
+                if member.issym() or member.islnk() or member.isdev():
+                    raise WeightsError(_refuse(f"the link or device {member.name[:100]!r}"))
+                continue
+            if ".." in Path(member.name).parts or Path(member.name).is_absolute() or (folder / name).exists():
+                raise WeightsError(_refuse(f"the member {member.name[:100]!r}, which leaves its folder or comes twice"))
+            limit -= member.size
+            if limit < 0:
+                raise WeightsError(_refuse(f"more bytes than the network can need ({name} has {member.size:,})"))
+            source = tar.extractfile(member)
+            if source is not None:
+                with (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+
+
+def _read(prefix: Path, variant: Variant, ema: bool) -> dict[str, np.ndarray]:
+    bundle = Bundle(prefix)
+    models = [name.removesuffix(STEM) for name in bundle.entries if name.endswith(STEM)]
+    if len(models) != 1:
+        raise WeightsError(
+            f"The checkpoint has {len(models)} variables that end in {STEM!r}. Expected one network, as in "
+            "'efficientnet-b0/stem/conv2d/kernel'. Give a checkpoint of the official EfficientNet."
+        )
+    names = {ours: f"{models[0]}/{theirs}" for ours, theirs in tf_names(variant).items()}
+    averaged = any(name.endswith(EMA) for name in bundle.entries)
+    suffix = EMA if ema and averaged else ""
+    state = {ours: bundle.read(name + suffix) for ours, name in names.items() if name + suffix in bundle.entries}
+    known = {name + end for name in names.values() for end in ("", EMA, *(f"/{slot}" for slot in SLOTS))}
+    unknown = [name for name in bundle.entries if name.startswith(f"{models[0]}/") and name not in known]
+    if unknown:
+        raise WeightsError(
+            f"The checkpoint has {len(unknown)} variables that {variant.name} does not: {', '.join(unknown[:5])}. "
+            "Expected those of the same network. Choose the variant that it was made for."
+        )
+    return state
+
+
+def _refuse(what: str) -> str:
+    return (
+        f"The archive holds {what}. Expected the files of one checkpoint: *.index and *.data-*. It is not "
+        "the published one: fetch it again."
+    )

@@ -1,0 +1,217 @@
+"""Published weights, or a file's, into a model: by name and strictly; nothing is skipped in silence."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.checkpoints import read_checkpoint
+from keras_effnet.errors import WeightsError
+from keras_effnet.frameworks import TENSORFLOW, Framework, framework_of
+from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
+from keras_effnet.layer_names import HEAD, layer_names
+from keras_effnet.layers import Conventions, dense_initializer
+from keras_effnet.normalization import Normalization
+from keras_effnet.sets import find_weights, is_set, locate, recognise
+from keras_effnet.variants import Variant
+
+log = logging.getLogger("keras_effnet")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that were read and wait for a model.
+
+    Args:
+        origin: the file they came from.
+        state: "layer/variable" -> array, in the names of `keras.applications` and the layout of Keras.
+        normalization: what the pixels have to be normalised with.
+        framework: whose padding and epsilon they were trained with.
+    """
+
+    origin: Path
+    state: Mapping[str, np.ndarray]
+    normalization: Normalization
+    framework: Framework = TENSORFLOW
+
+    @property
+    def classes(self) -> int | None:
+        """Outputs of the classifier in the file, None where it has no classifier."""
+        bias = self.state.get("predictions/bias")
+        return None if bias is None else len(bias)
+
+
+def open_weights(
+    variant: Variant,
+    weights: str | os.PathLike[str],
+    *,
+    include_top: bool = True,
+    framework: str | None = None,
+    ema: bool = True,
+) -> Pretrained:
+    """Find, check and read weights given by the name of a set or by the path of a file.
+
+    Args:
+        variant: the network.
+        weights: the name of a published set, or a path.
+        include_top: whether the classifier is needed; without it a smaller file may do.
+        framework: "tensorflow" or "pytorch", where the file itself does not tell.
+        ema: of a TensorFlow checkpoint take the averages, which the published accuracies are of.
+
+    Raises:
+        WeightsError: no such set or file, no network, or a file that cannot be read.
+    """
+    if not is_set(variant.name, weights) and _exists(Path(weights)):
+        path, record = Path(weights), recognise(Path(weights))
+    else:
+        record = find_weights(variant.name, str(weights))
+        path = locate(record, include_top=include_top)
+    checkpoint = read_checkpoint(path, variant, ema=ema)
+    normalization = variant.normalization if record is None else record.normalization
+    # All published sets are TensorFlow's, whoever converted them.
+    asked = framework if record is None else framework or TENSORFLOW.name
+    return Pretrained(
+        path,
+        checkpoint.state,
+        checkpoint.normalization or normalization,
+        framework_of(path, checkpoint.layout, variant, asked),
+    )
+
+
+def _exists(path: Path) -> bool:
+    # A TensorFlow checkpoint is named by a folder or by a prefix, of which only the index is a file.
+    return path.exists() or path.with_name(path.name + ".index").is_file()
+
+
+def load_weights(
+    model: Any, weights: str | os.PathLike[str], *, framework: str | None = None, ema: bool = True
+) -> None:
+    """Load weights into a model that is already built, by name and strictly.
+
+    Args:
+        model: an EfficientNet of this package, alone or nested in another model.
+        weights: the path of a file in any known format, or the name of a published set.
+        framework: "tensorflow" or "pytorch", where the file itself does not tell.
+        ema: of a TensorFlow checkpoint take the averages; False takes the weights as they were last.
+
+    Raises:
+        WeightsError: a file that cannot be read or does not fit, or that was trained with another padding, epsilon or
+            normalisation than the model has.
+
+    Example:
+        >>> import keras_effnet
+        >>> load_weights(keras_effnet.EfficientNetLite0(weights=None), "imagenet")
+    """
+    network = find_network(model)
+    variant = variant_of(network)
+    layers = [layer for layer in network.layers if layer.name in set(layer_names(variant).values())]
+    include_top = any(layer.name == "predictions" for layer in layers)
+    pretrained = open_weights(variant, weights, include_top=include_top, framework=framework, ema=ema)
+    _compare_graphs(pretrained, framework_of_model(network), normalization_of(network))
+    put(pretrained, layers)
+
+
+def _compare_graphs(pretrained: Pretrained, framework: Framework, normalization: Normalization | None) -> None:
+    """Refuse weights that would give other numbers than those they were trained for."""
+    faults = []
+    if framework != pretrained.framework:
+        faults.append(f"pad and normalise as {pretrained.framework}, the model as {framework}")
+    if normalization is not None and not normalization.close_to(pretrained.normalization):
+        faults.append(f"take pixels with {pretrained.normalization}, the model with {normalization}")
+    if faults:
+        raise WeightsError(
+            f"The weights in {pretrained.origin} {' and '.join(faults)}. Expected a model built for them. Build it "
+            f"with weights={str(pretrained.origin)!r}, which sets both."
+        )
+
+
+def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False) -> None:
+    """Assign weights to the variables of layers, by name.
+
+    Args:
+        pretrained: what `open_weights` gave.
+        layers: the Keras layers of the network, all of them.
+        new_head: give the classifier random weights instead of the file's.
+
+    Raises:
+        WeightsError: names or shapes do not agree; lists what is missing, unexpected and of another shape.
+    """
+    variables = dict(named_variables(layers))
+    state = {name: value for name, value in pretrained.state.items() if _wanted(name, variables)}
+    if new_head:
+        state |= _draw_head(variables)
+    if "stem_conv/kernel" in state and "stem_conv/kernel" in variables:
+        channels = variables["stem_conv/kernel"].shape[2]
+        state["stem_conv/kernel"] = adapt_channels(state["stem_conv/kernel"], channels)
+    _compare(pretrained.origin, state, variables)
+    for name, variable in variables.items():
+        variable.assign(state[name])
+
+
+def named_variables(layers: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Every variable of some layers under its "layer/variable"."""
+    for layer in layers:
+        for variable in layer.weights:
+            # Keras 3 says "kernel", tf_keras "stem_conv/kernel:0" and, for depthwise ones, "depthwise_kernel".
+            name = variable.name.rsplit("/", 1)[-1].removesuffix(":0").removeprefix("depthwise_")
+            yield f"{layer.name}/{name}", variable
+
+
+def _wanted(name: str, variables: Mapping[str, Any]) -> bool:
+    """Whether the model has a place for it, or should have: only a head may be left over."""
+    return name in variables or name.split("/")[0] not in HEAD
+
+
+def _draw_head(variables: Mapping[str, Any]) -> dict[str, Any]:
+    kernel, bias = variables["predictions/kernel"], variables["predictions/bias"]
+    log.warning("The classifier is new and untrained: %d classes, random weights.", bias.shape[0])
+    return {
+        "predictions/kernel": dense_initializer(Conventions())(kernel.shape),
+        "predictions/bias": np.zeros(bias.shape),
+    }
+
+
+def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """A stem kernel for another number of input channels: summed for one, else repeated and scaled, as timm does.
+
+    Args:
+        kernel: float array (height, width, 3, filters).
+        channels: input channels wanted.
+
+    Example:
+        >>> adapt_channels(np.ones((3, 3, 3, 32)), 1)[0, 0, 0, 0].item()
+        3.0
+    """
+    given = kernel.shape[2]
+    if channels == given:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    repeated = np.tile(kernel, (1, 1, -(-channels // given), 1))[:, :, :channels]
+    return repeated * (given / channels)
+
+
+def _compare(origin: Path, state: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
+    missing = sorted(variables.keys() - state.keys())
+    unexpected = sorted(state.keys() - variables.keys())
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} for {tuple(variable.shape)}"
+        for name, variable in variables.items()
+        if name in state and tuple(state[name].shape) != tuple(variable.shape)
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    if any(faults.values()):
+        lists = "; ".join(f"{len(names)} {what}: {_shorten(names)}" for what, names in faults.items() if names)
+        raise WeightsError(
+            f"The weights in {origin} do not fit the model: {lists}. Expected the same layers with the same shapes. "
+            "Choose the variant the file was made for; another number of classes goes in as classes=, a file without a "
+            "classifier loads with include_top=False."
+        )
+
+
+def _shorten(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,102 @@
+"""What all tests share: where the repository and the optional photographs are, and a line that counts the skips."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet._keras import LEGACY, keras
+
+
+@pytest.fixture
+def randomise() -> Callable[..., None]:
+    """Give a model seeded weights and moving statistics in which every variable matters."""
+
+    def fill(model: Any, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        for layer in model.layers:
+            values = []
+            for weight in layer.weights:
+                name, shape = weight.name, tuple(weight.shape)
+                if "kernel" in name:
+                    # The scale of a new network: larger kernels only make both sides noisier.
+                    fan_out = (
+                        shape[0] * shape[1] * (1 if "dwconv" in layer.name else shape[3]) if len(shape) == 4 else 1000
+                    )
+                    values.append(rng.normal(0, np.sqrt(2 / fan_out), shape))
+                elif "gamma" in name:
+                    values.append(rng.uniform(0.5, 1.0, shape))
+                elif "variance" in name:
+                    values.append(rng.uniform(0.5, 1.5, shape))
+                else:
+                    values.append(rng.normal(0, 0.1, shape))
+            if values and type(layer).__name__ != "Normalization":
+                layer.set_weights([value.astype("float32") for value in values])
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def arrays() -> Callable[[Any], dict[str, np.ndarray]]:
+    """The weights of a model as "layer/variable" -> array, in names that both Kerases share."""
+
+    def read(model: Any) -> dict[str, np.ndarray]:
+        return {
+            f"{layer.name}/{weight.name.split('/')[-1].removesuffix(':0').removeprefix('depthwise_')}": value
+            for layer in model.layers
+            for weight, value in zip(layer.weights, layer.get_weights(), strict=True)
+        }
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Call a model on a batch and get NumPy's array, whatever the backend."""
+
+    def call(model: Any, images: np.ndarray) -> np.ndarray:
+        result = model(images)
+        return result.numpy() if LEGACY else keras.ops.convert_to_numpy(result)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[[int], np.ndarray]:
+    """A real photograph (scikit-image's cat) as a batch of one: float32 (1, size, size, 3), pixels 0..255."""
+
+    def load(size: int) -> np.ndarray:
+        skimage_data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+        image = Image.fromarray(skimage_data.chelsea()).resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(image, "float32")[None]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of photographs that KERAS_EFFNET_TEST_DATA names; it holds flowers/train and flowers/val."""
+    folder = os.environ.get("KERAS_EFFNET_TEST_DATA")
+    if not folder:
+        pytest.skip("KERAS_EFFNET_TEST_DATA names no folder of photographs")
+    return Path(folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in _skipped(terminalreporter))
+    total = sum(reasons.values())
+    terminalreporter.write_line(f"skips: {total}" + "".join(f"\n  {n} x {reason}" for reason, n in reasons.items()))
+
+
+def _skipped(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    return [report for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]

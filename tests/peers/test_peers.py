@@ -1,0 +1,201 @@
+"""The libraries themselves save models with random weights; ours reads the same numbers and gives the same logits."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import keras_effnet
+from keras_effnet._keras import keras
+from keras_effnet.checkpoints import read_checkpoint
+from keras_effnet.layer_names import layer_names, variables
+from keras_effnet.registry import WEIGHTS
+from keras_effnet.saving import save_weights
+from keras_effnet.torch_files import read_torch
+from keras_effnet.variants import VARIANTS
+
+torch = pytest.importorskip("torch", reason="torch is not installed: the peers' lane has its own environment")
+
+
+def timm_model(name):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    return timm.create_model(name, pretrained=False)
+
+
+def torchvision_model(name):
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    return getattr(models, name)(weights=None)
+
+
+def transformers_model(variant):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.EfficientNetConfig(
+        width_coefficient=variant.width_coefficient,
+        depth_coefficient=variant.depth_coefficient,
+        image_size=variant.resolution,
+        hidden_dim=variant.head,
+        num_labels=1000,
+    )
+    return transformers.EfficientNetForImageClassification(config)
+
+
+def lukemelas_model(name):
+    package = pytest.importorskip("efficientnet_pytorch", reason="efficientnet_pytorch is not installed")
+    return package.EfficientNet.from_name(name)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model of another library, and what it shares with ours.
+
+    Args:
+        layout: the library, as `read_checkpoint` names it.
+        variant: the same network here.
+        make: builds the library's model.
+        framework: how the library pads and normalises batches.
+        sizes: of images, in pixels, that it takes.
+    """
+
+    layout: str
+    variant: str
+    make: Callable[[], Any]
+    framework: str = "tensorflow"
+    sizes: tuple[int, ...] = (224, 193)
+
+
+PEERS = {
+    "tf_efficientnet_b0": Peer("timm", "b0", lambda: timm_model("tf_efficientnet_b0")),
+    "tf_efficientnet_b3": Peer("timm", "b3", lambda: timm_model("tf_efficientnet_b3")),
+    "tf_efficientnet_lite2": Peer("timm", "lite2", lambda: timm_model("tf_efficientnet_lite2")),
+    "efficientnet_b1": Peer("timm", "b1", lambda: timm_model("efficientnet_b1"), "pytorch"),
+    "torchvision_b0": Peer("torchvision", "b0", lambda: torchvision_model("efficientnet_b0"), "pytorch"),
+    "torchvision_b2": Peer("torchvision", "b2", lambda: torchvision_model("efficientnet_b2"), "pytorch"),
+    "torchvision_b5": Peer("torchvision", "b5", lambda: torchvision_model("efficientnet_b5"), "pytorch", (193,)),
+    # These two pad for the images that the network is published for; others get other numbers from them.
+    "lukemelas_b0": Peer("lukemelas", "b0", lambda: lukemelas_model("efficientnet-b0"), sizes=(224,)),
+    "transformers_b0": Peer("transformers", "b0", lambda: transformers_model(VARIANTS["b0"]), sizes=(224,)),
+    "transformers_b1": Peer("transformers", "b1", lambda: transformers_model(VARIANTS["b1"]), sizes=(224,)),
+}
+
+
+def expected_state(model, variant):
+    """The peer's arrays by walking its modules in the order of the network: no name of the peer's is used."""
+    modules = list(model.modules())
+    convolutions = iter([module for module in modules if isinstance(module, torch.nn.Conv2d)])
+    norms = iter([module for module in modules if isinstance(module, torch.nn.BatchNorm2d)])
+    (dense,) = [module for module in modules if isinstance(module, torch.nn.Linear)]
+    state = {}
+    for layer in layer_names(variant):
+        if layer.endswith("bn"):
+            module = next(norms)
+            values = (module.weight, module.bias, module.running_mean, module.running_var)
+        else:
+            module = dense if layer == "predictions" else next(convolutions)
+            values = (module.weight, module.bias)[: len(variables(layer))]
+        arrays = [value.detach().numpy() for value in values]
+        if layer == "predictions":
+            arrays[0] = arrays[0].T
+        elif not layer.endswith("bn"):
+            # A depthwise kernel has its channels where others have their outputs.
+            arrays[0] = np.moveaxis(arrays[0], (0, 1), (-2, -1) if module.groups > 1 else (-1, -2))
+        state |= {f"{layer}/{name}": array for name, array in zip(variables(layer), arrays, strict=True)}
+    assert next(convolutions, None) is None
+    assert next(norms, None) is None
+    return state
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_what_a_library_saves_is_read_as_it_is(name, randomise_torch, save):
+    peer = PEERS[name]
+    variant = VARIANTS[peer.variant]
+    model = randomise_torch(peer.make())
+    checkpoint = read_checkpoint(save(model), variant)
+    expected = expected_state(model, variant)
+    assert checkpoint.layout == peer.layout
+    assert sorted(checkpoint.state) == sorted(expected)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(checkpoint.state[key], array, strict=True)
+    floats = [tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    assert sum(array.size for array in checkpoint.state.values()) == sum(floats)
+
+
+def images_of(size):
+    return np.random.default_rng(size).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
+
+
+def our_model(peer, path):
+    builder = getattr(keras_effnet, f"EfficientNet{peer.variant.capitalize()}")
+    # The file is called "file": of timm's two kinds of models it cannot be told which this is.
+    framework = peer.framework if peer.layout == "timm" else None
+    return builder(weights=path, framework=framework, input_shape=(None, None, 3), classifier_activation=None)
+
+
+def assert_same_logits(ours, theirs, peer):
+    for size in peer.sizes:
+        expected = their_logits(theirs, images_of(size), VARIANTS[peer.variant].normalization)
+        found = keras.ops.convert_to_numpy(ours(images_of(size)))
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_the_same_file_gives_the_same_logits(name, randomise_torch, tmp_path):
+    peer = PEERS[name]
+    model = randomise_torch(peer.make())
+    torch.save(model.state_dict(), tmp_path / "file")
+    assert_same_logits(our_model(peer, tmp_path / "file"), model, peer)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_what_we_save_a_library_loads_strictly_and_gives_our_logits(name, randomise_torch, tmp_path):
+    from safetensors.torch import load_file
+
+    peer = PEERS[name]
+    torch.save(randomise_torch(peer.make()).state_dict(), tmp_path / "file")
+    ours = our_model(peer, tmp_path / "file")
+    for variable in ours.get_layer("predictions").weights:
+        variable.assign(variable.numpy() * 1.5)
+    save_weights(ours, tmp_path / "ours.safetensors", peer.layout)
+    theirs = peer.make().eval()
+    theirs.load_state_dict(load_file(tmp_path / "ours.safetensors"), strict=True)
+    assert_same_logits(ours, theirs, peer)
+
+
+def their_logits(model, images, normalization):
+    normalised = (images - np.float32(normalization.mean)) / np.float32(normalization.std)
+    with torch.no_grad():
+        output = model(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy()))
+    return (output if isinstance(output, torch.Tensor) else output.logits).numpy()
+
+
+def test_torch_reads_the_lite_package_as_we_do():
+    module, file = WEIGHTS["lite0", "imagenet"].package
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        pytest.skip(f"the package {module} is not installed")
+    path = Path(spec.origin).parent / file
+    theirs, ours = torch.load(path, weights_only=True), read_torch(path)
+    assert list(theirs) == list(ours)
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor.numpy(), strict=True)
+
+
+def test_half_precision_and_views_are_read_as_torch_reads_them(tmp_path):
+    base = torch.arange(240.0)
+    state = {
+        "conv_stem.weight": base[:216].reshape(3, 3, 3, 8).permute(3, 2, 0, 1).bfloat16(),
+        "bn1.weight": base[5:21:2].half(),
+        "bn1.bias": base[10:18],
+        "bn1.running_mean": base[::30].double(),
+        "bn1.running_var": torch.nn.Parameter(base.view(30, 8).t()[:, 3][:8]),
+        "bn1.num_batches_tracked": torch.tensor(3),
+    }
+    for zipped in (True, False):
+        torch.save({"state_dict": state}, tmp_path / "file", _use_new_zipfile_serialization=zipped)
+        ours = read_torch(tmp_path / "file")
+        for name, tensor in state.items():
+            widened = tensor.detach().float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor.detach()
+            np.testing.assert_array_equal(ours[name], widened.numpy(), strict=True)

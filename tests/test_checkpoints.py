@@ -1,0 +1,344 @@
+"""Weight files of every format and library in one form; written by the libraries themselves where they are at hand."""
+
+import importlib.util
+from pathlib import Path
+
+import h5py
+import ml_dtypes
+import numpy as np
+import pytest
+
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.checkpoints import read_checkpoint
+from keras_effnet.errors import WeightsError
+from keras_effnet.layer_names import LAYOUTS, layer_names, variables
+from keras_effnet.normalization import IMAGENET, ZERO_TO_ONE, Normalization
+from keras_effnet.registry import WEIGHTS
+from keras_effnet.variants import VARIANTS, tiny
+
+builders = pytest.mark.builders
+
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
+def random_state(variant, seed=0):
+    """Every variable of a network with random numbers; the shapes are small, only their ranks are right."""
+    rng = np.random.default_rng(seed)
+    shapes = {"kernel": (3, 3, 2, 4)}
+    state = {}
+    for layer in layer_names(variant):
+        for name in variables(layer):
+            shape = (4, 5) if layer == "predictions" and name == "kernel" else shapes.get(name, (4,))
+            state[f"{layer}/{name}"] = rng.normal(size=shape).astype(np.float32)
+    return state
+
+
+def assert_same(found, expected):
+    assert sorted(found) == sorted(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+def write_h5(path, state, *, root="", rename=lambda name: name):
+    """A legacy weight file as Keras writes it: /layer/layer/variable:0."""
+    with h5py.File(path, "w") as file:
+        for name, array in state.items():
+            layer, variable = rename(name).split("/")
+            file[f"{root}{layer}/{layer}/{variable}:0"] = array
+    return path
+
+
+# --- files that Keras wrote ---
+
+
+@pytest.fixture(scope="module")
+def model(arrays):
+    """The B0 of keras.applications with random weights and statistics, and what it holds."""
+    model = keras.applications.EfficientNetB0(weights=None)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        if type(layer).__name__ == "Normalization":
+            layer.set_weights([MEAN, STD**2, np.array(0)])
+        elif shapes:
+            layer.set_weights([rng.uniform(0.1, 1, shape).astype(np.float32) for shape in shapes])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    return model, {name: array for name, array in arrays(model).items() if not name.startswith("normalization")}
+
+
+@builders
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize(
+    ("suffix", "layout"), [(".weights.h5", "keras-weights"), (".keras", "keras"), (".full.h5", "keras-h5")]
+)
+def test_files_that_keras_wrote_give_its_arrays(model, tmp_path, suffix, layout):
+    model, expected = model
+    path = tmp_path / f"file{suffix}"
+    (model.save_weights if layout == "keras-weights" else model.save)(path)
+    checkpoint = read_checkpoint(path.rename(tmp_path / "a name that says nothing"), VARIANTS["b0"])
+    assert checkpoint.layout == layout
+    assert checkpoint.normalization == IMAGENET
+    assert_same(checkpoint.state, expected)
+
+
+@builders
+@pytest.mark.skipif(not LEGACY, reason="only tf_keras writes weight files in the legacy format")
+def test_legacy_weights_that_tf_keras_wrote_give_its_arrays(model, tmp_path):
+    model, expected = model
+    model.save_weights(tmp_path / "file.h5")
+    checkpoint = read_checkpoint(tmp_path / "file.h5", VARIANTS["b0"])
+    assert (checkpoint.layout, checkpoint.normalization) == ("keras-h5", IMAGENET)
+    assert_same(checkpoint.state, expected)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_a_compiled_model_gives_its_weights_and_not_those_of_its_optimizer(arrays, tmp_path, suffix):
+    from keras_effnet.models import create
+
+    model = create(tiny(), classes=3)
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    path = tmp_path / f"file{suffix}"
+    (model.save_weights if "weights" in suffix else model.save)(path)
+    checkpoint = read_checkpoint(path, tiny())
+    assert checkpoint.normalization is None
+    assert_same(checkpoint.state, arrays(model))
+
+
+def test_a_network_inside_another_model_is_refused(tmp_path):
+    from keras_effnet.models import create
+
+    network = create(tiny(), include_top=False, pooling="avg")
+    model = keras.Sequential([keras.Input((32, 32, 3)), network, keras.layers.Dense(3)])
+    model.save_weights(tmp_path / "file.weights.h5")
+    with pytest.raises(WeightsError, match=r"[Ss]ave the (network|EfficientNet)"):
+        read_checkpoint(tmp_path / "file.weights.h5", tiny())
+
+
+@pytest.mark.parametrize("group", ["optimizer/vars/0", "metrics/mean/vars/0", "layers/dropout/seed_generator/vars/0"])
+def test_what_training_leaves_in_a_file_is_no_weight(tmp_path, group):
+    with h5py.File(tmp_path / "file", "w") as file:
+        file["layers/conv2d/vars/0"] = np.ones((3, 3, 3, 8), np.float32)
+        file["layers/conv2d/vars"].attrs["name"] = "stem_conv"
+        file[group] = np.arange(4)
+    assert set(read_checkpoint(tmp_path / "file", tiny()).state) == {"stem_conv/kernel"}
+
+
+# --- legacy files, written by hand ---
+
+
+@pytest.mark.parametrize("root", ["", "model_weights/"])
+def test_legacy_files_are_read_by_the_names_of_layers(tmp_path, root):
+    state = random_state(tiny())
+    checkpoint = read_checkpoint(write_h5(tmp_path / "file", state, root=root), tiny())
+    assert (checkpoint.layout, checkpoint.normalization) == ("keras-h5", None)
+    assert_same(checkpoint.state, state)
+
+
+def test_the_first_ports_classifier_is_called_probs(tmp_path):
+    state = random_state(tiny())
+    path = write_h5(tmp_path / "file", state, rename=lambda name: name.replace("predictions", "probs"))
+    assert_same(read_checkpoint(path, tiny()).state, state)
+
+
+def test_a_file_without_a_classifier_gives_what_it_has(tmp_path):
+    state = {name: array for name, array in random_state(tiny()).items() if not name.startswith("predictions")}
+    assert_same(read_checkpoint(write_h5(tmp_path / "file", state), tiny()).state, state)
+
+
+def test_numbered_variables_of_sessions_belong_to_the_layer_of_their_group(tmp_path):
+    with h5py.File(tmp_path / "file", "w") as file:
+        file["stem_conv/stem_conv_2/kernel:0"] = np.ones((3, 3, 3, 8), np.float32)
+        file["block1a_dwconv/block1a_dwconv_1/depthwise_kernel:0"] = np.ones((3, 3, 8, 1), np.float32)
+    assert set(read_checkpoint(tmp_path / "file", tiny()).state) == {"stem_conv/kernel", "block1a_dwconv/kernel"}
+
+
+def test_automatic_names_are_read_in_the_order_of_the_network(tmp_path):
+    state = random_state(tiny())
+    kinds, counts = {}, {}
+    for layer in layer_names(tiny()):
+        kind = "dense" if layer == "predictions" else "conv2d"
+        kind = "batch_normalization" if layer.endswith("bn") else "depthwise_conv2d" if "dw" in layer else kind
+        counts[kind] = counts.get(kind, 7) + 1  # models built before took the first numbers
+        kinds[layer] = f"{kind}_{counts[kind]}"
+    path = write_h5(tmp_path / "file", state, rename=lambda name: f"{kinds[name.split('/')[0]]}/{name.split('/')[1]}")
+    assert_same(read_checkpoint(path, tiny()).state, state)
+
+
+def test_automatic_names_of_another_network_are_refused(tmp_path):
+    with h5py.File(tmp_path / "file", "w") as file:
+        for i in range(3):
+            file[f"conv2d_{i}/kernel:0"] = np.ones((3, 3, 3, 8), np.float32)
+    with pytest.raises(WeightsError, match=r"has 3 layers 'conv2d' without names.*Expected the 65 of b0"):
+        read_checkpoint(tmp_path / "file", VARIANTS["b0"])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_other_floats_become_float32(tmp_path, dtype):
+    kernel = np.linspace(-1, 1, 216).reshape(3, 3, 3, 8).astype(dtype)
+    with h5py.File(tmp_path / "file", "w") as file:
+        file["stem_conv/kernel:0"] = kernel
+        if dtype is ml_dtypes.bfloat16:
+            file["stem_conv/kernel:0"].attrs["dtype"] = "bfloat16"  # as Keras marks it
+    assert_same(read_checkpoint(tmp_path / "file", tiny()).state, {"stem_conv/kernel": kernel.astype(np.float32)})
+
+
+# --- the normalisation in a file ---
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "expected"),
+    [
+        pytest.param(MEAN, STD, IMAGENET, id="published: the standard deviation in the place of the variance"),
+        pytest.param(MEAN, STD**2, IMAGENET, id="adapted"),
+        pytest.param(np.zeros(3, "f4"), np.ones(3, "f4"), ZERO_TO_ONE, id="not adapted: x / 255 alone"),
+        pytest.param([0.5] * 3, [0.25] * 3, Normalization((127.5,) * 3, (127.5,) * 3), id="the user's own"),
+        pytest.param([0.25], [0.25], Normalization((63.75,), (127.5,)), id="one channel"),
+    ],
+)
+@pytest.mark.parametrize("names", [("normalization", "mean:0", "variance:0"), ("layers/normalization/vars", "0", "1")])
+def test_the_normalisation_of_a_file_is_read(tmp_path, mean, variance, expected, names):
+    group, first, second = names
+    with h5py.File(tmp_path / "file", "w") as file:
+        file[f"{group}/{first}"], file[f"{group}/{second}"] = np.float32(mean), np.float32(variance)
+        file[f"{group}/{'2' if first == '0' else 'count:0'}"] = np.int64(3)
+        file["stem_conv/kernel:0"] = np.ones((3, 3, 3, 8), np.float32)
+    assert read_checkpoint(tmp_path / "file", tiny()).normalization == expected
+
+
+@pytest.mark.parametrize("variance", [[0.0] * 3, [np.nan] * 3, [-1.0] * 3, [1.0]])
+def test_a_normalisation_that_cannot_be_is_refused(tmp_path, variance):
+    with h5py.File(tmp_path / "file", "w") as file:
+        file["normalization/mean:0"], file["normalization/variance:0"] = MEAN, np.float32(variance)
+    with pytest.raises(WeightsError, match=r"normalisation is mean .*, variance "):
+        read_checkpoint(tmp_path / "file", tiny())
+
+
+# --- other libraries ---
+
+
+def write_safetensors(path, tensors):
+    numpy = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    numpy.save_file({name: np.array(array, order="C") for name, array in tensors.items()}, path, {"format": "pt"})
+    return path
+
+
+def as_torch(state, layout, variant, prefix=""):
+    """The same numbers with the names and axes of a PyTorch library, each with the counters that it adds."""
+    theirs = {ours: name for name, ours in layer_names(variant, layout).items()}
+    renamed = {
+        "kernel": "weight",
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    }
+    tensors = {}
+    for name, array in state.items():
+        layer, variable = name.split("/")
+        if variable == "kernel" and array.ndim == 4:
+            array = np.transpose(array, (2, 3, 0, 1) if layer.endswith("dwconv") else (3, 2, 0, 1))
+        elif variable == "kernel":
+            array = array.T
+        variable = renamed.get(variable, variable)
+        tensors[f"{prefix}{theirs[layer]}.{variable}"] = array
+        if variable == "running_mean":
+            tensors[f"{prefix}{theirs[layer]}.num_batches_tracked"] = np.array(1)
+    return tensors
+
+
+@pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
+def test_the_lite_packages_fill_every_layer(variant):
+    module, file = WEIGHTS[variant, "imagenet"].package
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        pytest.skip(f"the package {module} is not installed")
+    checkpoint = read_checkpoint(Path(spec.origin).parent / file, VARIANTS[variant])
+    layers = layer_names(VARIANTS[variant])
+    assert checkpoint.layout == "lukemelas"
+    assert set(checkpoint.state) == {f"{layer}/{name}" for layer in layers for name in variables(layer)}
+    # Total parameters as published for each.
+    total = {"lite0": 4_694_024, "lite1": 5_470_344, "lite2": 6_150_168}[variant]
+    assert sum(array.size for array in checkpoint.state.values()) == total
+    assert checkpoint.state["block2a_dwconv/kernel"].shape[2:] == (96, 1)
+    assert checkpoint.state["predictions/kernel"].shape == (1280, 1000)
+
+
+@pytest.mark.parametrize(
+    ("layout", "prefix"),
+    [("timm", ""), ("torchvision", ""), ("lukemelas", ""), ("transformers", ""), ("transformers", "efficientnet.")],
+)
+def test_every_library_is_recognised_by_its_names(tmp_path, layout, prefix):
+    state = random_state(tiny())
+    checkpoint = read_checkpoint(write_safetensors(tmp_path / "file", as_torch(state, layout, tiny(), prefix)), tiny())
+    assert (checkpoint.layout, checkpoint.normalization) == (layout, None)
+    assert_same(checkpoint.state, state)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_safetensors_of_any_float_become_float32(tmp_path, dtype):
+    kernel = np.linspace(-1, 1, 216).reshape(8, 3, 3, 3).astype(dtype)
+    path = write_safetensors(tmp_path / "file", {"conv_stem.weight": kernel, "bn1.weight": np.ones(8, dtype)})
+    state = read_checkpoint(path, tiny()).state
+    assert state.pop("stem_bn/gamma").tolist() == [1] * 8
+    assert_same(state, {"stem_conv/kernel": kernel.astype(np.float32).transpose(2, 3, 1, 0)})
+
+
+# --- what is refused ---
+
+
+def test_layers_that_the_network_does_not_have_are_listed(tmp_path):
+    state = random_state(tiny()) | {"block9a_dwconv/kernel": np.ones((3, 3, 8, 1), np.float32)}
+    message = r"1 arrays in the file are not understood as tiny.*: block9a_dwconv/block9a_dwconv/kernel:0\. Expected"
+    with pytest.raises(WeightsError, match=message):
+        read_checkpoint(write_h5(tmp_path / "file", state), tiny())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_of_a_larger_network_says_which(tmp_path, layout):
+    state = random_state(VARIANTS["b7"])
+    if layout == "keras":
+        path = write_h5(tmp_path / "file", state)
+    else:
+        path = write_safetensors(tmp_path / "file", as_torch(state, layout, VARIANTS["b7"]))
+    with pytest.raises(WeightsError, match=r"not understood as b0.*The file has those of b7: choose that"):
+        read_checkpoint(path, VARIANTS["b0"])
+
+
+def test_a_number_that_is_none_is_refused(tmp_path):
+    for value in (np.nan, np.inf):
+        state = random_state(tiny()) | {"stem_bn/gamma": np.full(8, value, np.float32)}
+        with pytest.raises(WeightsError, match=r"1 are no finite floats: stem_bn/gamma \(float32\)"):
+            read_checkpoint(write_h5(tmp_path / "file", state), tiny())
+
+
+def test_integers_are_no_weights(tmp_path):
+    state = {"stem_bn/gamma": np.ones(8, np.int64)}
+    with pytest.raises(WeightsError, match=r"no finite floats: stem_bn/gamma \(int64\)"):
+        read_checkpoint(write_h5(tmp_path / "file", state), tiny())
+
+
+def test_double_precision_beyond_single_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="no finite floats"):
+        read_checkpoint(write_h5(tmp_path / "file", {"stem_bn/gamma": np.full(8, 1e300)}), tiny())
+
+
+def test_an_unknown_format_lists_the_known_ones(tmp_path):
+    (tmp_path / "file.h5").write_text("<!DOCTYPE html><html>Not found</html>")
+    with pytest.raises(WeightsError, match=r"file\.h5: The file starts with b'<!DOCTYPE.*Expected HDF5"):
+        read_checkpoint(tmp_path / "file.h5", tiny())
+
+
+def test_names_of_no_library_are_shown(tmp_path):
+    with pytest.raises(WeightsError, match=r"fc\.weight, are of no library known here.*lukemelas, timm"):
+        read_checkpoint(write_safetensors(tmp_path / "file", {"fc.weight": np.ones(3)}), tiny())
+
+
+def test_kernels_have_four_dimensions(tmp_path):
+    with pytest.raises(WeightsError, match=r"kernel of stem_conv has the shape \(8, 27\)\. Expected four"):
+        read_checkpoint(write_safetensors(tmp_path / "file", {"conv_stem.weight": np.ones((8, 27))}), tiny())
+
+
+def test_a_missing_file_is_one_of_our_errors(tmp_path):
+    with pytest.raises(WeightsError, match=r"missing: The file cannot be read \(FileNotFoundError"):
+        read_checkpoint(tmp_path / "missing", tiny())

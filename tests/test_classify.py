@@ -1,0 +1,264 @@
+"""Classification: order, bad files, bounded memory and what a model's outputs mean, with networks of one dense layer;
+the references are Keras's own calls and NumPy."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet._keras import keras
+from keras_effnet.classifier import Classifier, as_classifier, load_classifier
+from keras_effnet.classify import Prediction, classify
+from keras_effnet.imagenet import labels
+from keras_effnet.images import center_crop_and_resize
+
+data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
+
+NAMES = ("chelsea", "coffee", "rocket", "astronaut", "camera")
+
+
+def network(
+    classes: int = 1000,
+    *,
+    size: int | None = 32,
+    activation: Any = "softmax",
+    rescale: bool = True,
+    name: str = "network",
+    seed: int = 0,
+) -> Any:
+    """Mean colours and a random dense layer: every photo gets its own scores."""
+    image = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 255)(image) if rescale else image
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(
+        classes, activation=activation, kernel_initializer=keras.initializers.RandomNormal(0, 3, seed)
+    )(x)
+    return keras.Model(image, x, name=name)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return network()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name in NAMES:
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+def by_hand(model: Any, name: str, size: int = 32) -> np.ndarray:
+    photo = np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
+    return np.asarray(model.predict(center_crop_and_resize(photo, size)[None], verbose=0))[0]
+
+
+def test_labels_come_in_order_with_their_scores(model: Any, folder: Path) -> None:
+    paths = [folder / f"{name}.png" for name in NAMES]
+    predictions = list(classify(paths, model=model, top=3, batch_size=2))
+    assert [prediction.path for prediction in predictions] == [str(path) for path in paths]
+    for prediction, name in zip(predictions, NAMES, strict=True):
+        scores = by_hand(model, name)
+        best = sorted(range(1000), key=lambda i: -scores[i])[:3]
+        assert prediction.error is None
+        assert [label for _, label, _ in prediction.labels] == [labels()[i] for i in best]
+        np.testing.assert_allclose([score for _, _, score in prediction.labels], scores[best], rtol=1e-4)
+        assert all(wnid.startswith("n") for wnid, _, _ in prediction.labels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 32])
+def test_the_batch_size_changes_nothing(model: Any, folder: Path, batch_size: int) -> None:
+    paths = [str(folder / f"{name}.png") for name in NAMES]
+    one_by_one = [next(classify([path], model=model)) for path in paths]
+    for ours, alone in zip(classify(paths, model=model, batch_size=batch_size), one_by_one, strict=True):
+        assert [row[:2] for row in ours.labels] == [row[:2] for row in alone.labels]
+        np.testing.assert_allclose([row[2] for row in ours.labels], [row[2] for row in alone.labels], rtol=1e-4)
+
+
+def test_images_in_memory_are_classified_under_their_name(model: Any, folder: Path) -> None:
+    (ours,) = classify([("a cat", data.chelsea())], model=model)
+    (from_file,) = classify([folder / "chelsea.png"], model=model)
+    assert ours == Prediction("a cat", from_file.labels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_bad_files_say_why_and_the_others_go_on(model: Any, folder: Path, tmp_path: Path, batch_size: int) -> None:
+    cut = tmp_path / "cut.png"
+    whole = (folder / "chelsea.png").read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    photos = [tmp_path / "gone.jpg", folder / "chelsea.png", cut, ("odd", np.zeros((4, 4))), folder / "coffee.png"]
+    predictions = list(classify(photos, model=model, batch_size=batch_size))
+    assert [prediction.error is None for prediction in predictions] == [False, True, False, False, True]
+    assert [len(prediction.labels) for prediction in predictions] == [0, 5, 0, 0, 5]
+    for prediction, reason in zip(predictions[::2], ("does not exist", "is damaged"), strict=False):
+        assert reason in prediction.error
+    assert "has the shape (4, 4)" in predictions[3].error
+
+
+def test_no_photos_and_only_bad_ones_need_no_model(tmp_path: Path) -> None:
+    broken = Classifier(None, (), 32)
+    assert list(classify([], model=broken)) == []
+    assert [bool(prediction.error) for prediction in classify([tmp_path / "gone"] * 3, model=broken)] == [True] * 3
+
+
+def test_at_most_two_batches_are_held(model: Any) -> None:
+    drawn = []
+
+    def photos() -> Iterator[tuple[str, np.ndarray]]:
+        for i in range(100):
+            drawn.append(i)
+            yield str(i), np.zeros((8, 8, 3), np.uint8)
+
+    predictions = classify(photos(), model=model, batch_size=4)
+    assert drawn == []
+    for done, prediction in enumerate(predictions):
+        assert prediction.path == str(done)
+        assert len(drawn) <= done + 2 * 4
+
+
+def test_scores_that_are_no_numbers_are_an_error(folder: Path) -> None:
+    broken = network()
+    broken.layers[-1].set_weights([np.full_like(value, np.nan) for value in broken.layers[-1].get_weights()])
+    (prediction,) = classify([folder / "chelsea.png"], model=broken)
+    assert "no numbers" in prediction.error
+
+
+@pytest.mark.parametrize("argument", ["top", "batch_size"])
+def test_counts_below_one_are_refused_at_once(model: Any, argument: str) -> None:
+    with pytest.raises(ValueError, match=f"{argument} is 0"):
+        classify([], model=model, **{argument: 0})
+
+
+# --- what the outputs mean ---
+
+
+def test_logits_become_probabilities() -> None:
+    logits, probabilities = network(activation=None), network()
+    probabilities.set_weights(logits.get_weights())
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    for model in (logits, keras.Sequential([keras.Input((32, 32, 3)), logits])):
+        scores = Classifier(model, (), 32).scores(image)
+        np.testing.assert_allclose(scores, Classifier(probabilities, (), 32).scores(image), rtol=1e-4)
+
+
+@pytest.mark.parametrize("last", ["Softmax", "Activation", "sigmoid"])
+def test_probabilities_stay_what_they_are(last: str) -> None:
+    if last == "sigmoid":
+        model = network(activation="sigmoid")
+    else:
+        layer = keras.layers.Softmax() if last == "Softmax" else keras.layers.Activation("softmax", dtype="float32")
+        model = keras.Sequential([keras.Input((32, 32, 3)), network(activation=None), layer])
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), model.predict(image, verbose=0), rtol=1e-5)
+
+
+def test_a_model_that_does_not_normalise_gets_normalised_pixels() -> None:
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    model = network(rescale=False, name="efficientnetlite0")
+    np.testing.assert_allclose(
+        Classifier(model, (), 32).scores(image), model.predict((image - 127) / 128, verbose=0), rtol=1e-4
+    )
+
+
+# --- loading ---
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    def saved(model: Any, *lines: str) -> Path:
+        path = tmp_path / "model.keras"
+        model.save(path)
+        if lines:
+            (tmp_path / "labels.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    return saved
+
+
+def test_a_saved_model_with_imagenets_classes_needs_no_labels(save: Callable[..., Path], folder: Path) -> None:
+    model = network(size=48)
+    classifier = load_classifier(save(model))
+    assert (classifier.size, classifier.classes[281]) == (48, ("n02123045", "tabby"))
+    (ours,), (direct,) = (classify([folder / "chelsea.png"], model=model) for model in (classifier, model))
+    assert ours == direct
+
+
+def test_a_saved_model_takes_its_labels_from_the_file_beside_it(save: Callable[..., Path], folder: Path) -> None:
+    classifier = load_classifier(str(save(network(3), "rose", " sunflower", "tulip ")))
+    (prediction,) = classify([folder / "chelsea.png"], model=classifier, top=5)
+    assert {(wnid, label) for wnid, label, _ in prediction.labels} == {
+        (None, "rose"),
+        (None, "sunflower"),
+        (None, "tulip"),
+    }
+    assert sum(score for _, _, score in prediction.labels) == pytest.approx(1, abs=1e-5)
+
+
+def test_labels_that_do_not_fit_are_refused(save: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=r"has 3 classes, but there are 1000 labels.*labels\.txt"):
+        load_classifier(save(network(3)))
+    with pytest.raises(ValueError, match="has 3 classes, but there are 2 labels"):
+        load_classifier(save(network(3), "rose", "tulip"))
+
+
+def test_models_that_do_not_classify_square_rgb_images_are_refused() -> None:
+    image = keras.Input((32, 32, 3))
+    with pytest.raises(ValueError, match=r"outputs of shape .* Expected one output"):
+        classify([], model=keras.Model(image, keras.layers.Conv2D(4, 3)(image)))
+    wide = keras.Input((32, 64, 3))
+    x = keras.layers.Dense(1000)(keras.layers.GlobalAveragePooling2D()(wide))
+    with pytest.raises(ValueError, match=r"takes images of shape \(None, 32, 64, 3\)"):
+        classify([], model=keras.Model(wide, x))
+
+
+def test_a_model_of_any_size_is_used_at_its_own_resolution() -> None:
+    any_size = network(size=None, name="efficientnetb2")
+    assert as_classifier(any_size).size == 260
+    with pytest.raises(ValueError, match=r"takes images of shape \(None, None, None, 3\)"):
+        classify([], model=network(size=None))
+
+
+@pytest.mark.parametrize("name", ["b9", "gone.keras", "some/where", "model.h5"])
+def test_models_that_do_not_exist_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"There is no .* Expected one of b0, .* Choose one"):
+        load_classifier(name)
+
+
+def test_a_saved_model_takes_no_weights() -> None:
+    with pytest.raises(ValueError, match="has its own"):
+        load_classifier("model.keras", "imagenet")
+
+
+def test_files_that_hold_no_model_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    path.write_text("no model")
+    with pytest.raises(ValueError, match=r"cannot be loaded.*Expected a \.keras file") as caught:
+        load_classifier(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_in_a_saved_model_is_not_run(save: Callable[..., Path]) -> None:
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Lambda(lambda x: x * 1.0), network()])
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_classifier(save(model))
+
+
+@pytest.mark.parametrize(("name", "builder"), [("lite0", "EfficientNetLite0"), ("EfficientNetB0", "EfficientNetB0")])
+def test_a_name_builds_the_network_with_the_weights_asked_for(
+    monkeypatch: pytest.MonkeyPatch, name: str, builder: str
+) -> None:
+    models = pytest.importorskip("keras_effnet.models")
+    asked: list[str] = []
+
+    def build(weights: str = "the best set") -> Any:
+        asked.append(weights)
+        return network()
+
+    monkeypatch.setattr(models, builder, build)
+    assert load_classifier(name).weights == "the best set"
+    assert load_classifier(name, "advprop").name == name
+    assert asked == ["the best set", "advprop"]

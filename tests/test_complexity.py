@@ -1,0 +1,113 @@
+"""Costs by arithmetic, against the published totals, the paper's Table 2 and models that were built."""
+
+import pytest
+
+from keras_effnet.blocks import decode_blocks
+from keras_effnet.complexity import complexity, layers, table
+from keras_effnet.variants import VARIANTS, Variant, find_variant, list_models, tiny
+
+# name: trainable, total; the totals of `keras.applications` are these and 7 of its Normalization layer.
+PARAMETERS = {
+    "b0": (5_288_548, 5_330_564),
+    "b1": (7_794_184, 7_856_232),
+    "b2": (9_109_994, 9_177_562),
+    "b3": (12_233_232, 12_320_528),
+    "b4": (19_341_616, 19_466_816),
+    "b5": (30_389_784, 30_562_520),
+    "b6": (43_040_704, 43_265_136),
+    "b7": (66_347_960, 66_658_680),
+    "b8": (87_413_142, 87_793_174),
+    "l2": (480_309_308, 481_399_996),
+    "lite0": (4_652_008, 4_694_024),
+    "lite1": (5_416_680, 5_470_344),
+    "lite2": (6_092_072, 6_150_168),
+    "lite3": (8_197_096, 8_273_768),
+    "lite4": (13_006_568, 13_118_936),
+}
+WITHOUT_TOP = {"b0": 4_049_564, "b7": 64_097_680, "l2": 475_894_996, "lite0": 3_413_024}
+# Table 2, in units of 1e9; L2 and Lite are not in it.
+PAPER_FLOPS = {"b0": 0.39, "b1": 0.70, "b2": 1.0, "b3": 1.8, "b4": 4.2, "b5": 9.9, "b6": 19, "b7": 37}
+# arXiv:2104.00298, the official table of EfficientNetV2-S: fused blocks, and a width of 1 needs no rounding.
+V2_S = (
+    "r2_k3_s1_e1_i24_o24_c1",
+    "r4_k3_s2_e4_i24_o48_c1",
+    "r4_k3_s2_e4_i48_o64_c1",
+    "r6_k3_s2_e4_i64_o128_se0.25",
+    "r9_k3_s1_e6_i128_o160_se0.25",
+    "r15_k3_s2_e6_i160_o256_se0.25",
+)
+
+
+def test_every_variant_is_listed():
+    assert list_models() == list(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_are_the_published_ones(name):
+    cost = complexity(VARIANTS[name])
+    assert (cost.trainable, cost.parameters) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_TOP)
+def test_parameters_without_the_classifier_are_the_published_ones(name):
+    assert complexity(VARIANTS[name], include_top=False).parameters == WITHOUT_TOP[name]
+
+
+@pytest.mark.parametrize("name", PAPER_FLOPS)
+def test_multiply_adds_are_within_five_percent_of_the_paper(name):
+    assert complexity(VARIANTS[name]).macs / 1e9 == pytest.approx(PAPER_FLOPS[name], rel=0.05)
+
+
+def test_fused_blocks_cost_what_efficientnet_v2_s_costs():
+    v2_s = Variant("v2-s", 1.0, 1.0, 384, 0.2, decode_blocks(V2_S), stem_filters=24)
+    cost = complexity(v2_s)
+    assert (cost.trainable, cost.parameters) == (21_458_488, 21_612_360)
+    assert cost.macs / 1e9 == pytest.approx(8.366, abs=0.001)
+
+
+def test_the_table_of_b0_is_table_1_of_the_paper():
+    rows = table(VARIANTS["b0"])
+    assert [row.operator for row in rows[:3]] == ["Conv3x3", "MBConv1, k3x3", "MBConv6, k3x3"]
+    assert [row.resolution for row in rows] == [224, 112, 112, 56, 28, 14, 14, 7, 7]
+    assert [row.channels for row in rows] == [32, 16, 24, 40, 80, 112, 192, 320, 1280]
+    assert [row.layers for row in rows] == [1, 1, 2, 2, 3, 3, 4, 1, 1]
+
+
+def test_the_rows_of_the_table_add_up_to_the_whole():
+    cost = complexity(VARIANTS["b4"])
+    rows = table(VARIANTS["b4"])
+    assert sum(row.parameters for row in rows) == cost.parameters
+    assert sum(row.macs for row in rows) == cost.macs
+
+
+def test_a_stem_convolution_costs_what_one_counts_by_hand():
+    stem = next(layers(VARIANTS["b0"]))
+    assert stem.kernel == 3 * 3 * 3 * 32
+    assert stem.macs == stem.kernel * 112 * 112
+    assert stem.activations == 32 * 112 * 112
+    assert stem.parameters == stem.kernel + 4 * 32
+    # The largest input and output of one layer: the depthwise convolution of block 2a, 96 filters from 112 to 56.
+    assert complexity(VARIANTS["b0"]).peak_bytes == 4 * 96 * (112**2 + 56**2)
+
+
+def test_odd_sizes_are_rounded_up_at_every_stride():
+    assert [row.resolution for row in table(VARIANTS["b1"], 75)] == [75, 38, 38, 19, 10, 5, 5, 3, 3]
+
+
+def test_too_small_an_image_is_refused():
+    with pytest.raises(ValueError, match="resolution is 31. Expected at least 32 pixels"):
+        complexity(VARIANTS["b0"], resolution=31)
+
+
+@pytest.mark.parametrize("spelling", ["b0", "B0", "EfficientNetB0", "efficientnet-b0", "efficientnet_b0"])
+def test_a_variant_is_found_by_its_usual_spellings(spelling):
+    assert find_variant(spelling) is VARIANTS["b0"]
+
+
+def test_an_unknown_variant_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"no network 'b9'. Expected one of b0, b1, .*lite4"):
+        find_variant("b9")
+
+
+def test_the_tiny_network_is_tiny():
+    assert complexity(tiny()).parameters < 50_000

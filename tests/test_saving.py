@@ -1,0 +1,168 @@
+"""Weights out of our models and into those of `keras.applications`; the other libraries' side is in tests/peers."""
+
+import numpy as np
+import pytest
+
+import keras_effnet
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.errors import WeightsError
+from keras_effnet.frameworks import PYTORCH, TENSORFLOW
+from keras_effnet.introspection import framework_of_model, normalization_of, variant_of
+from keras_effnet.models import create
+from keras_effnet.normalization import IMAGENET, LITE
+from keras_effnet.saving import save_weights
+from keras_effnet.variants import VARIANTS, tiny
+from keras_effnet.weights import load_weights
+
+SUFFIXES = [pytest.param(".weights.h5", marks=pytest.mark.builders), ".h5"]
+
+
+def assert_same(ours, theirs):
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_keras_applications_loads_what_we_save_and_gives_our_numbers(suffix, tmp_path, randomise, photo, run):
+    ours = keras_effnet.EfficientNetB0(weights=None, classifier_activation=None)
+    randomise(ours)
+    path = tmp_path / f"b0{suffix}"
+    save_weights(ours, path)
+    theirs = keras.applications.EfficientNetB0(weights=None, classifier_activation=None)
+    theirs.load_weights(str(path))
+    assert_same(run(theirs, photo(224)), run(ours, photo(224)))
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_keras_applications_loads_a_network_without_a_classifier(suffix, tmp_path, randomise, photo, run):
+    options = {"weights": None, "include_top": False, "pooling": "avg", "input_shape": (96, 96, 3)}
+    ours = keras_effnet.EfficientNetB0(**options)
+    randomise(ours)
+    save_weights(ours, tmp_path / f"b0{suffix}")
+    theirs = keras.applications.EfficientNetB0(**options)
+    theirs.load_weights(str(tmp_path / f"b0{suffix}"))
+    assert_same(run(theirs, photo(96)), run(ours, photo(96)))
+
+
+@pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.safetensors"])
+def test_what_we_save_we_load(name, tmp_path, randomise, arrays):
+    layout = "timm" if name.endswith("safetensors") else "keras.applications"
+    model = create(tiny(), classes=10)
+    randomise(model)
+    save_weights(model, tmp_path / name, layout)
+    other = create(tiny(), classes=10)
+    load_weights(other, tmp_path / name)
+    for key, value in arrays(model).items():
+        np.testing.assert_array_equal(arrays(other)[key], value)
+
+
+def test_a_model_nested_in_another_is_found(tmp_path, randomise, arrays):
+    backbone = create(tiny(), include_top=False, pooling="avg", name="inside")
+    model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(4, name="mine")])
+    randomise(backbone)
+    save_weights(model, tmp_path / "x.weights.h5")
+    fresh = create(tiny(), include_top=False, pooling="avg")
+    load_weights(keras.Sequential([keras.Input((32, 32, 3)), fresh]), tmp_path / "x.weights.h5")
+    np.testing.assert_array_equal(arrays(fresh)["top_conv/kernel"], arrays(backbone)["top_conv/kernel"])
+
+
+@pytest.mark.parametrize("key", ["b0", "b1", "b4", "lite0", "lite3"])
+def test_a_model_tells_which_network_it_is(key):
+    assert variant_of(create(VARIANTS[key])) is VARIANTS[key]
+    assert variant_of(create(VARIANTS[key], include_top=False)) is VARIANTS[key]
+
+
+def test_a_table_of_ones_own_is_read_back_from_its_model():
+    found = variant_of(create(tiny(), include_top=False, input_shape=(64, 64, 3)))
+    assert found.stages == tiny().stages
+    assert (found.stem, found.head, found.activation) == (8, 32, "swish")
+
+
+def test_a_model_tells_how_it_pads_and_normalises():
+    assert framework_of_model(create(tiny())) == TENSORFLOW
+    assert framework_of_model(create(tiny(), framework="pytorch")) == PYTORCH
+    assert normalization_of(create(tiny())).close_to(IMAGENET)
+    assert normalization_of(create(VARIANTS["lite0"])).close_to(LITE)
+    assert normalization_of(create(tiny(), include_preprocessing=False)) is None
+
+
+def test_pytorch_pads_alike_on_both_sides(randomise, photo, run):
+    # What symmetric padding is, in one line: "same" on an image that was shifted by one pixel.
+    model = create(tiny(), framework="pytorch", include_preprocessing=False, input_shape=(33, 33, 3))
+    assert model.get_layer("stem_conv").padding == "valid"
+    assert model.get_layer("stem_conv_pad").output.shape[1] == 35
+    assert model.get_layer("stem_conv").output.shape[1] == 17
+
+
+def test_weights_for_another_padding_are_refused(tmp_path, randomise):
+    model = create(tiny(), classes=10, framework="pytorch")
+    save_weights(model, tmp_path / "x.safetensors", "timm")
+    with pytest.raises(WeightsError, match="pad and normalise as.*pytorch.*Build it with weights="):
+        load_weights(create(tiny(), classes=10), tmp_path / "x.safetensors")
+
+
+def test_weights_for_another_normalisation_are_refused(tmp_path):
+    if LEGACY:
+        pytest.skip("tf_keras writes the same statistics; one flavour is enough")
+    model = keras.applications.EfficientNetB0(weights=None)
+    model.save_weights(tmp_path / "x.weights.h5")
+    with pytest.raises(WeightsError, match="take pixels with"):
+        load_weights(keras_effnet.EfficientNetB0(weights=None), tmp_path / "x.weights.h5")
+
+
+def test_a_timm_file_that_does_not_tell_its_kind_is_refused(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    save_weights(create(tiny(), classes=10), tmp_path / "x.safetensors", "timm")
+    save_file(load_file(tmp_path / "x.safetensors"), tmp_path / "y.safetensors")
+    model = create(tiny(), classes=10)
+    with pytest.raises(
+        WeightsError, match="Expected framework='tensorflow' for tf_efficientnet or framework='pytorch'"
+    ):
+        load_weights(model, tmp_path / "y.safetensors")
+    load_weights(model, tmp_path / "y.safetensors", framework="tensorflow")
+    (tmp_path / "config.json").write_text('{"architecture": "tf_efficientnet_b0"}')
+    load_weights(model, tmp_path / "y.safetensors")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_b0.pth", "efficientnet_b0.pth"])
+def test_the_name_of_a_timm_file_tells_its_kind(name, tmp_path):
+    from keras_effnet.frameworks import framework_of
+
+    (tmp_path / name).write_bytes(b"PK")
+    expected = TENSORFLOW if name.startswith("tf_") else PYTORCH
+    assert framework_of(tmp_path / name, "timm", VARIANTS["b0"], None) == expected
+
+
+def test_torchvision_is_pytorch_with_the_epsilon_of_what_it_converted(tmp_path):
+    from keras_effnet.frameworks import framework_of
+
+    assert framework_of(tmp_path, "torchvision", VARIANTS["b0"], None) == PYTORCH
+    assert framework_of(tmp_path, "torchvision", VARIANTS["b7"], None).bn_epsilon == 1e-3
+    with pytest.raises(WeightsError, match="framework is 'tensorflow', but"):
+        framework_of(tmp_path, "torchvision", VARIANTS["b0"], "tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "message"),
+    [
+        ("x.h5", "timm", "Expected a name that ends in .safetensors"),
+        ("x.pth", "keras.applications", "Expected a name that ends in .h5"),
+        ("x.h5", "caffe", "Expected one of keras.applications, lukemelas, timm, torchvision, transformers"),
+        ("x.safetensors", "torchvision", "pads and normalises as"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_and_leaves_nothing(name, layout, message, tmp_path):
+    with pytest.raises(WeightsError, match=message):
+        save_weights(create(tiny()), tmp_path / name, layout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_another_kind_is_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)], name="other")
+    with pytest.raises(ValueError, match="'other' has no layer 'stem_conv'"):
+        variant_of(model)
+
+
+def test_an_unknown_framework_is_refused():
+    with pytest.raises(ValueError, match="framework is 'caffe'. Expected one of tensorflow, pytorch"):
+        create(tiny(), framework="caffe")
