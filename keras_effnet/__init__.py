@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "activation_maps": ["explain"],
     "budget": ["fit_budget"],
     "blocks": ["B0_BLOCKS", "LITE_BLOCKS", "BlockArgs", "decode_blocks", "encode_blocks"],
     "errors": ["WeightsError"],

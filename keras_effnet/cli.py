@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_effnet import __version__, cli_classify, cli_evaluate, cli_summary, cli_weights, paper_cli
+from keras_effnet import __version__, cli_classify, cli_evaluate, cli_explain, cli_summary, cli_weights, paper_cli
 
 app = typer.Typer(
     help="EfficientNet for Keras: photos in, labels out.",
@@ -14,7 +14,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # The order of --help.
-for verb in (cli_classify.classify, cli_evaluate.evaluate, cli_summary.summary, cli_summary.models):
+for verb in (
+    cli_classify.classify,
+    cli_explain.explain,
+    cli_evaluate.evaluate,
+    cli_summary.summary,
+    cli_summary.models,
+):
     app.command()(verb)
 app.add_typer(cli_weights.app, name="weights")
 app.add_typer(paper_cli.app)

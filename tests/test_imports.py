@@ -14,7 +14,8 @@ import keras_effnet
 PAPER = (
     *("errors", "blocks", "scaling", "shared_grid", "grid"),
     *("normalization", "variants", "complexity", "registry", "layer_names"),
-    *("rival_tables", "paper_data", "paper_report"),
+    *("rival_tables",),
+    *("paper_data", "paper_report"),
 )
 READERS = (
     "arrays",
@@ -22,11 +23,11 @@ READERS = (
     "torch_files",
     "h5_files",
     "keras_names",
+    "frameworks",
     "tf_bundle",
     "tf_names",
     "tf_checkpoints",
     "checkpoints",
-    "frameworks",
     "parts",
     "resume",
     "download",
@@ -34,12 +35,15 @@ READERS = (
 )
 GRAPH = (
     *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
+    *("heads", "overlays"),
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
-ENGINE = ("tf_data",)
+ENGINE = ("tf_data", "tf_gradcam")
 FACE = (
     *("classifier", "classify", "matching", "labelled", "evaluate"),
-    *("terminal", "cli_classify", "cli_evaluate", "cli_summary", "cli_weights", "paper_cli", "cli", "__main__"),
+    *("activation_maps", "figure7"),
+    *("terminal", "cli_classify", "cli_explain", "cli_evaluate", "cli_summary", "cli_weights", "paper_cli"),
+    *("cli", "__main__"),
 )
 ORDER = (*PAPER, *READERS, *GRAPH, *ENGINE, *FACE)
 

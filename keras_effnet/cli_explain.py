@@ -1,0 +1,177 @@
+"""`keras-effnet explain`: class activation maps over photos, and a contact sheet of several models."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, printable, start_keras
+
+if TYPE_CHECKING:
+    from keras_effnet.activation_maps import ActivationMap, Explanation
+    from keras_effnet.classifier import Classifier
+    from keras_effnet.classify import Photo
+    from keras_effnet.overlays import Tile
+
+Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
+Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAME|PATH", help="A network or a .keras file, lite0 by default; may be repeated."),
+]
+WeightSets = Annotated[
+    list[str] | None, typer.Option("--weights", metavar="SET|PATH", help="A weight set or file for each --model.")
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option("--class", metavar="CLASS", help="Label, wnid or index; may be repeated; by default the best."),
+]
+Top = Annotated[int, typer.Option(min=1, help="Without --class: how many of the best.")]
+Layer = Annotated[str | None, typer.Option(metavar="NAME", help="Grad-CAM of this layer's feature map.")]
+Figure7 = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The paper's five networks, with weights of your own from this folder."),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where the pictures go.")]
+
+
+def explain(
+    files: Files = None,
+    sample: Samples = None,
+    model: Models = None,
+    weights: WeightSets = None,
+    classes: Classes = None,
+    top: Top = 1,
+    layer: Layer = None,
+    figure7: Figure7 = None,
+    out: Out = Path("maps"),
+    as_json: AsJson = False,
+) -> None:
+    """Show where in photos a model sees a class; exit status 1 if one of them cannot be read.
+
+    Each map is laid over its photo and saved as PNG; of several models there is a contact sheet, sheet.png.
+    """
+    if not files and not sample:
+        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="FILES")
+    if figure7 and (model or weights):
+        raise typer.BadParameter("it names the models; leave --model and --weights out.", param_hint="--figure7")
+    if weights and len(weights) != len(model or ["lite0"]):
+        raise typer.BadParameter("give one for each --model, in their order, or none.", param_hint="--weights")
+    with plain_errors():
+        from keras_effnet.images import find_images
+        from keras_effnet.images import sample as load_sample
+
+        photos: list[Photo] = [(name, load_sample(name)) for name in sample or ()]
+        photos = [*find_images(files or ()), *photos]
+        start_keras()
+        # To TensorFlow several models look like one that is traced again and again.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        from keras_effnet.activation_maps import explain
+
+        album = _Album(out)
+        for classifier in _classifiers(model or ["lite0"], weights, figure7):
+            name = "-".join(Path(part).stem for part in (classifier.name, weights and classifier.weights) if part)
+            album.models += 1
+            for number, found in enumerate(explain(classifier, photos, classes=classes, top=top, layer=layer)):
+                album.add(number, found, name)
+        album.finish(as_json)
+        if album.failures:
+            raise typer.Exit(1)
+
+
+def _classifiers(models: Sequence[str], weights: Sequence[str] | None, figure7: Path | None) -> Iterator["Classifier"]:
+    """Load one model after the other."""
+    if figure7:
+        from keras_effnet.figure7 import load_figure7
+
+        yield from load_figure7(figure7)
+        return
+    from keras_effnet.classifier import load_classifier
+
+    for name, chosen in zip_longest(models, weights or ()):
+        with console(stderr=True).status(f"Loading {name} ..."):
+            classifier = load_classifier(name, chosen)
+        yield classifier
+
+
+@dataclass
+class _Album:
+    """The pictures of all models, saved as they come; small ones wait for the contact sheet."""
+
+    folder: Path
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    failures: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    models: int = 0
+    rows: dict[tuple[int, int], list["Tile"]] = field(default_factory=dict)
+
+    def add(self, number: int, found: "Explanation", model: str) -> None:
+        from PIL import Image
+
+        from keras_effnet.overlays import overlay, tile
+
+        if found.photo is None:
+            self._fail(found.path, found.error or "")
+            return
+        maps = []
+        for rank, each in enumerate(found.maps):
+            picture = overlay(found.photo, each.values)
+            file = self._file(found.path, model, each.label)
+            Image.fromarray(picture).save(file)
+            maps.append(_entry(each, file))
+            row = self.rows.setdefault((number, rank), [tile(found.photo, Path(found.path).name)])
+            row.append(tile(picture, model, f"{each.label}  {each.score:.0%}"))
+        self.entries.append(
+            {"path": found.path, "model": model, "method": found.method, "layer": found.layer, "maps": maps}
+        )
+
+    def _fail(self, photo: str, error: str) -> None:
+        # Every model meets the same broken file.
+        if error not in self.failures:
+            self.failures.add(error)
+            complain(error)
+            self.entries.append({"path": photo, "error": error})
+
+    def _file(self, photo: str, model: str, label: str) -> Path:
+        stem = re.sub(r"[^\w.-]+", "_", f"{Path(photo).stem}-{model}-{label}")
+        name, number = stem, 1
+        while name in self.names:
+            number += 1
+            name = f"{stem}-{number}"
+        self.names.add(name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{name}.png"
+
+    def finish(self, as_json: bool) -> None:
+        if as_json:
+            print(json.dumps(self.entries, indent=2))
+        else:
+            _print(self.entries)
+        if self.models > 1 and self.rows:
+            from keras_effnet.overlays import contact_sheet
+
+            sheet = self.folder / "sheet.png"
+            contact_sheet([self.rows[key] for key in sorted(self.rows)]).save(sheet)
+            console(stderr=True).print(f"All models side by side: {sheet}", soft_wrap=True)
+
+
+def _entry(each: "ActivationMap", file: Path) -> dict[str, Any]:
+    row = {"wnid": each.wnid, "label": each.label, "score": each.score, "centre": each.centre, "box": each.box}
+    return {**row, "file": str(file)}
+
+
+def _print(entries: Sequence[dict[str, Any]]) -> None:
+    view = plain_table("model", "method", "label", "score", "centre", "file", left=("model", "label", "file"))
+    for entry in entries:
+        for each in entry.get("maps", ()):
+            centre = "-" if each["centre"] is None else "{:.0f}, {:.0f}".format(*each["centre"])
+            cells = entry["model"], entry["method"], each["label"], f"{each['score']:.1%}", centre, each["file"]
+            view.add_row(*map(printable, cells))
+    if view.row_count:
+        console().print(view)

@@ -1,0 +1,175 @@
+"""What a network ends in, read from its graph: where its last feature map is, and what makes scores of it.
+
+Source of the exact case, a dense layer on the mean of each channel: arXiv:1512.04150, section 2.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from keras_effnet._keras import LEGACY, keras
+
+# Nothing of these changes the order of the scores, or, between pooling and classifier, the features at inference.
+_AFTER = ("Activation", "Flatten", "Reshape", "Softmax")
+_BETWEEN = ("Dropout", "Flatten", "Reshape")
+_CLASSIFIERS = ("Conv2D", "Dense")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The two layers of a model that a map is made of.
+
+    Args:
+        layer: its output is the feature map, (batch, height, width, channels).
+        classifier: the dense layer, or 1x1 convolution of pooled features, that gives the logits.
+        exact: whether nothing but an average over the positions lies between them.
+    """
+
+    layer: Any
+    classifier: Any
+    exact: bool
+
+
+def find_head(model: Any, layer: str | None = None) -> Head:
+    """Find the classifier of a model and the feature map to explain it by; models nested in it are looked into.
+
+    Args:
+        model: a functional or sequential Keras model that gives scores (batch, classes).
+        layer: name of the layer with the feature map; by default the last one that has height and width.
+
+    Raises:
+        ValueError: no classifier, no feature map, or no such layer.
+    """
+    chain = list(_back_from_the_output(model))
+    end = next((i for i, found in enumerate(chain) if _type(found) not in _AFTER), len(chain))
+    if end == len(chain) or _type(chain[end]) not in _CLASSIFIERS or _is_map(chain[end]):
+        last = f"{chain[end].name!r} ({_type(chain[end])})" if end < len(chain) else "nothing with weights"
+        raise ValueError(
+            f"The model {model.name!r} ends in {last}. Expected a Dense layer that gives a logit for each class. Pass "
+            "a model with a classifier (include_top=True)."
+        )
+    below = chain[end + 1 :]
+    last_map = next((i for i, found in enumerate(below) if _is_map(found)), None)
+    if layer is not None:
+        return Head(_find_layer(model, layer), chain[end], exact=False)
+    if last_map is None:
+        raise ValueError(
+            f"The model {model.name!r} has no layer with a feature map before its classifier {chain[end].name!r}. "
+            "Expected one with an output (batch, height, width, channels). Pass a convolutional network."
+        )
+    between = [_type(found) for found in below[:last_map] if _type(found) not in _BETWEEN]
+    return Head(below[last_map], chain[end], exact=between == ["GlobalAveragePooling2D"])
+
+
+def _back_from_the_output(model: Any) -> Iterator[Any]:
+    """The layers from the output towards the input, by the first input of each; nested models are opened."""
+    outputs = getattr(model, "outputs", None)
+    if not outputs:
+        raise ValueError(
+            f"The model {getattr(model, 'name', model)!r} has no graph. Expected a functional or sequential model that "
+            "has been built. Make one of it with keras.Model(inputs, outputs)."
+        )
+    tensor, callers = outputs[0], list[Any]()
+    while True:
+        layer, index = tensor._keras_history[:2]
+        inputs = layer._inbound_nodes[index].input_tensors
+        if _type(layer) == "InputLayer":
+            if not callers:
+                return
+            tensor = callers.pop()
+        elif getattr(layer, "layers", None) and getattr(layer, "outputs", None):
+            callers.append(_first(inputs))
+            tensor = layer.outputs[0]
+        else:
+            yield layer
+            tensor = _first(inputs)
+
+
+def _first(tensors: Any) -> Any:
+    while isinstance(tensors, list | tuple):
+        tensors = tensors[0]
+    return tensors
+
+
+def _type(layer: Any) -> str:
+    return type(layer).__name__
+
+
+def _is_map(layer: Any) -> bool:
+    """Whether a layer's output has a height and a width; those of pooled features are 1 and 1."""
+    shape = getattr(layer.output, "shape", ())
+    return len(shape) == 4 and tuple(shape[1:3]) != (1, 1)
+
+
+def _find_layer(model: Any, name: str) -> Any:
+    layers = {layer.name: layer for layer in reversed(list(_leaves(model)))}
+    if name in layers and _is_map(layers[name]):
+        return layers[name]
+    maps = [layer.name for layer in layers.values() if _is_map(layer)]
+    fault = "has no feature map" if name in layers else "is not in it"
+    choices = sorted(get_close_matches(name, maps, n=5, cutoff=0.3) or maps[:5])
+    raise ValueError(
+        f"layer is {name!r}, which {fault}: the model is {model.name!r}. Expected a layer with an output (batch, "
+        f"height, width, channels), such as {', '.join(choices)}. Choose one from model.summary(expand_nested=True)."
+    )
+
+
+def _leaves(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _leaves(layer)
+        elif _type(layer) != "InputLayer":
+            yield layer
+
+
+def run(model: Any, images: np.ndarray, head: Head, shift: Any = None) -> tuple[Any, Any]:
+    """Call a model and return its feature map and its logits, tensors of the backend.
+
+    Args:
+        model: the model that `head` was found in; not to be used by another thread meanwhile.
+        images: as the model takes them, (batch, height, width, 3).
+        head: the layers to listen to.
+        shift: a tensor to add to the feature map: the logits' gradient by it, at zero, is that by the feature map.
+    """
+    call, activation, heard = head.layer.call, head.classifier.activation, {}
+
+    def shifted(*args: Any, **kwargs: Any) -> Any:
+        heard["features"] = call(*args, **kwargs)
+        return heard["features"] if shift is None else heard["features"] + shift
+
+    def activated(logits: Any) -> Any:
+        heard["logits"] = logits
+        return activation(logits)
+
+    # Layers inside a nested model have no tensors in the outer graph: they are heard while they run.
+    with _replaced(head.layer, "call", shifted), _replaced(head.classifier, "activation", activated):
+        model(images, training=False)
+    return heard["features"], heard["logits"]
+
+
+@contextmanager
+def _replaced(layer: Any, name: str, function: Any) -> Iterator[None]:
+    own = vars(layer).get(name)
+    setattr(layer, name, function)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(layer, name)
+        else:
+            setattr(layer, name, own)
+
+
+def kernel(classifier: Any) -> np.ndarray:
+    """The weights of a classifier, float32 of shape (channels, classes)."""
+    values = to_numpy(classifier.kernel)
+    return values.reshape(values.shape[-2:])
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A tensor of the backend as float32."""
+    return np.asarray(tensor.numpy() if LEGACY else keras.ops.convert_to_numpy(tensor), np.float32)
