@@ -2,27 +2,28 @@
 
 import json
 import math
-import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keras_effnet.arrays import BFLOAT16, stored_type, view
 from keras_effnet.errors import WeightsError
+from keras_effnet.frameworks import Framework
 from keras_effnet.h5_files import SIGNATURE, H5File
-from keras_effnet.keras_names import read_normalization, rename_keras
+from keras_effnet.keras_config import framework_in, normalization_in
+from keras_effnet.keras_names import as_published, read_statistics, rename_keras
 from keras_effnet.layer_names import layer_names, not_understood, variables
 from keras_effnet.normalization import Normalization
+from keras_effnet.safetensors_files import read_safetensors
 from keras_effnet.tf_checkpoints import is_tf_checkpoint, read_tf_checkpoint
 from keras_effnet.torch_files import ZIP_MAGIC, broken, read_legacy, read_member, read_zip
 from keras_effnet.variants import Variant
 
 KERAS_MEMBER = "model.weights.h5"
-SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BFLOAT16, "I64": "<i8", "I32": "<i4"}
 
 # A name that only files of one library have, and what that library may put before all of its names.
 MARKS = {
@@ -31,6 +32,7 @@ MARKS = {
     "torchvision": ("features.0.0.weight", ""),
     "transformers": ("embeddings.convolution.weight", "efficientnet."),
 }
+OWN_MARK = "stem_conv/kernel"
 NORM_VARIABLES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 OTHER_VARIABLES = {"weight": "kernel", "bias": "bias"}
 
@@ -43,13 +45,15 @@ class Checkpoint:
         state: "layer/variable" -> float32 array, in the names of keras.applications and the layout of Keras; possibly
             read-only views of the file.
         layout: whose names the file had: "keras-h5", "keras-weights" (.weights.h5), "keras" (.keras), "tensorflow",
-            "timm", "torchvision", "lukemelas" or "transformers".
+            "timm", "torchvision", "lukemelas", "transformers" or "flat" (the form that the cache keeps).
         normalization: what the file itself says of its pixels; None if nothing.
+        framework: what the file itself says of padding and epsilon; None if nothing.
     """
 
     state: Mapping[str, np.ndarray]
     layout: str
     normalization: Normalization | None = None
+    framework: Framework | None = None
 
 
 def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = True) -> Checkpoint:
@@ -82,18 +86,23 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
 def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
     if is_tf_checkpoint(path):
         return Checkpoint(read_tf_checkpoint(path, variant, ema=ema), "tensorflow")
-    with path.open("rb") as file:
-        start = file.read(16)
+    with path.open("rb") as opened:
+        start = opened.read(16)
     if start.startswith(ZIP_MAGIC):
         with zipfile.ZipFile(path) as archive:
             if KERAS_MEMBER in archive.namelist():
-                return _keras(read_member(archive, KERAS_MEMBER), variant, "keras")
+                file = H5File(read_member(archive, KERAS_MEMBER))
+                return _keras(file, variant, "keras", json.loads(read_member(archive, "config.json")))
             return _peer(read_zip(archive), variant)
     if start.startswith(SIGNATURE):
-        return _keras(path.read_bytes(), variant)
+        file = H5File(path.read_bytes())
+        by_class = any(name.startswith(("layers/", "_layer_checkpoint_dependencies/")) for name in file.datasets)
+        config = json.loads(file.attributes.get("", {}).get("model_config", "null"))
+        return _keras(file, variant, "keras-weights" if by_class else "keras-h5", config)
     # The length before safetensors' brace may begin as a pickle does, so the brace is looked for first.
     if start[8:9] == b"{":
-        return _peer(read_safetensors(path.read_bytes()), variant)
+        tensors, notes = read_safetensors(path.read_bytes())
+        return _flat(tensors, notes) if OWN_MARK in tensors else _peer(tensors, variant)
     if start.startswith(b"\x80"):
         return _peer(read_legacy(path.read_bytes()), variant)
     raise WeightsError(
@@ -103,38 +112,30 @@ def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
     )
 
 
-def _keras(data: bytes, variant: Variant, layout: str | None = None) -> Checkpoint:
-    file = H5File(data)
-    by_class = any(path.startswith(("layers/", "_layer_checkpoint_dependencies/")) for path in file.datasets)
+def _keras(file: H5File, variant: Variant, layout: str, config: Any) -> Checkpoint:
     datasets = rename_keras(file, variant)
-    normalization = read_normalization(file)
+    statistics = read_statistics(file)
+    # A model that says what it does to its pixels is believed; weights alone are taken as they are published.
+    whole = isinstance(config, dict)
+    normalization = normalization_in(config, statistics) if whole else None
+    if normalization is None and statistics is not None:
+        normalization = as_published(*statistics)
     state = {name: dataset.read() for name, dataset in datasets.items()}
-    return Checkpoint(state, layout or ("keras-weights" if by_class else "keras-h5"), normalization)
+    return Checkpoint(state, layout, normalization, framework_in(config) if whole else None)
 
 
-def read_safetensors(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file as views of its bytes; float16 and bfloat16 become float32.
-
-    The safetensors package has no bfloat16 in NumPy and copies every tensor.
-
-    Raises:
-        WeightsError: a type or size that is not right. Damage may also raise errors of the standard library.
-    """
-    (length,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + length])
-    header.pop("__metadata__", None)
-    arrays, position = {}, 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        begin, end = entry["data_offsets"]
-        size = math.prod(entry["shape"]) * stored_type(SAFETENSORS.get(entry["dtype"], "<u1")).itemsize
-        if entry["dtype"] not in SAFETENSORS or begin != position or end - begin != size:
+def _flat(tensors: dict[str, np.ndarray], notes: Mapping[str, str]) -> Checkpoint:
+    """A file that the cache keeps, or a copy of one: names and axes are ours, and it says its normalisation."""
+    normalization = None
+    if "normalization" in notes:
+        mean, std = (tuple(map(float, row)) for row in json.loads(notes["normalization"]))
+        normalization = Normalization(mean, std)
+        if len(mean) != len(std) or not all(map(math.isfinite, mean)) or not all(0 < each < math.inf for each in std):
             raise WeightsError(
-                f"The tensor {name[:100]!r} is {str(entry)[:200]}. Expected one of the types {', '.join(SAFETENSORS)}, "
-                f"in as many bytes as its shape needs, from byte {position} on. Fetch the file again, or save it anew."
+                f"The file says {normalization}. Expected a finite mean and a positive deviation a channel. It was "
+                "altered: delete it, and the original is read."
             )
-        arrays[name] = view(data, SAFETENSORS[entry["dtype"]], entry["shape"], 8 + length + begin)
-        position = end
-    return arrays
+    return Checkpoint(tensors, "flat", normalization)
 
 
 def _peer(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:

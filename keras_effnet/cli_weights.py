@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from keras_effnet.download import cache_directories, digest_matches
-from keras_effnet.registry import WEIGHTS
+from keras_effnet.flat import flat_places, is_current, keep_flat
+from keras_effnet.registry import WEIGHTS, Source
 from keras_effnet.registry import Weights as Record
 from keras_effnet.sets import find_weights, here, list_weights, locate, package_name, places
 from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, printable
@@ -47,12 +47,12 @@ def list_sets(variant: OfNetwork = None, as_json: AsJson = False) -> None:
             print(json.dumps([_entry(record) for record in records], indent=2))
             return
         left = ("variant", "set", "licence", "sources", "here")
-        view = plain_table("variant", "set", "top-1", "pixels", "licence", "sources", "here", left=left)
+        view = plain_table("variant", "set", "top-1", "top-5", "pixels", "licence", "sources", "here", left=left)
         for record in records:
-            top1 = "-" if record.top1 is None else str(record.top1)
+            scores = ("-" if score is None else str(score) for score in (record.top1, record.top5))
             pixels, origins = str(VARIANTS[record.variant].resolution), "\n".join(dict.fromkeys(_origins(record)))
             found = "yes" if _files(record) else "no"
-            view.add_row(record.variant, record.name, top1, pixels, record.licence, origins, found)
+            view.add_row(record.variant, record.name, *scores, pixels, record.licence, origins, found)
         console().print(view)
 
 
@@ -61,20 +61,22 @@ def _entry(record: Record) -> dict[str, Any]:
         "variant": record.variant,
         "set": record.name,
         "top1": record.top1,
+        "top5": record.top5,
         "resolution": VARIANTS[record.variant].resolution,
         "licence": record.licence,
         "package": package_name(record),
         "sources": [source.url for source in record.sources],
+        "sizes": {source.url: source.size for source in (*record.sources, *record.headless) if source.size},
         "files": [str(path) for path, _ in _files(record)],
     }
 
 
 def _origins(record: Record) -> Iterator[str]:
-    """Where a set can be had: out of a Python package, or from these hosts."""
+    """Where a set can be had: out of a Python package, or from these publishers."""
     if record.package:
         yield "package"
     for source in record.sources:
-        yield urlsplit(source.url).netloc
+        yield source.credit.partition(" (")[0]
 
 
 @app.command()
@@ -86,6 +88,8 @@ def info(variant: Network, name: Set, as_json: AsJson = False) -> None:
             "variant": record.variant,
             "set": record.name,
             **{field: value for field, value in asdict(record).items() if field != "name"},
+            "sources": [_source(source) for source in record.sources],
+            "headless": [_source(source) for source in record.headless],
             "resolution": VARIANTS[record.variant].resolution,
             "files": [str(path) for path, _ in _files(record)],
             "cache": [str(folder / record.sources[0].filename) for folder in cache_directories()],
@@ -99,10 +103,16 @@ def info(variant: Network, name: Set, as_json: AsJson = False) -> None:
                 print(f"{'' if i else field.replace('_', ' '):<{width}}{printable(line)}")
 
 
+def _source(source: Source) -> dict[str, Any]:
+    return {"url": source.url, "format": source.format, **asdict(source)}
+
+
 def _lines(value: Any) -> list[str]:
     """The lines of one field of a record: a text, a number, a row, or several of them."""
     if isinstance(value, dict) and "url" in value:
-        return list(value.values())
+        size = [f"{value['size']:,} bytes"] if value["size"] else []
+        digest = value["digest"] or "no digest was published: pinned when it first comes"
+        return [value["url"], digest, ", ".join([value["format"], *size, value["credit"], value["licence"]])]
     if isinstance(value, dict):
         return [f"{key} {', '.join(f'{number:g}' for number in numbers)}" for key, numbers in value.items()]
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -115,7 +125,9 @@ def fetch(variant: Network, name: Set, notop: NoTop = False) -> None:
     """Have the file of a set on this machine, downloaded if need be, and print its path."""
     with plain_errors():
         (record,) = _records(variant, name)
-        print(locate(record, include_top=not notop))
+        found = here(record, include_top=not notop) or locate(record, include_top=not notop, original=True)
+        keep_flat(record, found)
+        print(found)
 
 
 @app.command()
@@ -137,7 +149,10 @@ def path(variant: Network, name: Set, notop: NoTop = False) -> None:
 
 @app.command()
 def verify(variant: OneNetwork = None, name: OneSet = None) -> None:
-    """Check the files of the sets on this machine against their digests; exit status 1 if one is damaged."""
+    """Check the files of the sets on this machine against their digests; exit status 1 if one is damaged.
+
+    A flat copy is stale if it was made of another file than the set has now; it is made anew when the set is loaded.
+    """
     with plain_errors():
         states = []
         for record in _records(variant, name):
@@ -154,7 +169,9 @@ def _check(record: Record) -> Iterable[tuple[str, Path]]:
     if not files:
         yield "missing", cache_directories()[0] / record.sources[0].filename
     for file, digest in files:
-        if digest:
-            yield "ok" if digest_matches(file, digest) else "damaged", file
-        else:
+        if not digest:
             yield "unpinned", file  # no digest was published, and it was put there by hand
+        elif not digest_matches(file, digest):
+            yield "damaged", file
+        else:
+            yield "stale" if file in flat_places(record) and not is_current(file, record) else "ok", file

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.parts import Part, SourceError, locked, pin, pin_path, pinned
+from keras_effnet.parts import Part, SourceError, locked, pin_path, pinned, trust
 from keras_effnet.registry import Source
 from keras_effnet.resume import WEB_PAGE, Limits, transfer
 
@@ -121,7 +121,7 @@ def _adopt(source: Source, check: Check) -> Path | None:
     fault = _fault(path, "", check)
     if fault:
         raise SourceError(f"{path}: {fault}")
-    pin(path)
+    trust(path)
     return path
 
 
@@ -152,7 +152,7 @@ def _download(source: Source, check: Check, limits: Limits) -> Path:
     part.path.replace(target)
     part.discard()
     if not digest:
-        pin(target)
+        trust(target)
     return target
 
 

@@ -41,7 +41,9 @@ def find_framework(name: str) -> Framework:
     return FRAMEWORKS[name]
 
 
-def framework_of(path: Path, layout: str, variant: Variant, asked: str | None) -> Framework:
+def framework_of(
+    path: Path, layout: str, variant: Variant, asked: str | None, told: Framework | None = None
+) -> Framework:
     """Which framework's numbers a weight file was trained for.
 
     Args:
@@ -49,12 +51,13 @@ def framework_of(path: Path, layout: str, variant: Variant, asked: str | None) -
         layout: whose names it has, as `read_checkpoint` says.
         variant: the network.
         asked: what the user says; needed for files of timm whose name does not tell.
+        told: what the file itself says.
 
     Raises:
         WeightsError: timm's names, which `tf_` models and PyTorch's own share, and nothing that tells; or `asked` is
             what the file cannot be.
     """
-    found = _timm(path, asked) if layout == "timm" else framework_of_layout(layout, variant)
+    found = told or (_timm(path, asked) if layout == "timm" else framework_of_layout(layout, variant))
     if asked is not None and find_framework(asked).name != found.name:
         raise WeightsError(
             f"framework is {asked!r}, but {path} was made for {found.name}: padding and batch normalisation differ, so "
@@ -83,17 +86,25 @@ def _timm(path: Path, asked: str | None) -> Framework:
     return find_framework(asked)
 
 
-def _architecture(path: Path) -> str | None:
-    """What the file, or the config.json that the Hugging Face hub puts beside it, says of the architecture."""
+def read_notes(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing if it does not, or is of another format.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length < path.stat().st_size and (
-                found := json.loads(file.read(length))["__metadata__"]["architecture"]
-            ):
-                return str(found)
-    except (ValueError, KeyError, TypeError, struct.error, RecursionError):
-        pass  # not safetensors, or without that note
+            notes = json.loads(file.read(length))["__metadata__"] if length < path.stat().st_size else {}
+            return {str(name): str(value) for name, value in notes.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+        return {}
+
+
+def _architecture(path: Path) -> str | None:
+    """What the file, or the config.json that the Hugging Face hub puts beside it, says of the architecture."""
+    if found := read_notes(path).get("architecture"):
+        return found
     try:
         return str(json.loads(path.with_name("config.json").read_text("utf-8"))["architecture"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -26,8 +26,8 @@ FILTERS, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 0x0B, 0x0C, 0x10, 0x11
 
 COMPACT, CONTIGUOUS = 0, 1
 FIXED, FLOATING, OPAQUE, VARIABLE = 0, 1, 5, 9
-# The only attributes that say anything about weights: a layer's own name, and "bfloat16".
-ATTRIBUTES = ("name", "dtype")
+# The only attributes that say anything about weights: a layer's own name, "bfloat16", and the model in a legacy file.
+ATTRIBUTES = ("name", "dtype", "model_config")
 # Floating-point types by size, where their exponent starts, and its bits.
 FLOATS = {(2, 10, 5): "<f2", (4, 23, 8): "<f4", (8, 52, 11): "<f8", (2, 7, 8): BFLOAT16}
 

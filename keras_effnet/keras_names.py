@@ -47,10 +47,8 @@ def rename_keras(file: H5File, variant: Variant) -> dict[str, Dataset]:
     return found
 
 
-def read_normalization(file: H5File) -> Normalization | None:
-    """What the Normalization layer in a Keras file does to pixels 0..255, after the division by 255.
-
-    The variance that keras.applications publishes is a standard deviation, which a further layer makes up for.
+def read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and variance that the Normalization layer in a Keras file keeps, None if there is no such layer.
 
     Raises:
         WeightsError: more than one such layer, or statistics that cannot be.
@@ -66,6 +64,14 @@ def read_normalization(file: H5File) -> Normalization | None:
         np.isfinite(mean).all() and np.isfinite(variance).all() and (variance > 0).all()
     ):
         raise WeightsError(_bad_statistics(f"mean {mean[:9]}, variance {variance[:9]}"))
+    return mean, variance
+
+
+def as_published(mean: np.ndarray, variance: np.ndarray) -> Normalization:
+    """What a Normalization layer of keras.applications does to pixels 0..255, after the division by 255.
+
+    The variance that keras.applications publishes is a standard deviation, which a further layer makes up for.
+    """
     mean_std = np.array([IMAGENET.mean, IMAGENET.std]) / 255
     if any(_close((mean, variance), (mean_std[0], mean_std[1] ** power)) for power in (1, 2)):
         return IMAGENET

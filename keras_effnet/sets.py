@@ -5,9 +5,10 @@ from pathlib import Path
 
 from keras_effnet.download import cache_directories, cached, digest_matches, fetch
 from keras_effnet.errors import WeightsError
+from keras_effnet.flat import flat_copy, flat_places
 from keras_effnet.layer_names import shapes
 from keras_effnet.parts import pinned
-from keras_effnet.registry import ALIASES, WEIGHTS, Weights
+from keras_effnet.registry import ALIASES, WEIGHTS, Source, Weights
 from keras_effnet.variants import VARIANTS, Variant
 
 
@@ -66,17 +67,23 @@ def recognise(path: Path) -> Weights | None:
     return None
 
 
-def locate(record: Weights, *, include_top: bool = True) -> Path:
-    """The file of a published set on this machine, fetched if need be.
+def locate(record: Weights, *, include_top: bool = True, original: bool = False) -> Path:
+    """The file to read a published set from, fetched if need be.
+
+    Args:
+        record: the set.
+        include_top: whether the classifier is needed; without it a smaller file may do.
+        original: whether it has to be the published file rather than the flat copy of it.
 
     Raises:
         WeightsError: it is neither in a package, nor in the cache, nor to be had from the network.
     """
-    headless = () if include_top else record.headless
+    flat = None if original else packaged(record) or flat_copy(record, include_top=include_top)
+    if found := flat or _original(record, include_top=include_top):
+        return found
     what = f"The weights {record.name!r} of {record.variant!r}"
-    return here(record, include_top=include_top) or fetch(
-        (*headless, *record.sources), what, check=lambda path: check_structure(path, VARIANTS[record.variant])
-    )
+    sources = _sources(record, include_top=include_top)
+    return fetch(sources, what, check=lambda path: check_structure(path, VARIANTS[record.variant]))
 
 
 def check_structure(path: Path, variant: Variant) -> None:
@@ -99,13 +106,21 @@ def check_structure(path: Path, variant: Variant) -> None:
 
 
 def here(record: Weights, *, include_top: bool = True) -> Path | None:
-    """The file of a published set on this machine, whole, or None; nothing is fetched.
+    """The file of a published set on this machine, whole, the original if it is there; or None. Nothing is fetched.
 
     Raises:
         WeightsError: the file in the package that carries the set was altered.
     """
-    headless = () if include_top else record.headless
-    return packaged(record) or cached((*record.sources, *headless))
+    return _original(record, include_top=include_top) or flat_copy(record, include_top=include_top)
+
+
+def _original(record: Weights, *, include_top: bool) -> Path | None:
+    return packaged(record) or cached(_sources(record, include_top=include_top))
+
+
+def _sources(record: Weights, *, include_top: bool) -> tuple[Source, ...]:
+    """What a network can be read from, the smaller files first if they will do."""
+    return record.sources if include_top else (*record.headless, *record.sources)
 
 
 def packaged(record: Weights) -> Path | None:
@@ -144,4 +159,4 @@ def places(record: Weights) -> list[tuple[Path, str]]:
     for source in (*record.sources, *record.headless):
         paths = [directory / source.filename for directory in cache_directories()]
         found += [(path, source.digest or pinned(path)) for path in paths]
-    return found
+    return found + [(path, pinned(path)) for path in flat_places(record)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.errors import WeightsError
+from keras_effnet.flat import keep_flat
 from keras_effnet.frameworks import TENSORFLOW, Framework, framework_of
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.layer_names import HEAD, layer_names
@@ -67,10 +68,13 @@ def open_weights(
     """
     if not is_set(variant.name, weights) and _exists(Path(weights)):
         path, record = Path(weights), recognise(Path(weights))
+        checkpoint = read_checkpoint(path, variant, ema=ema)
     else:
         record = find_weights(variant.name, str(weights))
-        path = locate(record, include_top=include_top)
-    checkpoint = read_checkpoint(path, variant, ema=ema)
+        path = locate(record, include_top=include_top, original=not ema)
+        checkpoint = read_checkpoint(path, variant, ema=ema)
+        if ema:
+            keep_flat(record, path, checkpoint)
     normalization = variant.normalization if record is None else record.normalization
     # All published sets are TensorFlow's, whoever converted them.
     asked = framework if record is None else framework or TENSORFLOW.name
@@ -78,7 +82,7 @@ def open_weights(
         path,
         checkpoint.state,
         checkpoint.normalization or normalization,
-        framework_of(path, checkpoint.layout, variant, asked),
+        framework_of(path, checkpoint.layout, variant, asked, checkpoint.framework),
     )
 
 
@@ -108,7 +112,8 @@ def load_weights(
     """
     network = find_network(model)
     variant = variant_of(network)
-    layers = [layer for layer in network.layers if layer.name in set(layer_names(variant).values())]
+    names = set(layer_names(variant).values())
+    layers = [layer for layer in network.layers if layer.name in names]
     include_top = any(layer.name == "predictions" for layer in layers)
     pretrained = open_weights(variant, weights, include_top=include_top, framework=framework, ema=ema)
     _compare_graphs(pretrained, framework_of_model(network), normalization_of(network))

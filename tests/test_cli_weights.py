@@ -21,6 +21,7 @@ RECORD = Weights(
     "b0",
     "imagenet",
     77.1,
+    93.35,
     VARIANTS["b0"].normalization,
     (Source("http://127.0.0.1:9/whole.h5", "md5:" + hashlib.md5(CONTENT).hexdigest()),),
     (Source("http://127.0.0.1:9/notop.h5", "sha256-prefix:" + hashlib.sha256(HEADLESS).hexdigest()[:8]),),
@@ -57,9 +58,10 @@ def test_list_has_every_published_set_on_80_columns() -> None:
     rows = [line.split() for line in lines[2:] if not line.startswith(" ")]
     assert [tuple(row[:2]) for row in rows] == sets.list_weights()
     # arXiv:1905.11946, Table 2 and 4: B7 at 600 pixels; the paper of Noisy Student: L2 has 88.4 %.
-    assert ["b7", "imagenet", "84.3", "600", "Apache-2.0"] in [row[:5] for row in rows]
-    assert ["l2", "noisy-student", "88.4", "800", "Apache-2.0"] in [row[:5] for row in rows]
-    assert ["b8", "randaugment", "-"] in [row[:3] for row in rows]
+    assert ["b7", "imagenet", "84.3", "96.97", "600", "Apache-2.0"] in [row[:6] for row in rows]
+    assert ["l2", "noisy-student", "88.4", "98.65", "800", "Apache-2.0"] in [row[:6] for row in rows]
+    words = {word for line in lines for word in line.split()}
+    assert {"Keras", "timm", "Google", "lukemelas", "qubvel", "package"} <= words
 
 
 def test_list_of_one_network_by_any_of_its_names() -> None:
@@ -90,6 +92,14 @@ def test_info_tells_the_whole_record(cache: Path) -> None:
     for part in (known["sources"][0]["url"], known["sources"][0]["digest"], known["package_digest"], known["credit"]):
         assert part in text
     assert "mean 127, 127, 127" in text
+    # Of Google's checkpoints no digest was ever published; every line says something.
+    assert "no digest was published: pinned when it first comes" in text
+    assert "TensorFlow checkpoint, Google (authors of EfficientNet), Apache-2.0" in text
+    assert all(line.strip() for line in text.splitlines())
+    assert known["package_size"] == 18_826_032
+    assert (
+        "Keras HDF5, 16,705,208 bytes, Keras (keras.applications), Apache-2.0" in run("info", "b0", "imagenet").stdout
+    )
 
 
 def test_a_set_goes_by_its_other_name() -> None:

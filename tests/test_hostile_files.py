@@ -1,5 +1,6 @@
 """Files made to do harm, and files damaged by chance: refused with the reason, nothing executed, nothing reserved."""
 
+import json
 import os
 import pickle
 import random
@@ -380,6 +381,11 @@ def test_safetensors_without_a_sound_header_are_refused(tmp_path):
 # --- damage by chance ---
 
 
+NORMALIZATION = {"class_name": "Rescaling", "config": {"name": "scale", "scale": [1, 2, 3], "offset": 0.5}}
+STEM = {"class_name": "Conv2D", "config": {"name": "stem_conv"}, "inbound_nodes": [[["scale", 0, 0, {}]]]}
+CONFIG = {"class_name": "Functional", "config": {"layers": [NORMALIZATION, STEM]}}
+
+
 def small_files(repository):
     """A small sound file of every format, by its name."""
     rng = np.random.default_rng(0)
@@ -401,6 +407,7 @@ def small_files(repository):
     keras_zip = BytesIO()
     with zipfile.ZipFile(keras_zip, "w") as archive:
         archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", json.dumps(CONFIG))
         archive.writestr("model.weights.h5", h5(weights_h5))
     header = (
         '{"bn1.weight": {"dtype": "BF16", "shape": [8], "data_offsets": [0, 16]}, "__metadata__": {"format": "pt"}, '
@@ -418,6 +425,10 @@ def small_files(repository):
         "torch zip": (data / "checkpoint.pth").read_bytes(),
         "torch legacy": (data / "checkpoint_legacy.pth").read_bytes(),
         "safetensors": safetensors(header, np.ones(8, "<f4").tobytes()),
+        "flat": safetensors(
+            '{"stem_conv/kernel": {"dtype": "F32", "shape": [1, 1, 1, 4], "data_offsets": [0, 16]}, '
+            '"__metadata__": {"normalization": "[[1, 2, 3], [4, 5, 6]]"}}'
+        ),
     }
 
 
@@ -444,7 +455,7 @@ def mutate(data, rng):
 
 
 KINDS = pytest.mark.parametrize(
-    "kind", ["legacy h5", "weights h5", "newer h5", "keras", "torch zip", "torch legacy", "safetensors"]
+    "kind", ["legacy h5", "weights h5", "newer h5", "keras", "torch zip", "torch legacy", "safetensors", "flat"]
 )
 
 
@@ -463,7 +474,7 @@ def test_damaged_files_are_read_or_refused(repository, tmp_path, kind):
     assert read_checkpoint(path, tiny()).state
     rng = random.Random(kind)
     outcomes = set()
-    for _ in range(-(-FUZZ // 7)):
+    for _ in range(-(-FUZZ // 8)):
         path.write_bytes(mutate(sound, rng))
         try:
             read_checkpoint(path, tiny())
@@ -511,7 +522,7 @@ def test_no_damaged_file_makes_a_reader_reserve_more_than_it_holds(repository, t
     path = tmp_path / "file"
     rng = random.Random(1)
     for sound in small_files(repository).values():
-        for _ in range(-(-FUZZ // 35)):
+        for _ in range(-(-FUZZ // 40)):
             data = mutate(sound, rng)
             path.write_bytes(data)
             tracemalloc.start()

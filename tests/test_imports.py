@@ -21,9 +21,12 @@ READERS = (
     "arrays",
     "pickles",
     "torch_files",
+    "torch_writer",
     "h5_files",
+    "safetensors_files",
     "keras_names",
     "frameworks",
+    "keras_config",
     "tf_bundle",
     "tf_names",
     "tf_checkpoints",
@@ -31,6 +34,7 @@ READERS = (
     "parts",
     "resume",
     "download",
+    "flat",
     "sets",
 )
 GRAPH = (

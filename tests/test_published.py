@@ -71,7 +71,7 @@ def published(server, randomise, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     full, headless = peer(randomise, True), peer(randomise, False)
     sources = (publish(full, "efficientnetb0", *server),), (publish(headless, "efficientnetb0_notop", *server),)
-    record = Weights("b0", "imagenet", 77.1, IMAGENET, *sources)
+    record = Weights("b0", "imagenet", 77.1, 93.35, IMAGENET, *sources)
     monkeypatch.setattr(sets, "WEIGHTS", MappingProxyType({("b0", "imagenet"): record}))
     return full, headless
 
@@ -89,6 +89,14 @@ def test_imagenet_comes_from_the_server_and_gives_the_numbers_of_keras_applicati
 
     model = keras_effnet.EfficientNetB0(weights="imagenet", classifier_activation=None, name="mine")
     assert_same(run(model, images), run(full, images))
+
+    # From the flat copy alone.
+    original = tmp_path / "cache" / ("efficientnetb0.h5" if LEGACY else "efficientnetb0.weights.h5")
+    original.rename(tmp_path / original.name)
+    again = keras_effnet.EfficientNetB0(weights="imagenet", classifier_activation=None)
+    assert np.array_equal(run(again, images), run(model, images))
+    (tmp_path / original.name).rename(original)
+    (tmp_path / "cache" / "b0-imagenet.safetensors").unlink()
 
     # A network without a classifier is content with the full file, and a new head with either.
     for path in (tmp_path / "cache").glob("*_notop*"):
@@ -119,6 +127,7 @@ def test_a_model_that_was_trained_on_pixels_divided_by_255_keeps_to_it(randomise
 
 def test_an_altered_file_in_the_cache_is_not_opened(published, tmp_path):
     keras_effnet.EfficientNetB0()
+    (tmp_path / "cache" / "b0-imagenet.safetensors").unlink()
     (path,) = (tmp_path / "cache").glob("*.h5")
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.MonkeyPatch.context() as patch:

@@ -1,5 +1,9 @@
 """Weights out of our models and into those of `keras.applications`; the other libraries' side is in tests/peers."""
 
+import pickletools
+import struct
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -43,9 +47,9 @@ def test_keras_applications_loads_a_network_without_a_classifier(suffix, tmp_pat
     assert_same(run(theirs, photo(96)), run(ours, photo(96)))
 
 
-@pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.safetensors"])
+@pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.safetensors", "tf_efficientnet_x.pth"])
 def test_what_we_save_we_load(name, tmp_path, randomise, arrays):
-    layout = "timm" if name.endswith("safetensors") else "keras.applications"
+    layout = "keras.applications" if name.endswith("h5") else "timm"
     model = create(tiny(), classes=10)
     randomise(model)
     save_weights(model, tmp_path / name, layout)
@@ -53,6 +57,35 @@ def test_what_we_save_we_load(name, tmp_path, randomise, arrays):
     load_weights(other, tmp_path / name)
     for key, value in arrays(model).items():
         np.testing.assert_array_equal(arrays(other)[key], value)
+
+
+def test_a_pth_file_is_laid_out_as_torch_lays_it_out(tmp_path, randomise):
+    model = create(tiny(), classes=10)
+    randomise(model)
+    for name in ("one.pth", "two.pth"):
+        save_weights(model, tmp_path / name, "timm")
+    assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "two.pth").read_bytes()
+    data = (tmp_path / "one.pth").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.pth") as archive:
+        members = archive.infolist()
+        assert archive.testzip() is None
+        assert archive.read("archive/version") == b"3\n"
+        assert archive.read("archive/byteorder") == b"little"
+        opcodes = list(pickletools.genops(archive.read("archive/data.pkl")))
+    assert (opcodes[0][0].name, opcodes[0][1]) == ("PROTO", 2)
+    named = {argument for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
+    # What torch.load(weights_only=True) lets a file name, and no more.
+    assert named == {
+        "collections OrderedDict",
+        "torch FloatStorage",
+        "torch LongStorage",
+        "torch._utils _rebuild_tensor_v2",
+    }
+    assert all(info.compress_type == zipfile.ZIP_STORED for info in members)
+    # torch.load(mmap=True) needs them aligned: the local header's own lengths of name and extra field count.
+    for info in members:
+        lengths = struct.unpack_from("<HH", data, info.header_offset + 26)
+        assert (info.header_offset + 30 + sum(lengths)) % 64 == 0
 
 
 def test_a_model_nested_in_another_is_found(tmp_path, randomise, arrays):
@@ -145,7 +178,7 @@ def test_torchvision_is_pytorch_with_the_epsilon_of_what_it_converted(tmp_path):
 @pytest.mark.parametrize(
     ("name", "layout", "message"),
     [
-        ("x.h5", "timm", "Expected a name that ends in .safetensors"),
+        ("x.h5", "timm", "Expected a name that ends in .pth or .safetensors"),
         ("x.pth", "keras.applications", "Expected a name that ends in .h5"),
         ("x.h5", "caffe", "Expected one of keras.applications, lukemelas, timm, torchvision, transformers"),
         ("x.safetensors", "torchvision", "pads and normalises as"),

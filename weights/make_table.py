@@ -8,7 +8,6 @@ needs     pip install keras_effnet
 
 import argparse
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from goldens import GOLDENS
 
@@ -17,7 +16,7 @@ from keras_effnet.sets import package_name
 
 README = Path(__file__).with_name("README.md")
 START, END = "<!-- made by make_table.py -->\n", "<!-- end of what make_table.py made -->\n"
-HEAD = ("variant", "set", "top-1", "licence", "sources, in order, and their hashes", "verified here")
+HEAD = ("variant", "set", "top-1", "top-5", "licence", "sources, in order, and their hashes", "verified here")
 
 
 def table() -> str:
@@ -26,26 +25,25 @@ def table() -> str:
 
 
 def _row(record: Weights) -> tuple[str, ...]:
-    top1 = "none published" if record.top1 is None else str(record.top1)
-    return f"`{record.variant}`", f"`{record.name}`", top1, record.licence, _sources(record), _verified(record)
+    scores = ("none published" if score is None else str(score) for score in (record.top1, record.top5))
+    return f"`{record.variant}`", f"`{record.name}`", *scores, record.licence, _sources(record), _verified(record)
 
 
 def _sources(record: Weights) -> str:
-    package = [f"package `{package_name(record)}`<br>{_digest(record.package_digest)}"] if record.package else []
+    package = []
+    if record.package:
+        package = [f"package `{package_name(record)}`{_size(record.package_size)}<br>{_digest(record.package_digest)}"]
     whole = [_source(source) for source in record.sources]
     headless = [f"{_source(source)}<br>(without the classifier)" for source in record.headless]
     return "<br>".join([*package, *whole, *headless])
 
 
 def _source(source: Source) -> str:
-    return f"{_publisher(source)}: [{source.filename}]({source.url})<br>{_digest(source.digest)}"
+    return f"{source.credit}: [{source.filename}]({source.url}){_size(source.size)}<br>{_digest(source.digest)}"
 
 
-def _publisher(source: Source) -> str:
-    """The repository of a release, or the bucket."""
-    address = urlsplit(source.url)
-    parts = address.path.split("/")
-    return "/".join(parts[1:3]) if address.netloc == "github.com" else parts[1]
+def _size(size: int | None) -> str:
+    return "" if size is None else f", {size:,} bytes"
 
 
 def _digest(digest: str) -> str:

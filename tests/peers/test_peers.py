@@ -149,8 +149,9 @@ def test_the_same_file_gives_the_same_logits(name, randomise_torch, tmp_path):
     assert_same_logits(our_model(peer, tmp_path / "file"), model, peer)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", PEERS)
-def test_what_we_save_a_library_loads_strictly_and_gives_our_logits(name, randomise_torch, tmp_path):
+def test_what_we_save_a_library_loads_strictly_and_gives_our_logits(name, suffix, randomise_torch, tmp_path):
     from safetensors.torch import load_file
 
     peer = PEERS[name]
@@ -158,10 +159,20 @@ def test_what_we_save_a_library_loads_strictly_and_gives_our_logits(name, random
     ours = our_model(peer, tmp_path / "file")
     for variable in ours.get_layer("predictions").weights:
         variable.assign(variable.numpy() * 1.5)
-    save_weights(ours, tmp_path / "ours.safetensors", peer.layout)
+    path = tmp_path / f"ours{suffix}"
+    save_weights(ours, path, peer.layout)
     theirs = peer.make().eval()
-    theirs.load_state_dict(load_file(tmp_path / "ours.safetensors"), strict=True)
+    state = load_file(path) if suffix == ".safetensors" else torch.load(path, weights_only=True)
+    theirs.load_state_dict(state, strict=True)
     assert_same_logits(ours, theirs, peer)
+
+
+def test_a_pth_file_of_ours_can_be_mapped_into_memory(tmp_path):
+    model = keras_effnet.EfficientNetLite0(weights=None)
+    save_weights(model, tmp_path / "ours.pth", "timm")
+    mapped = torch.load(tmp_path / "ours.pth", weights_only=True, mmap=True)
+    for name, array in read_torch(tmp_path / "ours.pth").items():
+        np.testing.assert_array_equal(mapped[name].numpy(), array, strict=True)
 
 
 def their_logits(model, images, normalization):

@@ -1,0 +1,115 @@
+"""The flat form of a published set: a safetensors file in the cache, in Keras's names and axes, read in one go.
+
+The original stays the truth. A flat copy counts only while it has the sha256 that is pinned beside it and says that it
+was made of a file, with a digest, that the record still names: damage and change are found, at the cost of one hash.
+Anything else is as good as absent, and is made anew when the original is read next.
+"""
+
+import json
+import logging
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_effnet.download import cache_directories, digest_matches
+from keras_effnet.errors import WeightsError
+from keras_effnet.frameworks import read_notes
+from keras_effnet.parts import SourceError, locked, pin, pin_path, pinned
+from keras_effnet.registry import Weights
+from keras_effnet.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from keras_effnet.checkpoints import Checkpoint
+
+FORMAT = "keras_effnet 1"  # another number for every change of what is in the file
+
+log = logging.getLogger("keras_effnet")
+
+
+def flat_name(record: Weights, *, include_top: bool = True) -> str:
+    """What the flat copy of a set is called.
+
+    Example:
+        >>> from keras_effnet.registry import WEIGHTS
+        >>> flat_name(WEIGHTS["b7", "noisy-student"])
+        'b7-noisy-student.safetensors'
+    """
+    return f"{record.variant}-{record.name}{'' if include_top else '-notop'}.safetensors"
+
+
+def flat_places(record: Weights, *, include_top: bool = False) -> list[Path]:
+    """Where a flat copy of a set would be, the one with the classifier first; without it unless that is needed."""
+    names = [flat_name(record)] if include_top else [flat_name(record), flat_name(record, include_top=False)]
+    return [directory / name for name in names for directory in cache_directories()]
+
+
+def flat_copy(record: Weights, *, include_top: bool = True) -> Path | None:
+    """The flat copy of a set on this machine, whole and of a file that the record names; else None."""
+    return next((path for path in flat_places(record, include_top=include_top) if is_current(path, record)), None)
+
+
+def is_current(path: Path, record: Weights) -> bool:
+    """Whether a file is a flat copy that may stand for the original."""
+    try:
+        digest = pinned(path)
+        return bool(digest) and digest_matches(path, digest) and read_notes(path).get("source") in set(_origins(record))
+    except (OSError, ValueError, struct.error):  # what cannot be read is as good as absent
+        return False
+
+
+def _origins(record: Weights) -> Iterator[str]:
+    """All that a flat copy of a set may say that it was made of."""
+    for source in (*record.sources, *record.headless):
+        for directory in cache_directories():
+            path = directory / source.filename
+            if digest := source.digest or pinned(path):
+                yield _origin(path, digest)
+
+
+def _origin(path: Path, digest: str) -> str:
+    return f"{FORMAT}, {path.name} {digest}"
+
+
+def keep_flat(record: Weights, path: Path, checkpoint: "Checkpoint | None" = None) -> None:
+    """Write the flat copy of a set, unless another process is at it or the cache does not take it.
+
+    Args:
+        record: the set.
+        path: its original; a file of a Python package, or a flat copy, is left as it is.
+        checkpoint: what the original holds, if it was read already.
+    """
+    source = next((each for each in (*record.sources, *record.headless) if each.filename == path.name), None)
+    if source is None:
+        return
+    from keras_effnet.checkpoints import read_checkpoint  # NumPy, which telling of the files does without
+
+    try:
+        checkpoint = checkpoint or read_checkpoint(path, VARIANTS[record.variant])
+        target = cache_directories()[0] / flat_name(record, include_top="predictions/bias" in checkpoint.state)
+        if not is_current(target, record) and not _is_foreign(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(target, 0):
+                _write(target, checkpoint, record, _origin(path, source.digest or pinned(path)))
+    except (OSError, SourceError, WeightsError) as error:
+        log.info("No flat copy of %s is kept: %s", path, error)
+
+
+def _is_foreign(target: Path) -> bool:
+    """Whether somebody put a file of their own where the flat copy would be; a damaged copy still has its pin."""
+    made_here = read_notes(target).get("source", "").startswith(FORMAT.split()[0]) if target.exists() else True
+    return not (made_here or pin_path(target).exists())
+
+
+def _write(target: Path, checkpoint: "Checkpoint", record: Weights, origin: str) -> None:
+    from keras_effnet.safetensors_files import write_safetensors
+
+    normalization = checkpoint.normalization or record.normalization
+    notes = {"source": origin, "normalization": json.dumps([normalization.mean, normalization.std])}
+    part = target.with_name(f"{target.name}.part")
+    try:
+        write_safetensors(part, checkpoint.state, notes)
+        part.replace(target)
+        pin(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""Reads and writes safetensors files: a header of JSON that says where each array is, and the arrays in one piece.
+
+The package of that name copies every array, has no bfloat16 in NumPy, and wants all of a file in memory to write it.
+"""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from keras_effnet.arrays import BFLOAT16, stored_type, view
+from keras_effnet.errors import WeightsError
+
+TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BFLOAT16, "I64": "<i8", "I32": "<i4"}
+NAMES = {kind: name for name, kind in TYPES.items()}
+
+
+def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a file as views of its bytes, float16 and bfloat16 widened to float32; and its notes.
+
+    Raises:
+        WeightsError: a type or size that is not right. Damage may also raise errors of the standard library.
+    """
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    notes = header.pop("__metadata__", {})
+    arrays, position = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        size = math.prod(entry["shape"]) * stored_type(TYPES.get(entry["dtype"], "<u1")).itemsize
+        if entry["dtype"] not in TYPES or begin != position or end - begin != size:
+            raise WeightsError(
+                f"The tensor {name[:100]!r} is {str(entry)[:200]}. Expected one of the types {', '.join(TYPES)}, "
+                f"in as many bytes as its shape needs, from byte {position} on. Fetch the file again, or save it anew."
+            )
+        arrays[name] = view(data, TYPES[entry["dtype"]], entry["shape"], 8 + length + begin)
+        position = end
+    return arrays, notes
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> None:
+    """Write arrays one after the other, each with a copy of itself at most.
+
+    Args:
+        path: of the file, which is replaced.
+        arrays: name -> array of one of the types that `TYPES` lists.
+        notes: kept as the file's metadata.
+
+    Raises:
+        OSError: the disk does not take it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "one.safetensors")
+        ...     write_safetensors(path, {"bias": np.ones(2, np.float32)}, {})
+        ...     read_safetensors(path.read_bytes())[0]["bias"].tolist()
+        [1.0, 1.0]
+    """
+    header: dict[str, object] = {"__metadata__": dict(notes)}
+    position = 0
+    for name, array in arrays.items():
+        end = position + array.nbytes
+        header[name] = {"dtype": NAMES[array.dtype.str], "shape": array.shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the arrays lie as the processor likes them
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).data)
+        file.flush()
+        os.fsync(file.fileno())
