@@ -13,6 +13,7 @@ _ROOMS = {
     "budget": ["fit_budget"],
     "blocks": ["B0_BLOCKS", "LITE_BLOCKS", "BlockArgs", "decode_blocks", "encode_blocks"],
     "errors": ["WeightsError"],
+    "fusion": ["fuse"],
     "grid": ["grid_search"],
     "imagenet": ["check_input_range", "decode_predictions", "preprocess_input"],
     "models": [

@@ -83,21 +83,40 @@ def _same(row: Variant, found: Variant) -> bool:
 
 
 def framework_of_model(model: Any) -> Framework:
-    """How a model pads and normalises."""
-    layers = {layer.name: layer for layer in find_network(model).layers}
+    """How a model pads and normalises.
+
+    Raises:
+        ValueError: no EfficientNet, or one whose batch normalisation was folded.
+    """
+    layers = _unfused_layers(model)
     pads = [side for name, layer in layers.items() if name.endswith("conv_pad") for side in layer.padding]
     kind = PYTORCH if pads and all(before == after for before, after in pads) else TENSORFLOW
     return Framework(kind.name, kind.padding, layers["stem_bn"].epsilon)
 
 
 def normalization_of(model: Any) -> Normalization | None:
-    """The constants of a model that normalises inside, None for one that does not."""
-    layer = next((layer for layer in find_network(model).layers if layer.name == "normalization"), None)
+    """The constants of a model that normalises inside, None for one that does not.
+
+    Raises:
+        ValueError: no EfficientNet, or one whose normalisation was folded.
+    """
+    layer = _unfused_layers(model).get("normalization")
     if layer is None:
         return None
     scale, offset = (_flat(value) for value in (layer.scale, layer.offset))
     std = [1.0 / value for value in scale]
     return Normalization(tuple(-o * s for o, s in zip(offset, std, strict=True)), tuple(std))
+
+
+def _unfused_layers(model: Any) -> dict[str, Any]:
+    layers = {layer.name: layer for layer in find_network(model).layers}
+    if "stem_bn" not in layers:
+        raise ValueError(
+            f"The model {getattr(model, 'name', model)!r} is fused: what normalised its pixels and its batches is "
+            "inside the convolutions. Expected the model that it was made from. Load or save the weights of that one, "
+            "and fuse it again."
+        )
+    return layers
 
 
 def _flat(values: Any) -> list[float]:

@@ -39,6 +39,7 @@ READERS = (
 )
 GRAPH = (
     *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
+    *("layer_graph", "fusion"),
     *("heads", "overlays"),
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
