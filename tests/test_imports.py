@@ -43,7 +43,7 @@ GRAPH = (
     *("heads", "overlays"),
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
-ENGINE = ("tf_data", "tf_gradcam")
+ENGINE = ("tf_data", "tf_gradcam", *("tf_headers", "tf_decode", "tf_warmup", "tf_export"))
 FACE = (
     *("classifier", "classify", "matching", "labelled", "evaluate"),
     *("activation_maps", "figure7"),

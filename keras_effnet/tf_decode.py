@@ -1,0 +1,154 @@
+"""Image files to the pixels of a model inside the graph of TensorFlow, as `images` does it outside of it.
+
+A file that cannot be read costs the others of its batch nothing: of all of TensorFlow, only a dataset goes on after an
+error, so the batch goes through one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from keras_effnet.images import CROP_PADDING
+from keras_effnet.tf_headers import bmp_shape, jpeg_orientation, png_shape, webp_shape
+
+# Declared pixels beyond which a file is not decoded: Pillow's limit against decompression bombs.
+MAX_PIXELS = 89_478_485
+
+
+def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
+    """Decode, turn upright, crop and resize a batch of image files, each by itself.
+
+    Read are JPEG (with EXIF's orientation), PNG, BMP, and from TensorFlow 2.20 on WebP without animation; what is
+    transparent lies on white. GIF is not: TensorFlow unpacks all of its frames before it can be asked how many.
+
+    Args:
+        files: string tensor (batch,), the bytes of the files.
+        size: side of the images of the model in pixels.
+
+    Returns:
+        the images, float32 (batch, size, size, 3), about 0..255, and whether each could be read, bool (batch,). One
+        that could not, or that declares more than `MAX_PIXELS`, is black.
+    """
+    import tensorflow as tf
+
+    count = tf.shape(files)[0]
+
+    def read(place: Any, data: Any) -> tuple[Any, Any]:
+        return place, tf.ensure_shape(_resize(_square(data, size), size), (size, size, 3))
+
+    images = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
+    images = images.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
+    # No image, and left out below: it keeps the batch from being empty, which would be an error.
+    images = images.concatenate(tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)))))
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    batch = images.batch(tf.cast(count + 1, tf.int64)).with_options(options)
+    places, pixels = batch.get_single_element()
+    pixels = tf.scatter_nd(places[:, None], pixels, tf.stack([count + 1, size, size, 3]))
+    valid = tf.scatter_nd(places[:, None], tf.ones_like(places), [count + 1]) > 0
+    return pixels[:count], valid[:count]
+
+
+def _resize(image: Any, size: int) -> Any:
+    import tensorflow as tf
+
+    return tf.raw_ops.ResizeBicubic(images=image[None], size=[size, size])[0]
+
+
+def _square(data: Any, size: int) -> Any:
+    """The central square of a file, uint8 (side, side, 3)."""
+    import tensorflow as tf
+
+    readers: dict[bytes, Callable[..., Any]] = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"BM": _bmp}
+    if hasattr(tf.io, "decode_webp"):
+        readers[b"RIFF"] = _webp
+    cases = [(_starts_with(data, magic), lambda read=read: read(data, size)) for magic, read in readers.items()]
+    return tf.case(cases, default=lambda: _check(tf.constant(False), tf.zeros((1, 1, 3), tf.uint8)))
+
+
+def _starts_with(data: Any, magic: bytes) -> Any:
+    import tensorflow as tf
+
+    return tf.strings.substr(data, 0, tf.minimum(len(magic), tf.strings.length(data))) == magic
+
+
+def _check(condition: Any, value: Any) -> Any:
+    """The value, or an error in its place."""
+    import tensorflow as tf
+
+    with tf.control_dependencies([tf.debugging.Assert(condition, ["This is no image that can be read."])]):
+        return tf.identity(value)
+
+
+def _unless_too_large(data: Any, height: Any, width: Any) -> Any:
+    import tensorflow as tf
+
+    # Not multiplied: the product of two numbers of 32 bits may wrap around.
+    return _check((height > 0) & (width > 0) & (width <= MAX_PIXELS // tf.maximum(height, 1)), data)
+
+
+def _jpeg(data: Any, size: int) -> Any:
+    import tensorflow as tf
+
+    shape = tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)
+    data = _unless_too_large(data, shape[0], shape[1])
+    # Decoding the window alone would be faster, but interpolates the colours at its edges differently.
+    image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    orientation = jpeg_orientation(data)
+    image = tf.cond(_is_in(orientation, (3, 4, 6, 7)), lambda: image[::-1], lambda: image)
+    image = tf.cond(_is_in(orientation, (2, 3, 7, 8)), lambda: image[:, ::-1], lambda: image)
+    image = tf.cond(_is_in(orientation, (5, 6, 7, 8)), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    return _cut(image, size)
+
+
+def _is_in(value: Any, choices: tuple[int, ...]) -> Any:
+    import tensorflow as tf
+
+    return tf.reduce_any(value == tf.constant(choices, tf.int64))
+
+
+def _png(data: Any, size: int) -> Any:
+    import tensorflow as tf
+
+    height, width, depth = png_shape(data)
+    data = _unless_too_large(data, height, width)
+    # With less than 8 bits, TensorFlow 2.21 adds an alpha channel that is nearly transparent.
+    image = tf.cond(depth < 8, lambda: tf.io.decode_png(data), lambda: tf.io.decode_png(data, channels=4))
+    return _on_white(_cut(image, size))
+
+
+def _bmp(data: Any, size: int) -> Any:
+    import tensorflow as tf
+
+    data = _unless_too_large(data, *bmp_shape(data))
+    return _cut(tf.io.decode_image(data, channels=3, expand_animations=False), size)
+
+
+def _webp(data: Any, size: int) -> Any:
+    import tensorflow as tf
+
+    frames = tf.io.decode_webp(_unless_too_large(data, *webp_shape(data)))
+    return _on_white(_cut(frames[0], size))
+
+
+def _cut(image: Any, size: int) -> Any:
+    """The central square, as `images.center_crop_and_resize` cuts it."""
+    import tensorflow as tf
+
+    height, width = tf.unstack(tf.shape(image)[:2])
+    part = tf.constant(size / (size + CROP_PADDING), tf.float32)
+    side = tf.maximum(1, tf.cast(part * tf.cast(tf.minimum(height, width), tf.float32), tf.int32))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    return image[top : top + side, left : left + side]
+
+
+def _on_white(image: Any) -> Any:
+    """The colours, uint8 (height, width, 3), of an image of one, three or, with transparency, four channels."""
+    import tensorflow as tf
+
+    def blend() -> Any:
+        colors, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
+        return tf.cast((colors * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+
+    height, width, channels = tf.unstack(tf.shape(image))
+    return tf.cond(channels == 4, blend, lambda: tf.broadcast_to(image[..., :3], (height, width, 3)))

@@ -1,0 +1,183 @@
+"""A model as a SavedModel that TensorFlow Serving takes as it is: images or files in, labelled scores out.
+
+Source of the layout: github.com/tensorflow/serving, docs `serving_basic`, `saved_model_warmup` and `serving_config`.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.tf_decode import decode_batch
+from keras_effnet.tf_warmup import prediction_log, write_warmup
+
+# What stands in place of the labels of a file that holds no image.
+INVALID = "invalid"
+BATCHING_FILE = "batching_params.pbtxt"
+# Images of 224 x 224 that a server puts together: more gain little on a CPU and keep the first of them waiting.
+LARGEST_BATCH = 32
+
+
+def write_saved_model(
+    model: Any,
+    folder: str | os.PathLike[str],
+    *,
+    classes: Sequence[tuple[str | None, str]],
+    size: int,
+    top: int = 5,
+    name: str = "efficientnet",
+) -> None:
+    """Write one version of a model for TensorFlow Serving, with warm-up requests and batching parameters.
+
+    Its signatures are `serving_default` (`images`, float32), `images_uint8` (`images`, uint8), both (batch, size, size,
+    3) with pixels 0..255, and `image_bytes` (`image_bytes`, the bytes of image files of any size, (batch,)), which
+    decodes, crops and resizes as the published accuracies were measured. Each gives `probabilities` (batch, classes)
+    and the best of them, `scores` and their labels `classes`, both (batch, top). A file that cannot be read has
+    "invalid" for labels and zeros for scores, and the others of its batch are answered.
+
+    Args:
+        model: takes pixels 0..255, (batch, size, size, 3), and gives probabilities (batch, classes).
+        folder: a new folder; for the server it lies in `<base>/<name>/` and its name is a number.
+        classes: (wnid or None, label) of each output.
+        size: side of the images in pixels.
+        top: how many labels to give; all, if there are fewer.
+        name: of the model, for the warm-up requests.
+
+    Raises:
+        ValueError: Keras runs on another backend, the folder exists, or classes and size are not the model's.
+
+    Example:
+        >>> import tempfile, keras_effnet
+        >>> model = keras_effnet.EfficientNetLite0(weights=None, input_shape=(32, 32, 3), classes=2)
+        >>> with tempfile.TemporaryDirectory() as base:
+        ...     write_saved_model(model, f"{base}/flowers/1", classes=[(None, "daisy"), (None, "rose")], size=32)
+        ...     sorted(path.name for path in Path(base, "flowers", "1").iterdir())[:2]
+        ['assets', 'assets.extra']
+    """
+    import tensorflow as tf
+
+    folder = Path(folder)
+    _check(model, folder, len(classes), size)
+    signatures = _signatures(model, [label for _, label in classes], size, min(top, len(classes)))
+    module = tf.Module()
+    module.weights_of_the_model = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    write_warmup(folder, _warmup_requests(name, size))
+    (folder / BATCHING_FILE).write_text(batching_parameters(size), "utf-8")
+
+
+def _check(model: Any, folder: Path, classes: int, size: int) -> None:
+    from keras_effnet._keras import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Keras runs on {keras.backend.backend()}. Expected TensorFlow: a SavedModel holds a graph of TensorFlow. "
+            "Save the model as a .keras file and export it in a process with KERAS_BACKEND=tensorflow."
+        )
+    if folder.exists():
+        raise ValueError(
+            f"The folder {str(folder)!r} exists. Expected a new one: a server may be reading the old version. Choose "
+            "the next number."
+        )
+    shapes = (tuple(model.input_shape[1:]), tuple(model.output_shape))
+    if shapes not in [((side, side, 3), (None, classes)) for side in (size, None)]:
+        raise ValueError(
+            f"The model {model.name!r} takes images of shape {shapes[0]} and gives {shapes[1]}. Expected "
+            f"{(size, size, 3)} and {(None, classes)}. Pass the size and the classes that it was built with."
+        )
+
+
+def _signatures(model: Any, labels: Sequence[str], size: int, top: int) -> dict[str, Any]:
+    import tensorflow as tf
+
+    shape = (None, size, size, 3)
+
+    def answer(images: Any) -> dict[str, Any]:
+        probabilities = tf.cast(model(images, training=False), tf.float32)
+        scores, best = tf.math.top_k(probabilities, top)
+        return {"probabilities": probabilities, "classes": tf.gather(tf.constant(labels), best), "scores": scores}
+
+    # Traced once, for all signatures.
+    answer_once = tf.function(answer, input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
+
+    def serve(images: Any) -> dict[str, Any]:
+        return answer_once(tf.cast(images, tf.float32))
+
+    def serve_files(image_bytes: Any) -> dict[str, Any]:
+        images, valid = decode_batch(image_bytes, size)
+        valid = valid[:, None]
+        answers = answer_once(images).items()
+        return {key: tf.where(valid, value, INVALID if key == "classes" else 0.0) for key, value in answers}
+
+    inputs = {
+        "serving_default": (serve, tf.TensorSpec(shape, tf.float32, "images")),
+        "images_uint8": (serve, tf.TensorSpec(shape, tf.uint8, "images")),
+        "image_bytes": (serve_files, tf.TensorSpec((None,), tf.string, "image_bytes")),
+    }
+    return {
+        key: tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
+        for key, (run, spec) in inputs.items()
+    }
+
+
+def batching_parameters(size: int, *, cores: int | None = None) -> str:
+    """Parameters with which TensorFlow Serving puts the requests of a model together, in protobuf's text format.
+
+    A batch is padded up to the next power of two, so that the server sees few shapes, all of them warmed up. Where
+    everything waits already, a request is refused at once (`UNAVAILABLE`) in place of being answered too late.
+
+    Args:
+        size: side of the images of the model in pixels: the larger they are, the smaller are the batches.
+        cores: of the server, by default those of this machine.
+
+    Returns:
+        the text for `--batching_parameters_file`, or for `batching_params.pbtxt` in the folder of a version, which the
+        server reads with `--enable_per_model_batching_parameters`.
+
+    Example:
+        >>> print(batching_parameters(380, cores=4))
+        max_batch_size { value: 8 }
+        batch_timeout_micros { value: 2000 }
+        num_batch_threads { value: 4 }
+        max_enqueued_batches { value: 100 }
+        allowed_batch_sizes: 1
+        allowed_batch_sizes: 2
+        allowed_batch_sizes: 4
+        allowed_batch_sizes: 8
+        <BLANKLINE>
+    """
+    allowed = _batch_sizes(size)
+    values = {
+        "max_batch_size": allowed[-1],
+        "batch_timeout_micros": 2000,
+        "num_batch_threads": cores or os.cpu_count() or 1,
+        "max_enqueued_batches": 100,
+    }
+    lines = [f"{key} {{ value: {value} }}" for key, value in values.items()]
+    return "\n".join([*lines, *(f"allowed_batch_sizes: {count}" for count in allowed), ""])
+
+
+def _batch_sizes(size: int) -> list[int]:
+    """Powers of two up to about as many pixels as `LARGEST_BATCH` images of 224 x 224 have."""
+    most = max(1, min(LARGEST_BATCH, int(LARGEST_BATCH * (224 / size) ** 2)))
+    return [2**i for i in range(most.bit_length())]
+
+
+def _warmup_requests(name: str, size: int) -> list[bytes]:
+    """One request for each signature and batch size: the first of a shape is the slow one."""
+    import tensorflow as tf
+
+    photo = tf.io.encode_jpeg(tf.zeros((size, size, 3), tf.uint8)).numpy()
+    requests = []
+    for count in _batch_sizes(size):
+        # Of equal values one is enough.
+        blank = [
+            ("serving_default", "images", 0.0, tf.float32, (count, size, size, 3)),
+            ("images_uint8", "images", 0, tf.uint8, (count, size, size, 3)),
+            ("image_bytes", "image_bytes", photo, tf.string, (count,)),
+        ]
+        requests += [
+            prediction_log(name, signature, {key: tf.make_tensor_proto(value, dtype, shape)})
+            for signature, key, value, dtype, shape in blank
+        ]
+    return requests

@@ -1,0 +1,232 @@
+"""The SavedModel without Keras: in C, in a Python that has no Keras, over gRPC, and in TensorFlow's own tool."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet._keras import keras
+from keras_effnet.fusion import fuse
+from keras_effnet.images import center_crop_and_resize, load_image
+from keras_effnet.models import create
+from keras_effnet.tf_export import write_saved_model
+from keras_effnet.tf_warmup import WARMUP_FILE
+from keras_effnet.variants import tiny
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("Keras runs on another backend than TensorFlow", allow_module_level=True)
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+HERE = Path(__file__).parent
+SIZE = 32
+CLASSES = tuple((None, f"class {i}") for i in range(10))
+QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A model of two versions, four files of which one is no image, and what Keras gives for the others."""
+    keras.utils.set_random_seed(1)
+    model = create(tiny(), classes=10, input_shape=(SIZE, SIZE, 3))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([50 * kernel, bias])
+    base = tmp_path_factory.mktemp("models") / "tiny"
+    write_saved_model(fuse(model), base / "2", classes=CLASSES, size=SIZE, name="tiny")
+    shutil.copytree(base / "2", base / "10")  # versions are numbers: 10 comes after 2
+
+    rng = np.random.default_rng(1)
+    files, photos = [], [rng.integers(0, 256, (5, 6, 3), dtype="uint8") for _ in range(3)]
+    for i, (photo, suffix) in enumerate(zip(photos, ("png", "jpg", "bmp"), strict=True)):
+        files.append(base.parent / f"{i}.{suffix}")
+        Image.fromarray(photo).resize((64, 50)).save(files[-1])
+    pixels = np.stack([center_crop_and_resize(load_image(file), SIZE) for file in files])
+    probabilities = np.asarray(model.predict_on_batch(pixels))
+    files.insert(1, base.parent / "none.jpg")
+    files[1].write_bytes(b"no image")
+    probabilities = np.insert(probabilities, 1, 0, axis=0)
+    assert np.ptp(probabilities, axis=0).max() > 0.01
+    return SimpleNamespace(base=base, files=files, probabilities=probabilities)
+
+
+def run(command, **options):
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=300, check=False, **{"env": QUIET, **options}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_program_in_c_loads_and_runs_it(served, tmp_path):
+    compiler = shutil.which("gcc")
+    folder = Path(tf.__file__).parent
+    library = folder / "libtensorflow_cc.so.2"
+    if compiler is None or not library.is_file() or not (folder / "include/tensorflow/c/c_api.h").is_file():
+        pytest.skip("no gcc, or no library and headers in this TensorFlow")
+    program = tmp_path / "run_saved_model"
+    headers = ["-isystem", folder / "include", "-L", folder]
+    libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2", f"-Wl,-rpath,{folder}"]
+
+    run([compiler, "-Wall", "-Werror", *headers, HERE / "run_saved_model.c", "-o", program, *libraries])
+
+    signature = signatures(served.base / "10")["image_bytes"]
+    (source,) = signature.inputs.values()
+    operation, index = signature.outputs["probabilities"].name.split(":")
+    printed = run([program, served.base / "10", source.name.split(":")[0], operation, index, *served.files])
+    rows = [[float(value) for value in line.split()] for line in printed.splitlines() if line]
+    np.testing.assert_allclose(rows, served.probabilities, rtol=0, atol=1e-5)
+
+
+def signatures(folder):
+    from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
+    (graph,) = parse_saved_model(str(folder)).meta_graphs
+    return graph.signature_def
+
+
+WITHOUT_KERAS = """
+import json, sys
+sys.modules["keras"] = sys.modules["tf_keras"] = None  # importing either raises ImportError
+import tensorflow as tf
+folder, *files = sys.argv[1:]
+model = tf.saved_model.load(folder)
+answer = model.signatures["image_bytes"](image_bytes=tf.constant([open(file, "rb").read() for file in files]))
+classes = [[label.decode() for label in row] for row in answer["classes"].numpy()]
+print(json.dumps([classes, answer["probabilities"].numpy().tolist()]))
+"""
+
+
+def test_a_python_without_keras_loads_and_runs_it(served):
+    printed = run([sys.executable, "-c", WITHOUT_KERAS, served.base / "10", *served.files])
+    classes, probabilities = json.loads(printed.splitlines()[-1])
+    np.testing.assert_allclose(probabilities, served.probabilities, rtol=0, atol=1e-5)
+    assert [row[0] for row in classes] == best(served.probabilities)
+
+
+def best(probabilities):
+    return [f"class {row.argmax()}" if row.any() else "invalid" for row in probabilities]
+
+
+@pytest.mark.slow
+def test_the_tool_of_tensorflow_shows_and_runs_it(served, tmp_path):
+    tool = Path(sys.executable).with_name("saved_model_cli")
+    if not tool.is_file():
+        pytest.skip("this TensorFlow has no saved_model_cli")
+    shown = run([tool, "show", "--dir", served.base / "10", "--all"])
+    for name in ("serving_default", "images_uint8", "image_bytes"):
+        assert f"signature_def['{name}']" in shown
+    images = np.random.default_rng(2).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    command = [tool, "run", "--dir", served.base / "10", "--tag_set", "serve", "--signature_def", "serving_default"]
+    run([*command, "--inputs", f"images={tmp_path / 'images.npy'}", "--outdir", tmp_path])
+    loaded = tf.saved_model.load(str(served.base / "10"))
+    expected = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), expected, rtol=0, atol=1e-6)
+
+
+# --- Over gRPC ---
+
+
+@pytest.fixture(scope="module")
+def port(served):
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
+    command = [sys.executable, str(HERE / "prediction_service.py"), str(served.base)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=QUIET) as process:
+        yield int(process.stdout.readline())
+        process.terminate()
+
+
+@pytest.fixture
+def stub(port):
+    import grpc
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+def request(inputs, signature="image_bytes", name="tiny"):
+    from tensorflow_serving.apis import predict_pb2
+
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name, message.model_spec.signature_name = name, signature
+    for key, value in inputs.items():
+        message.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return message
+
+
+@pytest.mark.slow
+def test_the_example_client_gets_the_labels_over_grpc(served, port, repository):
+    client = repository / "examples" / "serve" / "grpc_client.py"
+    printed = run([sys.executable, client, "--server", f"127.0.0.1:{port}", "--model", "tiny", *served.files])
+    rows = [line.split("\t") for line in printed.splitlines()]
+    assert [row[0] for row in rows] == [str(file) for file in served.files for _ in range(5)]
+    assert [row[2] for row in rows[::5]] == best(served.probabilities)
+    assert [float(row[1]) for row in rows[::5]] == pytest.approx(served.probabilities.max(axis=1), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_service_answers_with_the_highest_version(served, stub):
+    response = stub.Predict(request({"image_bytes": [served.files[0].read_bytes()]}), timeout=60)
+    assert response.model_spec.version.value == 10
+    probabilities = tf.make_ndarray(response.outputs["probabilities"])
+    np.testing.assert_allclose(probabilities, served.probabilities[:1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_every_warm_up_request_is_answered(served, stub):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    records = list(tf.data.TFRecordDataset(str(served.base / "10" / WARMUP_FILE)).as_numpy_iterator())
+    sizes = set()
+    for record in records:
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        response = stub.Predict(log.predict_log.request, timeout=60)
+        classes = tf.make_ndarray(response.outputs["classes"])
+        assert (classes != b"invalid").all()
+        sizes.add(len(classes))
+    assert sizes == {1, 2, 4, 8, 16, 32}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("inputs", "signature", "status"),
+    [
+        ({"image_bytes": [1.5]}, "image_bytes", "INVALID_ARGUMENT"),
+        ({"image_bytes": "a scalar"}, "image_bytes", "INVALID_ARGUMENT"),
+        ({"image_bytes": np.zeros(0, "S1")}, "image_bytes", "INVALID_ARGUMENT"),
+        ({"photos": ["x"]}, "image_bytes", "INVALID_ARGUMENT"),
+        ({"images": np.zeros((1, SIZE, SIZE + 1, 3), "float32")}, "serving_default", "INVALID_ARGUMENT"),
+        ({"images": np.zeros((1, SIZE, SIZE, 3), "int64")}, "images_uint8", "INVALID_ARGUMENT"),
+        ({"images": np.zeros((1, SIZE, SIZE, 3), "float32")}, "no_signature", "INVALID_ARGUMENT"),
+    ],
+    ids=["type", "scalar", "empty batch", "input", "shape", "type of images", "signature"],
+)
+def test_a_request_of_another_kind_gets_a_status_and_the_next_an_answer(inputs, signature, status, served, stub):
+    import grpc
+
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(request(inputs, signature), timeout=60)
+    assert caught.value.code().name == status
+    response = stub.Predict(request({"image_bytes": [served.files[0].read_bytes()]}), timeout=60)
+    assert tf.make_ndarray(response.outputs["classes"])[0, 0].decode() == best(served.probabilities)[0]
+
+
+@pytest.mark.parametrize("name", ["models.config", "models.canary.config"])
+def test_the_example_configurations_are_read_by_the_server(name, repository):
+    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    text = (repository / "examples" / "serve" / name).read_text("utf-8")
+    (config,) = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
+    assert (config.name, config.base_path) == ("efficientnet", "/models/efficientnet")
+    policy = config.model_version_policy
+    assert set(config.version_labels.values()) == set(policy.specific.versions)

@@ -1,0 +1,350 @@
+"""A SavedModel for TensorFlow Serving: what it answers, what it refuses, and the files beside it."""
+
+import io
+import struct
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet._keras import dtype_policy, keras
+from keras_effnet.fusion import fuse
+from keras_effnet.images import center_crop_and_resize, load_image
+from keras_effnet.models import create
+from keras_effnet.tf_decode import MAX_PIXELS, decode_batch
+from keras_effnet.tf_export import batching_parameters, write_saved_model
+from keras_effnet.tf_warmup import WARMUP_FILE, prediction_log
+from keras_effnet.variants import tiny
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("Keras runs on another backend than TensorFlow", allow_module_level=True)
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+SIZE = 32
+CLASSES = tuple((None, f"class {i}") for i in range(10))
+has_webp = pytest.mark.skipif(not hasattr(tf.io, "decode_webp"), reason="this TensorFlow reads no WebP")
+
+
+def encode(image, suffix, **options):
+    file = io.BytesIO()
+    image.save(file, suffix, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """A smooth image that no flip or turn leaves as it is, (61, 47, 4) with transparency."""
+    y, x = np.mgrid[:61, :47]
+    channels = [255 - 3 * y, 5 * x, (x * y) % 256, 128 + 127 * np.sin(x / 7)]
+    return Image.fromarray(np.stack(channels, -1).clip(0, 255).astype("uint8"), "RGBA")
+
+
+@pytest.fixture(scope="module")
+def decode():
+    """Files to (images, valid), in a graph."""
+    graph = tf.function(
+        lambda files: decode_batch(files, SIZE), input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False
+    )
+    return lambda files: [value.numpy() for value in graph(tf.constant(files, tf.string))]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A small model and its SavedModel, loaded."""
+    keras.utils.set_random_seed(1)
+    model = create(tiny(), classes=10, input_shape=(SIZE, SIZE, 3))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([50 * kernel, bias])  # a new network is not sure of anything
+    folder = tmp_path_factory.mktemp("models") / "tiny" / "1"
+    write_saved_model(fuse(model), folder, classes=CLASSES, size=SIZE, top=3, name="tiny")
+    loaded = tf.saved_model.load(str(folder))
+    return SimpleNamespace(model=model, folder=folder, signatures=loaded.signatures, keep=loaded)
+
+
+def expected_probabilities(model, files):
+    pixels = np.stack([center_crop_and_resize(load_image(file), SIZE) for file in files])
+    return np.asarray(model.predict_on_batch(pixels))
+
+
+# --- Decoding ---
+
+WAYS = {
+    "JPEG": ("RGB", "JPEG", {}),
+    "JPEG, progressive, 4:4:4": ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+    "JPEG, grey": ("L", "JPEG", {}),
+    "PNG": ("RGB", "PNG", {}),
+    "PNG, transparent": ("RGBA", "PNG", {}),
+    "PNG, grey": ("L", "PNG", {}),
+    "PNG, grey, transparent": ("LA", "PNG", {}),
+    "PNG, palette": ("P", "PNG", {}),
+    "PNG, palette of 4 bits": ("P", "PNG", {"bits": 4}),
+    "PNG, palette, transparent": ("P", "PNG", {"transparency": 5}),
+    "PNG, black and white": ("1", "PNG", {}),
+    "BMP": ("RGB", "BMP", {}),
+    "BMP, grey": ("L", "BMP", {}),
+    "WebP": ("RGB", "WEBP", {}),
+    "WebP, lossless": ("RGB", "WEBP", {"lossless": True}),
+    "WebP, transparent": ("RGBA", "WEBP", {"lossless": True, "exact": True}),
+}
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=has_webp if "WebP" in way else ()) for way in WAYS])
+def test_a_file_gives_the_pixels_that_it_gives_outside_of_the_graph(way, picture, decode):
+    mode, suffix, options = WAYS[way]
+    image = picture.convert("RGB").quantize(16) if "bits" in options else picture.convert(mode)
+    file = encode(image, suffix, **options)
+    (pixels,), (valid,) = decode([file])
+    assert valid
+    np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=2e-3)
+
+
+def test_a_png_of_16_bits_gives_the_same_pixels_but_for_rounding(decode):
+    grey = np.linspace(0, 65535, 50 * 40).reshape(50, 40).astype("uint16")
+    file = encode(Image.fromarray(grey), "PNG")
+    (pixels,), (valid,) = decode([file])
+    assert valid
+    np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=1.5)
+
+
+def test_a_jpeg_of_four_inks_gives_nearly_the_same_pixels(picture, decode):
+    file = encode(picture.convert("CMYK"), "JPEG")
+    (pixels,), (valid,) = decode([file])
+    assert valid
+    assert np.abs(pixels - center_crop_and_resize(load_image(file), SIZE)).mean() < 2
+
+
+@pytest.mark.parametrize("size", [(47, 61), (46, 61), (47, 60), (1, 1), (3, 200)])
+def test_images_of_all_sides_are_cut_alike(size, picture, decode):
+    file = encode(picture.convert("RGB").resize(size), "PNG")
+    (pixels,), _ = decode([file])
+    np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_a_photo_is_turned_upright(orientation, big_endian, picture, decode):
+    order = ">" if big_endian else "<"
+    tiff = struct.pack(f"{order}2sHIHHHIHHI", b"MM" if big_endian else b"II", 42, 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + tiff
+    jpeg = encode(picture.convert("RGB"), "JPEG")
+    file = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    assert Image.open(io.BytesIO(file)).getexif().get(0x112) == orientation
+    (pixels,), (valid,) = decode([file])
+    assert valid
+    np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=2e-3)
+
+
+def test_damaged_exif_costs_no_photo(picture, decode):
+    jpeg = encode(picture.convert("RGB"), "JPEG")
+    upright, _ = decode([jpeg])
+    for tiff in (b"", b"II", b"MM\0\x2a\xff\xff\xff\xff", b"II\x2a\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 99):
+        exif = b"Exif\0\0" + tiff
+        file = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+        pixels, valid = decode([file])
+        assert valid.all()
+        assert pixels.shape == upright.shape
+
+
+# --- What is no image ---
+
+
+def bomb(suffix, width=30_000, height=30_000):
+    """A file that declares a size which it does not have, or has almost for nothing."""
+    if suffix == "PNG":
+        header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+        return (
+            b"\x89PNG\r\n\x1a\n"
+            + struct.pack(">I", 13)
+            + b"IHDR"
+            + header
+            + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+        )
+    if suffix == "JPEG":
+        small = encode(Image.new("L", (8, 8)), "JPEG")
+        place = small.index(b"\xff\xc0") + 5
+        return small[:place] + struct.pack(">HH", height, width) + small[place + 4 :]
+    if suffix == "BMP":
+        small = encode(Image.new("L", (8, 8)), "BMP")
+        return small[:18] + struct.pack("<ii", width, -height) + small[26:]
+    small = encode(Image.new("RGB", (8, 8)), "WEBP")
+    return small[:26] + struct.pack("<HH", 16383, 16383) + small[30:]
+
+
+def hostile(picture):
+    rgb = picture.convert("RGB")
+    frames = {"save_all": True, "append_images": [rgb.rotate(180)]}
+    whole = {suffix: encode(rgb, suffix) for suffix in ("JPEG", "PNG", "BMP", "WEBP")}
+    return {
+        **{f"{suffix}, cut": file[: len(file) // 2] for suffix, file in whole.items()},
+        **{f"{suffix}, first bytes": file[:12] for suffix, file in whole.items()},
+        **{f"{suffix}, too large": bomb(suffix) for suffix in whole},
+        "PNG, product wraps around": bomb("PNG", 2**31 + 1, 2**33 // (2**31 + 1)),
+        "PNG, without a pixel": bomb("PNG", 0, 8),
+        "PNG, damaged": whole["PNG"][:200] + b"\0\0\0\0" + whole["PNG"][204:],
+        "WebP, animated": encode(rgb, "WEBP", **frames),
+        "GIF": encode(rgb, "GIF"),
+        "GIF, animated": encode(rgb, "GIF", **frames),
+        "TIFF": encode(rgb, "TIFF"),
+        "nothing": b"",
+        "one byte": b"\xff",
+        "text": b"no image",
+        "JPEG's magic bytes": b"\xff\xd8\xff" + b"abc" * 30,
+    }
+
+
+def test_one_bad_file_costs_the_others_of_its_batch_nothing(picture, decode):
+    good = encode(picture.convert("RGB"), "JPEG")
+    (alone,), _ = decode([good])
+    bad = hostile(picture)
+    files = [file for one in bad.values() for file in (good, one)]
+    pixels, valid = decode(files)
+    refused = dict(zip(bad, ~valid[1::2], strict=True))
+    assert refused == dict.fromkeys(bad, True)
+    assert valid[::2].all()
+    assert (pixels[::2] == alone).all()
+    assert not pixels[1::2].any()
+
+
+def test_a_batch_of_bad_files_alone_is_answered(decode):
+    pixels, valid = decode([b"", b"x"])
+    assert not valid.any()
+    assert not pixels.any()
+
+
+def test_a_large_file_within_the_limit_is_read(decode):
+    width = 30_000
+    assert width * 100 < MAX_PIXELS < width * width
+    (pixels,), (valid,) = decode([encode(Image.new("L", (width, 100), 200), "PNG")])
+    assert valid
+    assert (np.abs(pixels - 200) < 1e-3).all()
+
+
+# --- The SavedModel ---
+
+
+def test_the_signatures_say_what_goes_in_and_out(exported):
+    inputs = {
+        name: {key: (spec.dtype.name, spec.shape.as_list()) for key, spec in s.structured_input_signature[1].items()}
+        for name, s in exported.signatures.items()
+    }
+    assert inputs == {
+        "serving_default": {"images": ("float32", [None, SIZE, SIZE, 3])},
+        "images_uint8": {"images": ("uint8", [None, SIZE, SIZE, 3])},
+        "image_bytes": {"image_bytes": ("string", [None])},
+    }
+    for signature in exported.signatures.values():
+        outputs = {key: (x.dtype.name, x.shape.as_list()) for key, x in signature.structured_outputs.items()}
+        assert outputs == {
+            "probabilities": ("float32", [None, 10]),
+            "classes": ("string", [None, 3]),
+            "scores": ("float32", [None, 3]),
+        }
+
+
+@pytest.mark.parametrize("name", ["serving_default", "images_uint8"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_images_are_answered_as_by_the_model(name, count, exported):
+    images = np.random.default_rng(1).integers(0, 256, (count, SIZE, SIZE, 3), dtype="uint8")
+    dtype = "uint8" if name == "images_uint8" else "float32"
+    answer = exported.signatures[name](images=tf.constant(images, dtype))
+    expected = np.asarray(exported.model.predict_on_batch(images.astype("float32")))
+    np.testing.assert_allclose(answer["probabilities"], expected, rtol=0, atol=1e-5)
+    best = np.argsort(-answer["probabilities"].numpy(), axis=1)[:, :3]
+    assert answer["classes"].numpy().tolist() == [[f"class {i}".encode() for i in row] for row in best]
+    assert (answer["scores"].numpy() == np.take_along_axis(answer["probabilities"].numpy(), best, 1)).all()
+
+
+def test_files_are_answered_as_by_the_model_and_a_bad_one_says_invalid(picture, exported):
+    rgb = picture.convert("RGB")
+    files = [encode(rgb, "JPEG"), b"no image", encode(rgb.rotate(90), "PNG"), bomb("PNG")]
+    answer = {key: x.numpy() for key, x in exported.signatures["image_bytes"](image_bytes=tf.constant(files)).items()}
+    expected = expected_probabilities(exported.model, files[::2])
+    assert np.abs(expected[0] - expected[1]).max() > 1e-2
+    np.testing.assert_allclose(answer["probabilities"][::2], expected, rtol=0, atol=1e-5)
+    assert answer["classes"][1::2].tolist() == [[b"invalid"] * 3] * 2
+    assert not answer["probabilities"][1::2].any()
+    assert not answer["scores"][1::2].any()
+    assert (answer["scores"][::2] > 0).all()
+
+
+def test_the_result_is_of_float32_under_mixed_precision_and_top_is_at_most_all(tmp_path):
+    with dtype_policy("mixed_bfloat16"):
+        model = create(tiny(), classes=2, input_shape=(SIZE, SIZE, 3), classifier_activation="softmax")
+    write_saved_model(model, tmp_path / "1", classes=CLASSES[:2], size=SIZE)
+    signature = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    assert {key: x.dtype.name for key, x in signature.structured_outputs.items() if key != "classes"} == {
+        "probabilities": "float32",
+        "scores": "float32",
+    }
+    assert signature.structured_outputs["classes"].shape[1] == 2
+
+
+def test_a_folder_that_exists_is_left_alone(exported):
+    before = sorted(exported.folder.rglob("*"))
+    with pytest.raises(ValueError, match="exists. Expected a new one: .* Choose the next number"):
+        write_saved_model(exported.model, exported.folder, classes=CLASSES, size=SIZE)
+    assert sorted(exported.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("wrong", [{"size": 64}, {"classes": CLASSES[:9]}])
+def test_another_size_or_number_of_classes_is_refused(wrong, exported, tmp_path):
+    with pytest.raises(ValueError, match="takes images of shape .* Expected"):
+        write_saved_model(exported.model, tmp_path / "1", **{"classes": CLASSES, "size": SIZE, **wrong})
+    assert not (tmp_path / "1").exists()
+
+
+# --- The files beside it ---
+
+
+def test_the_warm_up_covers_every_signature_and_batch_size():
+    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
+    from keras_effnet.tf_export import _warmup_requests
+
+    requests = [parse(request) for request in _warmup_requests("b4", 380)]
+    shapes = {
+        (request.model_spec.signature_name, *(dim.size for dim in tensor.tensor_shape.dim[:1]))
+        for request in requests
+        for tensor in request.inputs.values()
+    }
+    signatures = ("serving_default", "images_uint8", "image_bytes")
+    assert shapes == {(name, count) for name in signatures for count in (1, 2, 4, 8)}
+    assert {request.model_spec.name for request in requests} == {"b4"}
+
+
+def parse(request):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    return prediction_log_pb2.PredictionLog.FromString(request).predict_log.request
+
+
+def test_the_warm_up_messages_are_those_of_tensorflow_serving():
+    apis = pytest.importorskip("tensorflow_serving.apis", reason="tensorflow-serving-api is not installed")
+    assert apis
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    for count in (1, 200):  # lengths of one and of several bytes
+        tensor = tf.make_tensor_proto([b"x" * 50] * count)
+        log = prediction_log_pb2.PredictionLog()
+        request = log.predict_log.request
+        request.model_spec.name, request.model_spec.signature_name = "näme", "image_bytes"
+        request.inputs["image_bytes"].CopyFrom(tensor)
+        ours = prediction_log("näme", "image_bytes", {"image_bytes": tensor})
+        assert ours == log.SerializeToString(deterministic=True)
+
+
+def test_the_warm_up_lies_where_the_server_looks_for_it(exported):
+    assert WARMUP_FILE.as_posix() == "assets.extra/tf_serving_warmup_requests"
+    records = list(tf.data.TFRecordDataset(str(exported.folder / WARMUP_FILE)))
+    assert len(records) == 3 * 6
+    assert (exported.folder / "batching_params.pbtxt").read_text() == batching_parameters(SIZE)
+
+
+def test_the_batching_parameters_fit_the_model():
+    for size, most in {32: 32, 224: 32, 300: 16, 380: 8, 600: 4, 800: 2, 4000: 1}.items():
+        lines = batching_parameters(size, cores=3).splitlines()
+        allowed = [int(line.split()[1]) for line in lines if line.startswith("allowed_batch_sizes")]
+        assert allowed == [2**i for i in range(most.bit_length())]
+        assert f"max_batch_size {{ value: {most} }}" in lines
+        assert "num_batch_threads { value: 3 }" in lines
