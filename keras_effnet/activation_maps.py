@@ -17,10 +17,8 @@ from keras_effnet.classifier import Classes, Classifier, as_classifier
 from keras_effnet.classify import Photo, at_least_one
 from keras_effnet.heads import Head, find_head, kernel, run, to_numpy
 from keras_effnet.imagenet import preprocess_input
-from keras_effnet.images import CROP_PADDING, center_crop_and_resize, load_image
+from keras_effnet.images import Box, center_crop_and_resize, central_square, load_image
 from keras_effnet.tf_gradcam import gradient
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -206,15 +204,3 @@ def _grad_cam(model: Any, image: np.ndarray, head: Head, output: int) -> np.ndar
     zeros = (keras.backend if LEGACY else keras.ops).zeros_like(features)
     slopes = gradient(logit, zeros, "tensorflow" if LEGACY else keras.backend.backend())
     return to_numpy(features)[0] @ to_numpy(slopes)[0].mean(axis=(0, 1))
-
-
-def central_square(height: int, width: int, size: int) -> Box:
-    """What `center_crop_and_resize` cuts out of a photo: left, top, right and bottom in pixels.
-
-    Example:
-        >>> central_square(300, 451, 224)
-        (95, 19, 357, 281)
-    """
-    side = max(1, int(np.float32(size / (size + CROP_PADDING)) * np.float32(min(height, width))))
-    left, top = (width - side + 1) // 2, (height - side + 1) // 2
-    return left, top, left + side, top + side

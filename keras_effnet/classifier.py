@@ -36,7 +36,7 @@ class Classifier:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
         pixels = preprocess_input(images, "channels_last", model=self.model)
         outputs = np.asarray(self.model.predict_on_batch(pixels), dtype=np.float32)
-        return _softmax(outputs) if _gives_logits(self.model) else outputs
+        return _softmax(outputs) if gives_logits(self.model) else outputs
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -44,7 +44,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def _gives_logits(model: Any) -> bool:
+def gives_logits(model: Any) -> bool:
+    """Whether a softmax is missing at the end of a model."""
     last = model.layers[-1]
     while hasattr(last, "layers"):
         last = last.layers[-1]
@@ -56,8 +57,9 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
     """Build a pretrained network by name, or load a saved model.
 
     Args:
-        model: "lite0", "b0", "EfficientNetB0", ..., or the path of a `.keras` file. The labels of a saved model stand
-            in a file labels.txt beside it, one a line; without that file it has to have ImageNet's 1000 classes.
+        model: "lite0", "b0", "EfficientNetB0", ..., the path of a `.keras` file, or of a folder that holds a
+            model.keras. The labels of a saved model stand in a file labels.txt beside it, one a line; without that file
+            it has to have ImageNet's 1000 classes.
         weights: for a network by name: the name of a weight set or the path of a weight file; by default the best
             published set.
 
@@ -70,6 +72,8 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
         224
     """
     path = Path(model)
+    if str(model) not in VARIANTS and (path / "model.keras").is_file():  # the folder of a fine-tuning
+        path /= "model.keras"
     if path.suffix or len(path.parts) > 1:
         return _load_saved(path, weights)
     name = f"EfficientNet{find_variant(str(model)).name.capitalize()}"

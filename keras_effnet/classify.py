@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from keras_effnet.classifier import Classes, Classifier, as_classifier
-from keras_effnet.images import center_crop_and_resize, load_image
+from keras_effnet.images import center_crop_and_resize, from_pil, load_image
 
-Photo = str | os.PathLike[str] | tuple[str, np.ndarray | bytes]
+Photo = str | os.PathLike[str] | tuple[str, np.ndarray | bytes | Image.Image]
 Label = tuple[str | None, str, float]
 
 # Pillow decodes outside of Python's lock, but the model needs the cores as well.
@@ -51,7 +52,8 @@ def classify(
     At most two batches are held at a time: the next one is decoded while the model works on one.
 
     Args:
-        photos: paths of files, or pairs (name, image) with uint8 images (height, width, 3) or the bytes of files.
+        photos: paths of files, or pairs (name, image) with uint8 images (height, width, 3), images of Pillow or the
+            bytes of files.
         model: a classifier from `load_classifier`, or a Keras model with the 1000 classes of ImageNet.
         top: how many labels to give for each photo.
         batch_size: how many photos the model gets at a time.
@@ -69,7 +71,7 @@ def classify(
     at_least_one(top=top)
     classifier = as_classifier(model)
     rows = score(photos, classifier, batch_size)
-    return (Prediction(row.path, _best(row.scores, classifier.classes, top), row.error) for row in rows)
+    return (label(row, classifier.classes, top) for row in rows)
 
 
 def at_least_one(**counts: int | None) -> None:
@@ -103,7 +105,7 @@ def _stream(photos: Iterable[Photo], classifier: Classifier, batch_size: int) ->
     waiting: deque[Future[tuple[str, np.ndarray, str | None]]] = deque()
     try:
         for photo in photos:
-            waiting.append(pool.submit(_prepare, photo, classifier.size))
+            waiting.append(pool.submit(prepare, photo, classifier.size))
             if len(waiting) == 2 * batch_size:
                 yield from _score([waiting.popleft().result() for _ in range(batch_size)], classifier)
         while waiting:
@@ -113,9 +115,12 @@ def _stream(photos: Iterable[Photo], classifier: Classifier, batch_size: int) ->
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(photo: Photo, size: int) -> tuple[str, np.ndarray, str | None]:
+def prepare(photo: Photo, size: int) -> tuple[str, np.ndarray, str | None]:
+    """A photo's name, its pixels as a model of that size gets them, and why they are black if it cannot be read."""
     name, image = photo if isinstance(photo, tuple) else (os.fspath(photo), None)
     try:
+        if isinstance(image, Image.Image):
+            image = from_pil(image)
         pixels = image if isinstance(image, np.ndarray) else load_image(name if image is None else image)
         return name, center_crop_and_resize(pixels, size), None
     except ValueError as error:
@@ -128,13 +133,26 @@ def _score(batch: Sequence[tuple[str, np.ndarray, str | None]], classifier: Clas
     names, images, errors = zip(*batch, strict=True)
     scores = errors if all(errors) else classifier.scores(np.stack(images))
     for name, error, row in zip(names, errors, scores, strict=True):
-        if error:
-            yield Scored(name, error=error)
-        elif np.isfinite(row).all():
-            yield Scored(name, row)
-        else:
-            yield Scored(name, error=f"{name!r} gets scores that are no numbers. Expected a sound model. Check it.")
+        yield Scored(name, error=error) if error else scored(name, row)
 
 
-def _best(scores: np.ndarray | None, classes: Classes, top: int) -> tuple[Label, ...]:
-    return () if scores is None else tuple((*classes[i], float(scores[i])) for i in np.argsort(scores)[-top:][::-1])
+def scored(name: str, scores: np.ndarray) -> Scored:
+    """The scores of one photo, or an error where they are no numbers."""
+    if np.isfinite(scores).all():
+        return Scored(name, scores)
+    return Scored(name, error=f"{name!r} gets scores that are no numbers. Expected a sound model. Check it.")
+
+
+def label(row: Scored, classes: Classes, top: int) -> Prediction:
+    """The labels with the highest scores, the highest first; none without scores."""
+    scores = np.zeros(0) if row.scores is None else row.scores
+    labels = tuple((*classes[i], float(scores[i])) for i in np.argsort(scores)[-top:][::-1])
+    return Prediction(row.path, labels, row.error)
+
+
+def entry(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as JSON has it: its path, and labels or an error."""
+    if prediction.error:
+        return {"path": prediction.path, "error": prediction.error}
+    labels = [{"wnid": wnid, "label": name, "score": score} for wnid, name, score in prediction.labels]
+    return {"path": prediction.path, "labels": labels}

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from keras_effnet import __version__, cli_classify, cli_evaluate, cli_explain, cli_summary, cli_weights, paper_cli
+from keras_effnet import (
+    __version__,
+    cli_classify,
+    cli_evaluate,
+    cli_explain,
+    cli_export,
+    cli_summary,
+    cli_weights,
+    paper_cli,
+)
 
 app = typer.Typer(
     help="EfficientNet for Keras: photos in, labels out.",
@@ -18,6 +27,7 @@ for verb in (
     cli_classify.classify,
     cli_explain.explain,
     cli_evaluate.evaluate,
+    cli_export.export,
     cli_summary.summary,
     cli_summary.models,
 ):

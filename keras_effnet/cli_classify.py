@@ -1,9 +1,11 @@
 """`keras-effnet classify`: photos in, a table of labels out, or JSON."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +19,7 @@ from keras_effnet.terminal import (
     Weights,
     complain,
     console,
+    muted,
     plain_errors,
     plain_table,
     printable,
@@ -25,10 +28,18 @@ from keras_effnet.terminal import (
 
 if TYPE_CHECKING:
     from keras_effnet.classify import Photo, Prediction
+    from keras_effnet.result_files import Results
 
 Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
 Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]
 Top = Annotated[int, typer.Option(min=1, help="Labels for each photo.")]
+Engine = Annotated[
+    str, typer.Option(metavar="NAME", help="litert, onnx, openvino, tensorflow, keras, or auto: the fastest there is.")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write to *.csv, *.jsonl or *.parquet; photos already in it are not done again."),
+]
 
 
 def classify(
@@ -36,27 +47,59 @@ def classify(
     sample: Samples = None,
     model: Model = "lite0",
     weights: Weights = None,
+    engine: Engine = "auto",
     top: Top = 5,
     batch_size: BatchSize = 32,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what is in photos; exit status 1 if one of them cannot be read."""
     if not files and not sample:
         raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="FILES")
-    with plain_errors():
-        from keras_effnet.classifier import load_classifier
-        from keras_effnet.classify import classify
+    with plain_errors(), ExitStack() as stack:
         from keras_effnet.images import find_images
         from keras_effnet.images import sample as load_sample
 
         photos: list[Photo] = [(name, load_sample(name)) for name in sample or ()]
         photos = [*find_images(files or ()), *photos]
-        start_keras()
-        with console(stderr=True).status(f"Loading {model} ..."):
-            classifier = load_classifier(model, weights)
-        predictions = classify(photos, model=classifier, top=top, batch_size=batch_size)
-        if _show(_chunks(predictions, batch_size, len(photos)), as_json):
+        results = stack.enter_context(_results(out, top)) if out else None
+        if results:
+            photos = [photo for photo in photos if _name(photo) not in results.done]
+        with muted(f"Loading {model} ..."):
+            label = _open(model, weights, engine, batch_size, one=len(photos) == 1)
+        chunks = _chunks(label(photos, top=top), batch_size, len(photos))
+        if _save(chunks, results) if results else _show(chunks, as_json):
             raise typer.Exit(1)
+
+
+def _results(path: str, top: int) -> AbstractContextManager["Results"]:
+    from keras_effnet.result_files import open_results
+
+    return open_results(path, top)
+
+
+def _name(photo: "Photo") -> str:
+    return photo[0] if isinstance(photo, tuple) else os.fspath(photo)
+
+
+def _open(
+    model: str, weights: str | None, engine: str, batch_size: int, *, one: bool
+) -> Callable[..., Iterator["Prediction"]]:
+    """What labels photos: an engine with an export, a network's own being kept in the cache, or else Keras."""
+    from keras_effnet.export_cache import find_cached, is_name
+    from keras_effnet.predictor import Predictor, is_export, makes_litert
+
+    start = partial(Predictor, engine=engine, mode="latency" if one else "throughput")
+    exported = model if is_export(model) else find_cached(model, weights, engine)
+    if exported is not None:
+        return start(exported)
+    start_keras()
+    if engine not in ("auto", "keras") or (engine == "auto" and is_name(model) and makes_litert()):
+        return start(model, weights=weights)
+    from keras_effnet.classifier import load_classifier
+    from keras_effnet.classify import classify
+
+    return partial(classify, model=load_classifier(model, weights), batch_size=batch_size)
 
 
 def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Iterator[list["Prediction"]]:
@@ -75,8 +118,21 @@ def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Itera
         yield chunk
 
 
+def _save(chunks: Iterable[Sequence["Prediction"]], results: "Results") -> int:
+    """Write predictions to a file; returns how many photos have failed."""
+    failures = 0
+    for prediction in chain.from_iterable(chunks):
+        results.write(prediction)
+        if prediction.error:
+            failures += 1
+            complain(prediction.error)
+    return failures
+
+
 def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
     """Stream a table for each chunk, or one JSON array; returns how many photos have failed."""
+    from keras_effnet.classify import entry
+
     failures, separator = 0, "[\n" if as_json else ""
     for chunk in chunks:
         for prediction in chunk:
@@ -84,7 +140,7 @@ def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
                 failures += 1
                 complain(prediction.error)
             if as_json:
-                print(f"{separator}{json.dumps(_entry(prediction))}", end="", flush=True)
+                print(f"{separator}{json.dumps(entry(prediction))}", end="", flush=True)
                 separator = ",\n"
         if not as_json and any(prediction.labels for prediction in chunk):
             print(separator, end="")
@@ -93,13 +149,6 @@ def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
     if as_json:
         print("\n]" if separator == ",\n" else "[]")
     return failures
-
-
-def _entry(prediction: "Prediction") -> dict[str, Any]:
-    if prediction.error:
-        return {"path": prediction.path, "error": prediction.error}
-    labels = [{"wnid": wnid, "label": label, "score": score} for wnid, label, score in prediction.labels]
-    return {"path": prediction.path, "labels": labels}
 
 
 def _labels(predictions: Sequence["Prediction"]) -> Table:

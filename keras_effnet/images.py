@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 CROP_PADDING = 32
+# Left, top, right and bottom in pixels.
+Box = tuple[int, int, int, int]
 # HEIC needs a plugin of Pillow; without it, being told so is better than being passed over.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".avif", ".heic", ".heif"),
@@ -53,6 +55,28 @@ def load_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
             return np.array(_to_rgb(image))
     except Exception as error:  # a broken file makes Pillow raise anything: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{name} {_fault(error)}") from error
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """The pixels of an image that Pillow has opened, as `load_image` gives them; it stays as it is.
+
+    Args:
+        image: of any mode.
+
+    Returns:
+        uint8 of shape (height, width, 3), values 0..255.
+
+    Raises:
+        ImageError: it cannot be decoded.
+
+    Example:
+        >>> from_pil(Image.new("L", (40, 30), 255)).shape
+        (30, 40, 3)
+    """
+    try:
+        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:
+        raise ImageError(f"The image {_fault(error)}") from error
 
 
 def _fault(error: Exception) -> str:
@@ -119,11 +143,21 @@ def center_crop_and_resize(image: np.ndarray, size: int, crop_padding: int = CRO
         side = 0
     if side < 1:
         raise ValueError(f"size is {size!r}. Expected a whole number of pixels, at least 1: the result is a square.")
-    height, width = image.shape[:2]
+    left, top, right, bottom = central_square(image.shape[0], image.shape[1], side, crop_padding)
+    return _resize_bicubic(image[top:bottom, left:right], side)
+
+
+def central_square(height: int, width: int, size: int, crop_padding: int = CROP_PADDING) -> Box:
+    """What `center_crop_and_resize` cuts out of a photo: left, top, right and bottom in pixels.
+
+    Example:
+        >>> central_square(300, 451, 224)
+        (95, 19, 357, 281)
+    """
     # TensorFlow multiplies in float32 and cuts off; an image of one pixel still has a square.
-    crop = max(1, int(np.float32(side / (side + crop_padding)) * np.float32(min(height, width))))
-    top, left = (height - crop + 1) // 2, (width - crop + 1) // 2
-    return _resize_bicubic(image[top : top + crop, left : left + crop], side)
+    side = max(1, int(np.float32(size / (size + crop_padding)) * np.float32(min(height, width))))
+    left, top = (width - side + 1) // 2, (height - side + 1) // 2
+    return left, top, left + side, top + side
 
 
 def _resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:

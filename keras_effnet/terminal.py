@@ -58,16 +58,25 @@ def printable(text: str) -> str:
 def start_keras() -> None:
     """Import Keras without the notes of its backend; who has set TF_CPP_MIN_LOG_LEVEL sees what they asked for."""
     warnings.filterwarnings("ignore", module="PIL")
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        with muted("Starting Keras ..."):
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+            logging.getLogger("absl").setLevel(logging.ERROR)
+            importlib.import_module("keras_effnet._keras")
+
+
+@contextmanager
+def muted(status: str) -> Iterator[None]:
+    """Keep what libraries write past Python off stderr; who has set TF_CPP_MIN_LOG_LEVEL sees it."""
+    # TensorFlow 2.21 writes some notes before it looks at its log level, and LiteRT looks at none.
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
+        yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    logging.getLogger("absl").setLevel(logging.ERROR)
     with os.fdopen(os.dup(2), "w") as terminal, Path(os.devnull).open("w") as nowhere:
-        # TensorFlow 2.21 writes some notes before it looks at its log level.
         os.dup2(nowhere.fileno(), 2)
         try:
-            with Console(file=terminal).status("Starting Keras ..."):
-                importlib.import_module("keras_effnet._keras")
+            with Console(file=terminal).status(status):
+                yield
         finally:
             os.dup2(terminal.fileno(), 2)
 

@@ -192,8 +192,9 @@ def test_a_bar_is_shown_on_terminals_for_long_lists(monkeypatch: Any, total: int
     assert ("Classifying" in screen.getvalue()) == (total == 5 and on_terminal)
 
 
-def test_without_tensorflow_it_says_what_to_install() -> None:
-    result = python("sys.modules['tensorflow'] = None", "classify", "--sample", "chelsea", KERAS_BACKEND="tensorflow")
+def test_without_tensorflow_it_says_what_to_install(tmp_path: Path) -> None:
+    environment = {"KERAS_BACKEND": "tensorflow", "KERAS_EFFNET_HOME": str(tmp_path)}  # a cache without an export
+    result = python("sys.modules['tensorflow'] = None", "classify", "--sample", "chelsea", **environment)
     assert (result.returncode, result.stdout) == (1, "")
     assert 'pip install "keras_effnet[tf-cpu]"' in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -36,6 +36,7 @@ READERS = (
     "download",
     "flat",
     "sets",
+    *("staging", "sidecar"),
 )
 GRAPH = (
     *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
@@ -43,11 +44,26 @@ GRAPH = (
     *("heads", "overlays"),
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
-ENGINE = ("tf_data", "tf_gradcam", *("tf_headers", "tf_decode", "tf_warmup", "tf_export"))
+ENGINE = (
+    "tf_data",
+    "tf_gradcam",
+    *("tf_convert", "tf_quantize", "tf_saved_model"),
+    *("tf_headers", "tf_decode", "tf_warmup", "tf_export"),
+)
 FACE = (
-    *("classifier", "classify", "matching", "labelled", "evaluate"),
+    *("engines", "classifier", "classify", "matching", "labelled", "evaluate"),
+    *("export_check", "export_writers", "exporting", "export_cache", "predictor", "result_files"),
     *("activation_maps", "figure7"),
-    *("terminal", "cli_classify", "cli_explain", "cli_evaluate", "cli_summary", "cli_weights", "paper_cli"),
+    *(
+        "terminal",
+        "cli_classify",
+        "cli_export",
+        "cli_explain",
+        "cli_evaluate",
+        "cli_summary",
+        "cli_weights",
+        "paper_cli",
+    ),
     *("cli", "__main__"),
 )
 ORDER = (*PAPER, *READERS, *GRAPH, *ENGINE, *FACE)

@@ -1,0 +1,131 @@
+"""Whether an exported model still answers as the model does, and the photos to ask both about."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.classifier import Classifier
+from keras_effnet.classify import Photo, at_least_one, prepare
+from keras_effnet.engines import Run
+from keras_effnet.images import find_images, sample
+
+SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
+# Of the largest score of an image; rounding in float32 makes about 1e-5.
+TOLERANCE = {None: 1e-3, "float16": 5e-2}
+MOST = 16
+# More photos make the ranges wider, by their outliers, and every number coarser.
+CALIBRATION = 250
+
+
+@dataclass(frozen=True)
+class Images:
+    """Photos as a model gets them, float32 of shape (n, size, size, 3), and what they are in words."""
+
+    what: str
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Check:
+    """How an exported model differs from the model.
+
+    Args:
+        images: what both were asked about, in words.
+        count: how many these were.
+        difference: the largest difference of two scores, as a fraction of the largest score of that image.
+        agreement: the share of the images with the same first label.
+    """
+
+    images: str
+    count: int
+    difference: float
+    agreement: float
+
+
+def check_images(representative: Any, size: int) -> Images:
+    """The photos given, or else those of scikit-image, or else noise.
+
+    Args:
+        representative: a folder, a pattern, an iterable as in `classify`, or None.
+        size: side of the images in pixels.
+
+    Raises:
+        ValueError: none of the photos given, or one of them, can be read.
+    """
+    at_least_one(size=size)
+    if representative is not None:
+        if isinstance(representative, str | os.PathLike):
+            representative = find_images([representative])
+        pixels = _prepared(representative, size)
+        return Images("photos given", pixels)
+    if find_spec("skimage") is not None:
+        return Images("photographs of scikit-image", _prepared(((name, sample(name)) for name in SAMPLES), size))
+    noise = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3))
+    return Images("images of noise", noise.astype(np.float32))
+
+
+def _prepared(photos: Iterable[Photo], size: int) -> np.ndarray:
+    rows = [prepare(photo, size) for photo in photos]
+    faults = [error for _, _, error in rows if error]
+    if faults or not rows:
+        raise ValueError(faults[0] if faults else "There are no representative photos. Expected some. Pass a folder.")
+    return np.stack([pixels for _, pixels, _ in rows])
+
+
+def split(images: Images, held_out: Images | None) -> tuple[Images, Images]:
+    """Photos to calibrate on and photos to check with: those held out, or else every fourth one.
+
+    Raises:
+        ValueError: fewer than four.
+    """
+    if len(images.pixels) < 4:
+        raise ValueError(
+            f"There are {len(images.pixels)} representative photos. Expected at least four, better a few hundred: "
+            "three of four for calibration, the rest for the check. Pass more."
+        )
+    last = np.arange(len(images.pixels)) % 4 == 3
+    seen, unseen = images.pixels[~last], images.pixels[last]
+    if held_out:
+        seen, unseen = images.pixels, held_out.pixels
+    return Images(images.what, seen[:: -(-len(seen) // CALIBRATION)]), Images("photos held out", unseen)
+
+
+def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str | None, min_agreement: float) -> Check:
+    """Ask the model and its export about the same images; without quantization about no more than sixteen.
+
+    Raises:
+        ValueError: they differ too much.
+    """
+    pixels = images.pixels if quantize else images.pixels[:: max(1, len(images.pixels) // MOST)][:MOST]
+    expected, found = scores(classifier, pixels), np.concatenate([run(image[None]) for image in pixels])
+    difference = float((abs(found - expected).max(axis=1) / expected.max(axis=1)).max())
+    agreement = agree(found, expected)
+    check = Check(images.what, len(pixels), difference, agreement)
+    limit = TOLERANCE.get(quantize, np.inf)
+    # Written so that scores that are no numbers are refused as well.
+    if not difference <= limit:
+        raise ValueError(
+            f"The exported scores differ from the model's by {difference:.2g} of the largest score, on {check.count} "
+            f"{check.images}. Expected at most {limit:.2g}. Nothing was written; try another format."
+        )
+    if quantize and not agreement >= min_agreement:
+        raise ValueError(
+            f"The exported model ({quantize}) agrees with the model on the first label of {agreement:.1%} of "
+            f"{check.count} {check.images}. Expected at least {min_agreement:.1%}. Nothing was written; give more "
+            "representative photos, another way to quantize, or a lower min_agreement."
+        )
+    return check
+
+
+def scores(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
+    """What a model says of any number of images."""
+    return np.concatenate([classifier.scores(pixels[i : i + MOST]) for i in range(0, len(pixels), MOST)])
+
+
+def agree(found: np.ndarray, expected: np.ndarray) -> float:
+    """The share of the images with the same first label."""
+    return float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1)))

@@ -1,0 +1,185 @@
+"""Images in, labels out, by the fastest engine there is: an exported model needs neither Keras nor TensorFlow."""
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from keras_effnet.classifier import Classifier, as_classifier, load_classifier
+from keras_effnet.classify import Photo, Prediction, at_least_one, label, prepare, scored
+from keras_effnet.engines import ENGINES, Run, cores, find_engine, start
+from keras_effnet.export_cache import cached_export, can_convert, find_cached, is_name
+from keras_effnet.sidecar import Export, open_export, suffix
+from keras_effnet.variants import VARIANTS
+
+MODES = ("latency", "throughput")
+BATCH = 32
+Input = Photo | bytes | np.ndarray | Image.Image
+
+
+class Predictor:
+    """A model in an engine; called with images it gives their labels, in order, as they come.
+
+    It may be used from several threads at once.
+
+    Args:
+        model: an exported model's file or folder; or a network by name, exported once and kept in the cache folder; or
+            a `.keras` file, a Keras model or a `Classifier`, exported for as long as the predictor lives.
+        engine: "litert", "onnx", "openvino", "tensorflow" or "keras"; "auto" is the one of the exported model, and else
+            LiteRT where it is installed and Keras where not.
+        weights: for a network by name: the name of a weight set or the path of a weight file.
+        mode: "throughput": every core works on images of its own; "latency": all of them work on one image.
+
+    Raises:
+        ImportError: the engine is not installed.
+        ValueError: no such model, engine or mode, or a model that the engine cannot run.
+        WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
+
+    Example:
+        >>> from keras_effnet.images import sample
+        >>> predictor = Predictor("lite0")
+        >>> [prediction.labels[0][1] for prediction in predictor([sample("coffee")])]
+        ['espresso']
+    """
+
+    def __init__(
+        self, model: Any, engine: str = "auto", *, weights: str | None = None, mode: str = "throughput"
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}. Expected one of {', '.join(MODES)}. Choose one of these.")
+        if engine not in ("auto", "keras", *ENGINES):
+            names = ", ".join(sorted(("auto", "keras", *ENGINES)))
+            raise ValueError(f"engine is {engine!r}. Expected one of {names}. Choose one of these.")
+        model = find_cached(model, weights, engine) or model
+        if engine == "auto" and not is_export(model):
+            engine = "litert" if makes_litert() else "keras"
+        source = self._source(model, engine, weights)
+        runs: Sequence[Run]
+        if isinstance(source, Classifier):
+            runs, batch = [source.scores], BATCH
+            self.engine, self.size, self.classes = engine, source.size, source.classes
+        else:
+            chosen, record = find_engine(engine, source.record.format), source.record
+            copies, threads = (cores(), 1) if mode == "throughput" else (1, cores())
+            runs, batch = start(source.path, chosen, threads=threads, copies=copies), chosen.batch
+            self.engine, self.size, self.classes = chosen.name, record.size, record.classes
+        self._batch = batch if mode == "throughput" else 1
+        self._runs: SimpleQueue[Run] = SimpleQueue()
+        for run in runs:
+            self._runs.put(run)
+        # At least two: while one image is in the engine the next one is decoded.
+        self._threads = max(2, cores())
+        self._pool = ThreadPoolExecutor(self._threads, "keras-effnet")
+
+    def _source(self, model: Any, engine: str, weights: str | None) -> Classifier | Export:
+        """What the engine is to run: an export that is there or made, or for Keras the model."""
+        if is_export(model):
+            return open_export(Path(model))
+        if engine == "keras":
+            return load_classifier(model, weights) if isinstance(model, str | os.PathLike) else as_classifier(model)
+        kind = ENGINES[engine].format
+        if is_name(model):
+            return open_export(cached_export(model, weights, kind))
+        from keras_effnet.exporting import export
+
+        folder = tempfile.mkdtemp(prefix="keras-effnet-")
+        # It has to live as long as what is loaded from it.
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return open_export(export(model, Path(folder, f"model{suffix(kind)}"), kind).path)
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
+        run = self._runs.get()
+        try:
+            return run(np.asarray(images, np.float32))
+        finally:
+            self._runs.put(run)
+
+    def __call__(self, images: Iterable[Input], top: int = 5) -> Iterator[Prediction]:
+        """Label images; a bad one gives a `Prediction` with its error, and the others go on.
+
+        Args:
+            images: paths, bytes of files, uint8 arrays (height, width, 3), images of Pillow, or pairs (name, image);
+                any number: only a few at a time are held.
+            top: how many labels to give for each.
+
+        Raises:
+            TypeError: `images` is one image.
+            ValueError: `top` below 1.
+        """
+        if isinstance(images, str | os.PathLike | bytes | Image.Image):
+            raise TypeError(
+                f"The images are one {type(images).__name__}. Expected several. Put it into a list: [image]."
+            )
+        at_least_one(top=top)
+        return self._stream(images, top)
+
+    def _stream(self, images: Iterable[Input], top: int) -> Iterator[Prediction]:
+        photos = (_named(image, number) for number, image in enumerate(images))
+        waiting: deque[Future[list[Prediction]]] = deque()
+        try:
+            while chunk := list(islice(photos, self._batch)):
+                waiting.append(self._pool.submit(self._predict, chunk, top))
+                if len(waiting) > 2 * self._threads:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _predict(self, photos: list[Photo], top: int) -> list[Prediction]:
+        rows = [prepare(photo, self.size) for photo in photos]
+        good = [pixels for _, pixels, error in rows if not error]
+        scores = iter(self.scores(np.stack(good)) if good else ())
+        return [
+            Prediction(name, error=error) if error else label(scored(name, next(scores)), self.classes, top)
+            for name, _, error in rows
+        ]
+
+    def close(self) -> None:
+        """Let go of the threads; what is under way is finished."""
+        self._pool.shutdown()
+
+    def __enter__(self) -> "Predictor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _named(image: Input, number: int) -> Photo:
+    if isinstance(image, bytes | np.ndarray | Image.Image):
+        return f"image {number}", image
+    return image
+
+
+def is_export(model: Any) -> bool:
+    """Whether it is the path of an exported model, rather than a network, a `.keras` file or a model.
+
+    Example:
+        >>> is_export("flowers.tflite"), is_export("lite0")
+        (True, False)
+    """
+    if not isinstance(model, str | os.PathLike) or model in VARIANTS:
+        return False
+    path = Path(model)
+    # The folder of a fine-tuning holds a model of Keras.
+    return path.suffix in (".tflite", ".onnx", ".xml", ".bin") or (
+        path.is_dir() and not (path / "model.keras").is_file()
+    )
+
+
+def makes_litert() -> bool:
+    """Whether LiteRT is installed, and Keras runs on TensorFlow, which converts models for it."""
+    return ENGINES["litert"].installed and can_convert()

