@@ -15,7 +15,7 @@ PAPER = (
     *("errors", "blocks", "scaling", "shared_grid", "grid"),
     *("normalization", "variants", "complexity", "registry", "layer_names"),
     *("rival_tables",),
-    *("paper_data", "paper_report"),
+    *("paper_data", "paper_report", "recipes", "augment_policies"),
 )
 READERS = (
     "arrays",
@@ -42,10 +42,13 @@ GRAPH = (
     *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
     *("layer_graph", "fusion"),
     *("heads", "overlays"),
+    *("schedules", "optimizers", "ema"),
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
 ENGINE = (
     "tf_data",
+    "tf_operations",
+    "tf_augment",
     "tf_gradcam",
     *("tf_convert", "tf_quantize", "tf_saved_model"),
     *("tf_headers", "tf_decode", "tf_warmup", "tf_export"),

@@ -1,0 +1,138 @@
+"""The optimizers of the recipes: RMSProp as TensorFlow 1 computed it, and weight decay as a term of the loss.
+
+Source: the update rule of TensorFlow 1's ApplyRMSProp kernel and of tf.train.RMSPropOptimizer; the weight decay of
+github.com/tensorflow/tpu, models/official/efficientnet/main.py.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.recipes import Recipe
+
+# Batch normalisation as it is called here and in keras.applications, and as Keras calls it where nobody did.
+BATCH_NORM = r"(^|[/_])(bn|batch_normalization(_\d+)?)/"
+
+
+class _L2:
+    """Adds `l2 * w`, the gradient of l2 / 2 * sum(w * w), to that of each weight that is not left out by name."""
+
+    l2: float
+    exclude: str
+
+    def build(self, variables: Any) -> None:
+        names = {self._var_key(v): getattr(v, "path", v.name) for v in variables}  # type: ignore[attr-defined]
+        self._left_out = {key for key, name in names.items() if re.search(self.exclude, name)}
+        super().build(variables)  # type: ignore[misc]
+
+    def update_step(self, gradient: Any, variable: Any, *learning_rate: Any) -> None:
+        if self.l2 and self._var_key(variable) not in self._left_out:  # type: ignore[attr-defined]
+            gradient = gradient + self.l2 * variable
+        super().update_step(gradient, variable, *learning_rate)  # type: ignore[misc]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "l2": self.l2, "exclude": self.exclude}  # type: ignore[misc]
+
+
+@keras.saving.register_keras_serializable("keras_effnet")
+class RMSpropTF1(_L2, keras.optimizers.RMSprop):  # type: ignore[misc]
+    """RMSProp whose mean of squares starts at one, with epsilon inside the root and the learning rate in the momentum.
+
+    Starting at one, the first steps are short; Keras starts at zero, where they are up to three times as long as later.
+
+    Args:
+        learning_rate: number or schedule.
+        rho: how much of the mean of squares stays each step.
+        momentum: how much of the last step is repeated.
+        epsilon: added to the mean of squares.
+        l2: weight decay: the gradient of `l2 / 2 * sum(w * w)` is added to that of the loss. Not `weight_decay`, which
+            in Keras shrinks the weights beside the gradient.
+        exclude: regular expression of the variables ("layer/variable") that do not decay.
+        **options: as for `keras.optimizers.RMSprop`.
+
+    Example:
+        >>> RMSpropTF1(0.016, l2=1e-5).get_config()["epsilon"]
+        0.001
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.016,
+        rho: float = 0.9,
+        momentum: float = 0.9,
+        epsilon: float = 1e-3,
+        *,
+        l2: float = 0.0,
+        exclude: str = BATCH_NORM,
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, rho=rho, momentum=momentum, epsilon=epsilon, **options)
+        self.l2, self.exclude = l2, exclude
+
+    def add_variable_from_reference(self, reference: Any, name: str | None = None, **options: Any) -> Any:
+        """A variable of the optimizer: the mean of squares starts at one."""
+        if name == "velocity":
+            options |= {"initial_value": np.ones(reference.shape, "float32")} if LEGACY else {"initializer": "ones"}
+        return super().add_variable_from_reference(reference, name, **options)
+
+
+@keras.saving.register_keras_serializable("keras_effnet")
+class NesterovL2(_L2, keras.optimizers.SGD):  # type: ignore[misc]
+    """SGD with Nesterov's momentum and weight decay as a term of the loss, as the transfer protocol has it.
+
+    Args:
+        learning_rate: number or schedule.
+        momentum: how much of the last step is repeated.
+        l2, exclude: as in `RMSpropTF1`.
+        **options: as for `keras.optimizers.SGD`.
+
+    Example:
+        >>> NesterovL2(0.01, l2=1e-5).get_config()["nesterov"]
+        True
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        *,
+        l2: float = 0.0,
+        exclude: str = BATCH_NORM,
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, momentum=momentum, nesterov=nesterov, **options)
+        self.l2, self.exclude = l2, exclude
+
+
+def make_optimizer(recipe: Recipe, learning_rate: Any) -> Any:
+    """The optimizer of a recipe.
+
+    Args:
+        recipe: what to optimise with.
+        learning_rate: number or schedule, as from `learning_rate`.
+
+    Raises:
+        ValueError: accumulation under tf_keras, which has none.
+
+    Example:
+        >>> from keras_effnet.recipes import RECIPES
+        >>> make_optimizer(RECIPES["imagenet"], 0.256).l2
+        1e-05
+    """
+    options: dict[str, Any] = {"momentum": recipe.momentum, "l2": recipe.weight_decay}
+    options["global_clipnorm"] = recipe.global_clipnorm
+    if recipe.accumulate > 1:
+        if LEGACY:
+            raise ValueError(
+                f"accumulate is {recipe.accumulate} under tf_keras. Expected 1: only Keras 3 accumulates gradients. "
+                "Unset TF_USE_LEGACY_KERAS, or choose a smaller batch_size."
+            )
+        options["gradient_accumulation_steps"] = recipe.accumulate
+    if LEGACY:
+        # Its default overwrites the weights every hundred steps.
+        options["ema_overwrite_frequency"] = None
+    kind = RMSpropTF1 if recipe.optimizer == "rmsprop" else NesterovL2
+    return kind(learning_rate, **options)
