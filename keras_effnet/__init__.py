@@ -29,6 +29,7 @@ _ROOMS = {
     "saving": ["save_weights"],
     "scaling": ["CompoundScaling", "flops_ratio"],
     "sets": ["list_weights"],
+    "training": ["train"],
     "variants": ["VARIANTS", "Variant", "list_models"],
     "weights": ["load_weights"],
 }

@@ -11,6 +11,7 @@ from keras_effnet import (
     cli_explain,
     cli_export,
     cli_summary,
+    cli_train,
     cli_weights,
     paper_cli,
 )
@@ -27,6 +28,8 @@ for verb in (
     cli_classify.classify,
     cli_explain.explain,
     cli_evaluate.evaluate,
+    cli_train.train,
+    cli_train.recipes,
     cli_export.export,
     cli_summary.summary,
     cli_summary.models,

@@ -109,11 +109,13 @@ class Dataset:
         names: its classes, in the order of its labels.
         total: how many photos it has.
         records: the photos; labels count from 0.
+        stream: the same as a tf.data.Dataset of {"image": bytes, "label": class, ...}.
     """
 
     names: tuple[str, ...]
     total: int
     records: Iterator[Record]
+    stream: Any = None
 
 
 def open_dataset(name: str, split: str) -> Dataset:
@@ -145,7 +147,7 @@ def open_dataset(name: str, split: str) -> Dataset:
             f"'tfds:{name}' cannot be read, split {split!r}: {reason[:300]} Expected a dataset of TensorFlow Datasets "
             "with an image and a label, and one of its splits. Check the name, and pass the split as split=."
         ) from error
-    return Dataset(names, total, _photos(name, photos))
+    return Dataset(names, total, _photos(name, photos), photos)
 
 
 def _photos(name: str, photos: Any) -> Iterator[Record]:

@@ -1,0 +1,107 @@
+"""Image files that are not plain RGB: read all the same, counted by kind, or refused; broken ones are left out."""
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from keras_effnet.images import ImageError, load_image
+
+# What is done about each kind.
+KINDS = {
+    "16-bit": "brought to 8 bits",
+    "CMYK": "converted to RGB",
+    "animated": "first frame taken",
+    "grey": "repeated in three channels",
+    "other": "converted to RGB",
+    "rotated": "turned upright, as EXIF says",
+    "transparent": "laid on white",
+    "unreadable": "left out",
+    "wrong label": "left out",
+}
+LEFT_OUT = tuple(kind for kind, done in KINDS.items() if done == "left out")
+ORIENTATION = 0x0112
+
+
+@dataclass
+class OddFiles:
+    """The odd files of a data set, each counted once however often it is read.
+
+    Args:
+        total: images in the data set; once all of them are unreadable, reading stops.
+        strict: refuse every odd file instead.
+        refused: why reading was stopped, None if it was not.
+    """
+
+    total: int
+    strict: bool = False
+    names: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+    refused: ValueError | None = None
+
+    def read(self, name: str, source: str | bytes) -> np.ndarray | None:
+        """Decode a file, uint8 (height, width, 3), and note what is odd about it; None if it cannot be read.
+
+        Args:
+            name: what to call it.
+            source: its path or its bytes.
+
+        Raises:
+            ValueError: it is odd and `strict` is set, or no image could be read at all.
+
+        Example:
+            >>> odd = OddFiles(total=2)
+            >>> odd.read("cut.jpg", b"no image") is None, odd.report()["unreadable"]["count"]
+            (True, 1)
+        """
+        try:
+            image = load_image(source)
+        except ImageError as error:
+            self.note(name, "unreadable", str(error))
+            return None
+        for kind in sorted(_kinds(source)):
+            self.note(name, kind)
+        return image
+
+    def note(self, name: str, kind: str, reason: str = "") -> None:
+        """Count a file as being of a kind.
+
+        Raises:
+            ValueError: `strict` is set, or no image is left.
+        """
+        self.names[kind].add(name)
+        left_out = set().union(*(self.names[kind] for kind in LEFT_OUT))
+        if self.strict:
+            self.refused = ValueError(
+                f"{name!r} is {kind}. {reason}{' ' if reason else ''}Expected plain RGB photos, since strict is set. "
+                f"Convert or remove it, or leave strict out: it is {KINDS[kind]} then."
+            )
+        elif len(left_out) >= self.total:
+            self.refused = ValueError(
+                f"None of the {self.total} images can be used; the last, {name!r}, is {kind}. {reason} Expected photos "
+                "with labels of the model's classes. Check the data."
+            )
+        if self.refused:
+            raise self.refused
+
+    def report(self, most: int = 5) -> dict[str, dict[str, object]]:
+        """How many files of each kind there were, what was done, and the names of the first few."""
+        return {
+            kind: {"count": len(names), "done": KINDS[kind], "files": sorted(names)[:most]}
+            for kind, names in self.names.items()
+            if names
+        }
+
+
+def _kinds(source: str | bytes) -> set[str]:
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        found = {
+            "16-bit": image.mode.startswith("I"),
+            "CMYK": image.mode == "CMYK",
+            "animated": getattr(image, "n_frames", 1) > 1,
+            "grey": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+            "rotated": image.getexif().get(ORIENTATION, 1) in range(2, 9),
+            "transparent": image.has_transparency_data,
+        }
+        kinds = {kind for kind, is_so in found.items() if is_so}
+        return kinds or ({"other"} if image.mode not in ("RGB", "P") else set())

@@ -1,0 +1,144 @@
+"""From a file to a square image in a tf.data pipeline: random crops for training, the central one for validation.
+
+Source: decode_and_random_crop, decode_and_center_crop and preprocess_for_train of github.com/tensorflow/tpu,
+models/official/efficientnet/preprocessing.py. JPEGs in RGB are decoded no further than the crop needs; all other files
+go through Pillow.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.images import CROP_PADDING
+from keras_effnet.odd_files import OddFiles
+
+# EXIF's orientation, another one than upright, in either order of bytes, near the start of a JPEG.
+_TURNED = (
+    r"(?s)\C*Exif\x00\x00\C*"
+    r"(\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08])\C*"
+)
+_HEADER = 4096
+
+Window = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Element:
+    """One image of a source, as tensors.
+
+    Args:
+        name: what to call it.
+        data: its bytes; its path, if `is_path`; or its pixels, uint8 (height, width, 3).
+        is_path: whether `data` has to be read from the disk first.
+    """
+
+    name: Any
+    data: Any
+    is_path: bool = False
+
+
+def random_window(seed: Any, size: int) -> Window:
+    """Where to crop for training: 8 to 100 % of the area at 3:4 to 4:3, ten attempts, else the central square.
+
+    Returns:
+        From the shape of an image, int32 (3,), to (top, left, height, width).
+    """
+    import tensorflow as tf
+
+    def window(shape: Any) -> Any:
+        begin, cut, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            seed,
+            min_object_covered=0.1,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        random = tf.concat([begin[:2], cut[:2]], 0)
+        # The whole image is what comes out when all attempts fail.
+        return tf.where(tf.reduce_all(random[2:] == shape[:2]), central_window(size)(shape), random)
+
+    return window
+
+
+def central_window(size: int) -> Window:
+    """Where to crop for validation: the central square with `size / (size + 32)` of the shorter side."""
+    import tensorflow as tf
+
+    def window(shape: Any) -> Any:
+        sides = shape[:2]
+        part = tf.constant(size / (size + CROP_PADDING), tf.float32)
+        side = tf.maximum(1, tf.cast(part * tf.cast(tf.reduce_min(sides), tf.float32), tf.int32))
+        return tf.concat([(sides - side + 1) // 2, [side, side]], 0)
+
+    return window
+
+
+def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: str) -> tuple[Any, Any]:
+    """Cut a window out of an image and resize it, bicubic as TensorFlow 1 did.
+
+    Args:
+        element: the image.
+        window: `random_window` or `central_window`.
+        size: side of the result in pixels.
+        odd: takes note of what is no plain JPEG.
+        method: of the inverse cosine transform, "INTEGER_FAST" or "INTEGER_ACCURATE".
+
+    Returns:
+        float32 (size, size, 3), about 0..255, and whether the image could be read.
+    """
+    import tensorflow as tf
+
+    if element.data.dtype != tf.string:
+        return _cut(element.data, window, size), tf.constant(True)
+
+    def plain(data: Any) -> Any:
+        header = tf.strings.substr(data, 0, tf.minimum(_HEADER, tf.strings.length(data)))
+        turned = tf.strings.regex_full_match(header, _TURNED)
+        return (tf.io.extract_jpeg_shape(data)[2] == 3) & tf.logical_not(turned)
+
+    def fast(data: Any) -> tuple[Any, Any]:
+        at = window(tf.io.extract_jpeg_shape(data))
+        image = tf.io.decode_and_crop_jpeg(data, at, channels=3, dct_method=method)
+        return _resize(image, size), True
+
+    def slow(data: Any) -> tuple[Any, Any]:
+        image, valid = tf.numpy_function(_reader(odd), [element.name, data], (tf.uint8, tf.bool))
+        return _cut(tf.ensure_shape(image, (None, None, 3)), window, size), tf.ensure_shape(valid, ())
+
+    # Only a dataset goes on after an error: what the fast way cannot do is left to the slow one.
+    one = tf.data.Dataset.from_tensors(element.data)
+    read = one.map(tf.io.read_file) if element.is_path else one
+    ways = read.filter(plain).map(fast).ignore_errors().concatenate(one.map(slow)).take(1)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return ways.with_options(options).get_single_element()
+
+
+def _reader(odd: OddFiles) -> Callable[[bytes, bytes], tuple[np.ndarray, np.bool_]]:
+    def read(name: bytes, data: bytes) -> tuple[np.ndarray, np.bool_]:
+        shown = name.decode("utf-8", "replace")
+        image = odd.read(shown, data if data != name else name.decode("utf-8", "surrogateescape"))
+        if image is None:
+            return np.zeros((1, 1, 3), np.uint8), np.bool_(False)
+        return image, np.bool_(True)
+
+    return read
+
+
+def _cut(image: Any, window: Window, size: int) -> Any:
+    import tensorflow as tf
+
+    top, left, height, width = tf.unstack(window(tf.shape(image)))
+    return _resize(image[top : top + height, left : left + width], size)
+
+
+def _resize(image: Any, size: int) -> Any:
+    import tensorflow as tf
+
+    return tf.ensure_shape(tf.raw_ops.ResizeBicubic(images=image[None], size=[size, size])[0], (size, size, 3))

@@ -1,0 +1,210 @@
+"""The input of training: what is read in which order, cropped, augmented and put into batches, by tf.data.
+
+Source: imagenet_input.py and preprocessing.py of github.com/tensorflow/tpu, models/official/efficientnet. Every draw is
+a function of the seed, the epoch and the place in the epoch, so an epoch can be had again.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.augment_policies import Policy
+from keras_effnet.odd_files import OddFiles
+from keras_effnet.tf_augment import augment
+from keras_effnet.tf_crops import Element, central_window, crop, random_window
+
+# Records that wait to be drawn; an encoded photo of ImageNet has 110 kB.
+SHUFFLE = 4096
+# Files of records that are read in turns.
+OPEN_FILES = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images, in an order that a seed decides.
+
+    Args:
+        total: how many there are.
+        read: from a seed, int64 (2,), or None for the given order, to a dataset of (name, data, label).
+        is_path: whether `data` is a path.
+    """
+
+    total: int
+    read: Callable[[Any], Any]
+    is_path: bool = False
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What is made of a source.
+
+    Args:
+        batch_size: images of a batch, over all replicas.
+        size: side of the images in pixels.
+        classes: outputs of the model; labels are given as one-hot vectors.
+        seed: of order, crops and augmentation.
+        policy: what is drawn for each image after crop and flip; None for nothing.
+        threads: images that are made at a time; None for as many as there are processors.
+    """
+
+    batch_size: int
+    size: int
+    classes: int
+    seed: int = 0
+    policy: Policy | None = None
+    threads: int | None = None
+
+    @property
+    def parallel(self) -> int:
+        """Images that are made at a time."""
+        if self.threads is None and hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return self.threads or os.cpu_count() or 1
+
+
+def from_rows(names: Sequence[str], data: Any, labels: Sequence[int] | np.ndarray, *, is_path: bool = False) -> Source:
+    """Images that are in memory, or files on the disk.
+
+    Args:
+        names: what to call them.
+        data: their pixels, uint8 (n, height, width, 3); the bytes of n files; or n paths, if `is_path`.
+        labels: their classes, from 0.
+        is_path: whether `data` are paths; then these are the names too.
+    """
+    import tensorflow as tf
+
+    # Names of files may be no Unicode.
+    titles = [os.fsencode(name) for name in names]
+    columns = tf.constant(titles), tf.constant(titles if is_path else data), tf.constant(np.asarray(labels, np.int64))
+
+    def read(seed: Any) -> Any:
+        order = tf.range(len(names))
+        if seed is not None:
+            order = tf.random.experimental.stateless_shuffle(order, seed)
+        return tf.data.Dataset.from_tensor_slices(order).map(lambda i: tuple(column[i] for column in columns))
+
+    return Source(len(names), read, is_path)
+
+
+def from_records(files: Sequence[str], total: int) -> Source:
+    """TFRecord files in ImageNet's layout, whose labels count from 1; a damaged file is read as far as it is whole."""
+    import tensorflow as tf
+
+    features = {
+        "image/encoded": tf.io.FixedLenFeature((), tf.string, ""),
+        "image/class/label": tf.io.FixedLenFeature((), tf.int64, 0),
+    }
+
+    def records(file: Any) -> Any:
+        def parse(number: Any, record: Any) -> tuple[Any, Any, Any]:
+            found = tf.io.parse_single_example(record, features)
+            name = tf.strings.join([file, "#", tf.strings.as_string(number + 1)])
+            return name, found["image/encoded"], found["image/class/label"] - 1
+
+        return tf.data.TFRecordDataset(file, buffer_size=1 << 20).enumerate().map(parse).ignore_errors()
+
+    def read(seed: Any) -> Any:
+        order = tf.constant(files)
+        if seed is None:
+            return tf.data.Dataset.from_tensor_slices(order).flat_map(records)
+        shards = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(order, seed))
+        mixed = shards.interleave(records, OPEN_FILES, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return mixed.shuffle(SHUFFLE, seed=_number(seed))
+
+    return Source(total, read)
+
+
+def from_dataset(dataset: Any, total: int, name: str) -> Source:
+    """A tf.data.Dataset of {"image": bytes of a file, "label": class from 0}, as TensorFlow Datasets gives it."""
+    import tensorflow as tf
+
+    def row(number: Any, example: Any) -> tuple[Any, Any, Any]:
+        title = tf.strings.join([name, "#", tf.strings.as_string(number + 1)])
+        return title, example["image"], tf.cast(example["label"], tf.int64)
+
+    rows = dataset.enumerate().map(row)
+    return Source(total, lambda seed: rows if seed is None else rows.shuffle(SHUFFLE, seed=_number(seed)))
+
+
+def _number(seed: Any) -> Any:
+    return seed[0] * 1_000_003 + seed[1]
+
+
+def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFiles, first_epoch: int = 0) -> Any:
+    """Endless batches, `steps` an epoch; what epoch e holds depends on the seed and on e alone.
+
+    An epoch goes through the source once; if images are left out, or fewer are there than `steps` need, it starts again
+    from its beginning with other crops.
+
+    Returns:
+        tf.data.Dataset of (images, labels): uint8 with a policy and float32 without, (batch, size, size, 3), values
+        about 0..255; and float32 (batch, classes).
+    """
+    import tensorflow as tf
+
+    def epoch(number: Any) -> Any:
+        seed = tf.stack([tf.constant(batches.seed, tf.int64), number])
+        rows = source.read(seed).repeat().enumerate()
+        images = rows.map(lambda place, row: make(seed, place, *row), num_parallel_calls=batches.parallel)
+        images = images.filter(_is_valid).map(_without_flag)
+        return images.batch(batches.batch_size, drop_remainder=True).take(steps)
+
+    def make(seed: Any, place: Any, name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
+        seeds = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), place)
+        where, mirror, policy = tf.unstack(tf.random.experimental.stateless_split(seeds, 3))
+        window = random_window(where, batches.size)
+        element = Element(name, data, source.is_path)
+        image, valid = crop(element, window, batches.size, odd=odd, method="INTEGER_FAST")
+        image = tf.image.stateless_random_flip_left_right(image, mirror)
+        if batches.policy is not None:
+            image = augment(tf.cast(tf.clip_by_value(image, 0.0, 255.0), tf.uint8), batches.policy, seed=policy)
+        return image, tf.one_hot(label, batches.classes), valid & _has_class(name, label, batches.classes, odd)
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    return epochs.flat_map(epoch).prefetch(2).with_options(_options())
+
+
+def validation_batches(source: Source, batches: Batches, *, odd: OddFiles) -> Any:
+    """Each image once, in order, its central crop, the last batch as small as it comes; as `training_batches` else."""
+    import tensorflow as tf
+
+    def make(name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
+        element = Element(name, data, source.is_path)
+        window = central_window(batches.size)
+        image, valid = crop(element, window, batches.size, odd=odd, method="INTEGER_ACCURATE")
+        return image, tf.one_hot(label, batches.classes), valid & _has_class(name, label, batches.classes, odd)
+
+    images = source.read(None).map(make, num_parallel_calls=batches.parallel)
+    images = images.filter(_is_valid).map(_without_flag)
+    return images.batch(batches.batch_size).prefetch(2).with_options(_options())
+
+
+def _is_valid(image: Any, label: Any, valid: Any) -> Any:
+    return valid
+
+
+def _without_flag(image: Any, label: Any, valid: Any) -> tuple[Any, Any]:
+    return image, label
+
+
+def _has_class(name: Any, label: Any, classes: int, odd: OddFiles) -> Any:
+    """Whether a label is one of the model's; else it is noted."""
+    import tensorflow as tf
+
+    def note(name: bytes, label: np.int64) -> np.bool_:
+        odd.note(name.decode("utf-8", "replace"), "wrong label", f"It is {label}, not one of 0 to {classes - 1}.")
+        return np.bool_(False)
+
+    known = (label >= 0) & (label < classes)
+    return tf.cond(known, lambda: True, lambda: tf.ensure_shape(tf.numpy_function(note, [name, label], tf.bool), ()))
+
+
+def _options() -> Any:
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return options

@@ -1,0 +1,182 @@
+"""`train`: a network from a recipe, its data and one `model.fit` (arXiv:1905.11946, section 5.2)."""
+
+import json
+import os
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_effnet import __version__
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.odd_files import OddFiles
+from keras_effnet.recipes import Recipe, find_recipe
+from keras_effnet.run_state import BEST, Progress, Saver, claim_settings, restore_state
+from keras_effnet.staging import staged
+from keras_effnet.tf_distribute import is_chief, open_strategy
+from keras_effnet.tf_pipeline import training_batches, validation_batches
+from keras_effnet.training_data import Data, TrainingData, open_training_data
+from keras_effnet.training_plan import Plan, build, make_plan
+from keras_effnet.variants import Variant, find_variant
+from keras_effnet.weights import load_weights
+
+MODEL = "model.keras"
+LABELS = "labels.txt"
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that was trained, and how that went.
+
+    Args:
+        model: with the best weights: of the average, if there is one.
+        folder: the folder of the run.
+        report: what report.json holds.
+    """
+
+    model: Any
+    folder: Path
+    report: dict[str, Any]
+
+
+def train(
+    data: Data,
+    out: str | os.PathLike[str],
+    *,
+    model: str | Variant = "b0",
+    recipe: str | Recipe = "imagenet",
+    strategy: str = "one",
+    strict: bool = False,
+    verbose: int | str = "auto",
+) -> Trained:
+    """Train a network from a recipe, or go on with a training that was cut off.
+
+    The share of the images that the recipe holds out selects the epoch whose weights are kept. Everything random
+    follows from the recipe's seed, which also sets Keras's own.
+
+    Args:
+        data: a folder with a folder for each class, or with train/ and val/; a CSV; TFRecord files in ImageNet's
+            layout; "tfds:NAME[:SPLIT]"; or (images, labels), as in `open_training_data`.
+        out: folder of the run. If it holds an unfinished run with the same settings, that is gone on with from its last
+            epoch, and ends as if it had never been cut (under tf_keras, but for dropout and stochastic depth).
+        model: "b0", "lite0", ..., or a `Variant` of your own.
+        recipe: a key of `RECIPES`, or one of your own: `replace(RECIPES["imagenet"], epochs=10)`.
+        strategy: "one", "mirrored" (all devices of this machine) or "multiworker" (see `tf_distribute`).
+        strict: refuse images that are no plain RGB, instead of reading them all the same and counting them.
+        verbose: as in `fit`.
+
+    Raises:
+        ValueError: data, a recipe or a folder that cannot be used, or a loss that is no number any more.
+        WeightsError: weights to start from that cannot be had.
+
+    Example:
+        >>> import tempfile
+        >>> from dataclasses import replace
+        >>> import numpy as np
+        >>> from keras_effnet.variants import tiny
+        >>> images, labels = np.zeros((16, 32, 32, 3), np.uint8), np.arange(16) % 2
+        >>> recipe = replace(find_recipe("imagenet"), epochs=1, batch_size=4, holdout=0.25)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     train((images, labels), folder, model=tiny(), recipe=recipe, verbose=0).report["epochs"]
+        1
+    """
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    variant = find_variant(model) if isinstance(model, str) else model
+    found = open_training_data(data, holdout=recipe.holdout, seed=recipe.seed)
+    plan = make_plan(recipe, variant, found)
+    devices = open_strategy(strategy)
+    folder, writes = Path(out), is_chief(devices)
+    if writes:
+        claim_settings(folder, _settings(plan, found))
+    keras.utils.set_random_seed(recipe.seed)
+    with devices.scope():
+        network, ema = build(plan)
+        progress, notes = restore_state(folder, network, ema)
+    saver = Saver(folder, progress, ema=ema, patience=recipe.patience, writes=writes)
+    odd = OddFiles(found.train.total, strict), OddFiles(found.held_out.total, strict)
+    start = time.perf_counter()
+    if progress.epoch < plan.epochs and not saver.out_of_patience:
+        _fit(network, plan, found, saver, odd, verbose)
+    elif (folder / REPORT).is_file():
+        load_weights(network, folder / BEST)
+        return Trained(network, folder, json.loads((folder / REPORT).read_text("utf-8")))
+    report = _report(plan, found, progress, odd, (*found.notes, *notes))
+    report["seconds"] = round(time.perf_counter() - start, 1)
+    load_weights(network, folder / BEST)
+    if writes:
+        _write(folder, network, found, report)
+    return Trained(network, folder, report)
+
+
+def _fit(
+    network: Any, plan: Plan, data: TrainingData, saver: Saver, odd: tuple[OddFiles, OddFiles], verbose: int | str
+) -> None:
+    first = saver.progress.epoch
+    try:
+        with warnings.catch_warnings():
+            # Keras says so of validation images whose number it cannot know, since broken ones are left out.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            network.fit(
+                training_batches(data.train, plan.batches, steps=plan.steps, odd=odd[0], first_epoch=first),
+                validation_data=validation_batches(data.held_out, plan.batches, odd=odd[1]),
+                steps_per_epoch=plan.steps,
+                initial_epoch=first,
+                epochs=plan.epochs,
+                # What is saved has to be behind the average.
+                callbacks=[*([saver.ema] if saver.ema else []), saver],
+                shuffle=False,
+                verbose=verbose,
+            )
+    except Exception as error:
+        # Out of the pipeline an error comes wrapped in TensorFlow's, with a stack trace for a message.
+        if refused := odd[0].refused or odd[1].refused:
+            raise refused from error
+        raise
+
+
+def _settings(plan: Plan, data: TrainingData) -> dict[str, Any]:
+    recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in ("record", "name")}
+    images = {"train": data.train.total, "held out": data.held_out.total}
+    network = {"model": plan.variant.name, "variant": asdict(plan.variant), "size": plan.size}
+    return {**network, "classes": plan.classes, "images": images, "keras": _flavour(), **recipe}
+
+
+def _flavour() -> str:
+    return "tf_keras" if LEGACY else "keras"
+
+
+def _report(
+    plan: Plan, data: TrainingData, progress: Progress, odd: tuple[OddFiles, OddFiles], notes: tuple[str, ...]
+) -> dict[str, Any]:
+    modules = ("keras", "tf_keras", "tensorflow", "numpy", "PIL")
+    versions = {n: sys.modules[n].__version__ for n in modules if hasattr(sys.modules.get(n), "__version__")}
+    best = progress.best or {}
+    return {
+        "model": plan.variant.name,
+        "recipe": plan.recipe.name,
+        "val_accuracy": best.get("val_accuracy"),
+        "best_epoch": best.get("epoch"),
+        "epochs": progress.epoch,
+        "steps_per_epoch": plan.steps,
+        "batch_size": plan.recipe.batch_size,
+        "resolution": plan.size,
+        "seed": plan.recipe.seed,
+        "images": {"train": data.train.total, "held_out": data.held_out.total},
+        "classes": len(data.classes),
+        "odd_files": {"train": odd[0].report(), "held_out": odd[1].report()},
+        "notes": list(notes),
+        "versions": {"keras_effnet": __version__, **versions},
+    }
+
+
+def _write(folder: Path, network: Any, data: TrainingData, report: dict[str, Any]) -> None:
+    with staged(folder / MODEL) as part:
+        # tf_keras cannot leave the optimizer out of this format.
+        network.save(part, **({} if LEGACY else {"include_optimizer": False}))
+    with staged(folder / LABELS) as part:
+        part.write_text("".join(f"{name}\n" for name in data.classes), "utf-8")
+    with staged(folder / REPORT) as part:
+        part.write_text(json.dumps(report, indent=2) + "\n", "utf-8")

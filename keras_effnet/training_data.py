@@ -1,0 +1,135 @@
+"""Where images to train on come from: folders, a CSV, ImageNet's TFRecords, TensorFlow Datasets or arrays."""
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.imagenet import class_index
+from keras_effnet.labelled import Example
+from keras_effnet.tf_data import count_records, open_dataset
+from keras_effnet.tf_pipeline import Source, from_dataset, from_records, from_rows
+from keras_effnet.training_photos import open_training_photos
+
+Data = str | os.PathLike[str] | Sequence[str] | tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images to train on and images that select the best epoch.
+
+    Args:
+        classes: their names, in the order of the model's outputs.
+        train: what is learnt.
+        held_out: what is not.
+        notes: what had to be assumed or left out.
+    """
+
+    classes: tuple[str, ...]
+    train: Source
+    held_out: Source
+    notes: tuple[str, ...] = ()
+
+
+def open_training_data(data: Data, *, holdout: float = 20 / 1024, seed: int = 0) -> TrainingData:
+    """Find images and their classes, and hold a share of them out.
+
+    Args:
+        data: a folder with a folder for each class, or with train/ and val/ that hold these; a CSV file with
+            path,label[,split]; TFRecord files in ImageNet's layout, a pattern of them or the folder that holds them;
+            "tfds:NAME" or "tfds:NAME:SPLIT"; or (images, labels): uint8 (n, height, width, 3), and classes from 0.
+        holdout: the share that is held out where the data has no val/. Of TFRecord files and TensorFlow Datasets the
+            first ones, as the published networks had it, of all others a part of each class.
+        seed: of the draw which these are.
+
+    Raises:
+        ImportError: TensorFlow Datasets is missing for "tfds:NAME".
+        ValueError: nothing there, or nothing to hold out.
+
+    Example:
+        >>> images = np.zeros((8, 32, 32, 3), np.uint8)
+        >>> open_training_data((images, np.arange(8) % 2), holdout=0.25).held_out.total
+        2
+    """
+    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str):
+        return _of_arrays(*data, holdout, seed)
+    names = [os.fspath(name) for name in ([data] if isinstance(data, str | os.PathLike) else data)]
+    if len(names) == 1 and names[0].startswith("tfds:"):
+        return _of_dataset(names[0], holdout)
+    files = _record_files(names)
+    return _of_records(files, holdout) if files else _of_photos(names[0], holdout, seed)
+
+
+def _of_arrays(images: Any, labels: Any, holdout: float, seed: int) -> TrainingData:
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"The arrays have the shapes {images.shape} and {labels.shape} and the types {images.dtype} and "
+            f"{labels.dtype}. Expected images uint8 (n, height, width, 3) and labels (n,). Convert them."
+        )
+    rng = np.random.default_rng(seed)
+    held: list[int] = []
+    for target in np.unique(labels):
+        of_class = rng.permutation(np.flatnonzero(labels == target))
+        held += of_class[: max(1, round(holdout * len(of_class)))][: len(of_class) - 1].tolist()
+    _check_held_out(held, "the arrays")
+    is_held = np.isin(np.arange(len(labels)), held)
+
+    def part(chosen: np.ndarray) -> Source:
+        return from_rows([f"#{i}" for i in np.flatnonzero(chosen)], images[chosen], labels[chosen])
+
+    classes = tuple(map(str, range(int(labels.max()) + 1)))
+    return TrainingData(classes, part(~is_held), part(is_held))
+
+
+def _check_held_out(held: Sequence[Any], where: str) -> None:
+    if not held:
+        raise ValueError(
+            f"There is nothing to hold out of {where}. Expected at least two images of a class, or two files, one of "
+            "which selects the best epoch. Give more."
+        )
+
+
+def _of_dataset(name: str, holdout: float) -> TrainingData:
+    short, _, split = name.removeprefix("tfds:").partition(":")
+    found = open_dataset(short, split or "train")
+    held = max(1, round(holdout * found.total))
+    _check_held_out([held] if held < found.total else [], repr(name))
+    train = from_dataset(found.stream.skip(held), found.total - held, name)
+    return TrainingData(found.names, train, from_dataset(found.stream.take(held), held, f"{name} held out"))
+
+
+def _record_files(names: Sequence[str]) -> list[str]:
+    """The TFRecord files that are meant, none if other data is."""
+    files: list[str] = []
+    for name in names:
+        pattern = str(Path(name) / "train-*-of-*") if Path(name).is_dir() else name
+        # Unlike this, pathlib takes no absolute patterns.
+        found = [file for file in sorted(glob.glob(pattern)) if Path(file).is_file()]  # noqa: PTH207
+        files += [file for file in found if Path(file).suffix.lower() != ".csv"]
+    if not files and len(names) > 1:
+        raise ValueError(f"There are no files {', '.join(names)}. Expected TFRecord files. Check the paths.")
+    return files
+
+
+def _of_records(files: Sequence[str], holdout: float) -> TrainingData:
+    held = min(max(1, round(holdout * len(files))), len(files) - 1)
+    _check_held_out(files[:held], f"{len(files)} TFRecord file")
+    train, held_out = (from_records(part, count_records(part)) for part in (files[held:], files[:held]))
+    classes = tuple(label for _, label in class_index())
+    notes = (f"{held} of {len(files)} files are held out; the classes are ImageNet's.",)
+    return TrainingData(classes, train, held_out, notes)
+
+
+def _of_photos(name: str, holdout: float, seed: int) -> TrainingData:
+    found = open_training_photos(name, val_share=holdout, seed=seed)
+
+    def part(rows: Sequence[Example]) -> Source:
+        paths = [os.fspath(row.photo) for row in rows]  # type: ignore[arg-type]  # of folders and lists all are paths
+        return from_rows(paths, paths, [row.target for row in rows], is_path=True)
+
+    return TrainingData(found.classes, part(found.train), part(found.val), found.notes)

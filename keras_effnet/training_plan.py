@@ -1,0 +1,82 @@
+"""What a recipe comes to with a network and data: its steps, its batches, its compiled model."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from keras_effnet._keras import keras
+from keras_effnet.augment_policies import AUTOAUGMENT, Policy, randaugment
+from keras_effnet.ema import EMA
+from keras_effnet.models import create
+from keras_effnet.optimizers import make_optimizer
+from keras_effnet.recipes import Recipe
+from keras_effnet.schedules import learning_rate, total_steps
+from keras_effnet.tf_distribute import compiled
+from keras_effnet.tf_pipeline import Batches
+from keras_effnet.training_data import TrainingData
+from keras_effnet.variants import Variant
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe comes to with a variant and data."""
+
+    recipe: Recipe
+    variant: Variant
+    size: int
+    classes: int
+    steps: int
+    epochs: int
+
+    @property
+    def batch_size(self) -> int:
+        """Images that the model gets at a time."""
+        return self.recipe.batch_size // self.recipe.accumulate
+
+    @property
+    def policy(self) -> Policy | None:
+        """What is drawn for each image."""
+        if self.recipe.augment == "randaugment":
+            return randaugment(self.recipe.layers, self.recipe.magnitude_for(self.variant.name))
+        return AUTOAUGMENT if self.recipe.augment else None
+
+    @property
+    def batches(self) -> Batches:
+        """What the pipeline makes."""
+        return Batches(self.batch_size, self.size, self.classes, self.recipe.seed, self.policy)
+
+
+def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
+    """How many steps and epochs a recipe takes with some data."""
+    steps = max(1, data.train.total // (recipe.batch_size // recipe.accumulate))
+    if recipe.steps is not None:
+        steps = min(steps, recipe.steps * recipe.accumulate)
+    epochs = math.ceil(total_steps(recipe, steps) / steps)
+    return Plan(recipe, variant, recipe.size or variant.resolution, len(data.classes), steps, epochs)
+
+
+def build(plan: Plan) -> tuple[Any, EMA | None]:
+    """The compiled model of a plan, its optimizer built, and the average of its weights."""
+    recipe = plan.recipe
+    network = create(
+        plan.variant,
+        weights=recipe.weights,
+        input_shape=(plan.size, plan.size, 3),
+        classes=plan.classes,
+        dropout_rate=recipe.dropout_rate,
+        drop_connect_rate=recipe.drop_connect_rate,
+        dtype=recipe.precision,
+        name=plan.variant.name,
+    )
+    network.compile(
+        optimizer=make_optimizer(recipe, learning_rate(recipe, plan.steps)),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    network.optimizer.build(network.trainable_variables)
+    if recipe.ema_decay is None:
+        return network, None
+    ema = EMA(recipe.ema_decay, every=recipe.accumulate, compile=compiled)
+    ema.build(network)
+    return network, ema

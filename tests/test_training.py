@@ -1,0 +1,457 @@
+"""`train`: it learns, ends the same however often it is cut off, and says what it did."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_effnet import training
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.recipes import RECIPES, Recipe
+from keras_effnet.variants import tiny
+
+pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+from keras_effnet.run_state import Saver
+from keras_effnet.training import train
+from keras_effnet.training_data import open_training_data
+
+RECIPE = replace(
+    RECIPES["imagenet"],
+    epochs=3,
+    batch_size=16,
+    learning_rate=0.3,
+    warmup_epochs=1,
+    decay_epochs=100,
+    holdout=0.25,
+    ema_decay=0.8,
+    augment=None,
+    # Stochastic depth and dropout have seeds of their own, which tf_keras cannot save.
+    **({"drop_connect_rate": 0.0, "dropout_rate": 0.0} if LEGACY else {}),
+)
+
+
+def coloured(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Noise of three colours, and which."""
+    labels = np.arange(count) % 3
+    images = np.random.default_rng(0).integers(0, 90, (count, 32, 32, 3)).astype("uint8")
+    for target in range(3):
+        images[labels == target, :, :, target] += 150
+    return images, labels
+
+
+def run(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> training.Trained:
+    return train(coloured(), folder, model=tiny(), recipe=recipe, verbose=0, **options)
+
+
+def weights(trained: training.Trained) -> list[np.ndarray]:
+    return [np.asarray(value) for value in trained.model.get_weights()]
+
+
+def assert_same(ours: training.Trained, theirs: training.Trained) -> None:
+    for a, b in zip(weights(ours), weights(theirs), strict=True):
+        assert a == pytest.approx(b, abs=1e-6)
+    state = "state-00003.npz"
+    with np.load(ours.folder / state) as a, np.load(theirs.folder / state) as b:
+        assert set(a.files) == set(b.files)
+        for name in set(a.files) - {"notes"}:
+            assert a[name] == pytest.approx(b[name], abs=1e-6), name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> training.Trained:
+    """A run that was never cut off."""
+    return run(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Start a run that dies in the middle of an epoch."""
+
+    class CutError(Exception):
+        pass
+
+    def start(folder: Path, *, epoch: int, batch: int, recipe: Recipe = RECIPE) -> None:
+        old = Saver.on_train_batch_end
+
+        def die(self: Any, at: int, logs: Any = None) -> None:
+            old(self, at, logs)
+            if (self.progress.epoch, at) == (epoch, batch):
+                raise CutError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Saver, "on_train_batch_end", die)
+            with pytest.raises(CutError):
+                run(folder, recipe)
+
+    return start
+
+
+def test_a_training_learns_and_leaves_all_that_is_needed(whole: training.Trained) -> None:
+    history = [json.loads(line) for line in (whole.folder / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[-1]["loss"] < history[0]["loss"] - 0.2
+    names = {"best.weights.h5", "history.jsonl", "labels.txt", "model.keras", "report.json", "settings.json"}
+    assert {path.name for path in whole.folder.iterdir()} == names | {"state-00002.npz", "state-00003.npz"}
+    report = json.loads((whole.folder / "report.json").read_text())
+    assert report == whole.report
+    assert report["val_accuracy"] == max(row["val_accuracy"] for row in history)
+    assert report["images"] == {"train": 48, "held_out": 16}
+    assert report["odd_files"] == {"train": {}, "held_out": {}}
+
+
+def test_what_is_kept_is_the_average_of_the_best_epoch(whole: training.Trained) -> None:
+    images, labels = coloured()
+    held_out = open_training_data((images, labels), holdout=0.25).held_out
+    places = [int(name[1:]) for name, _, _ in held_out.read(None).map(lambda n, d, y: (n, d, y)).as_numpy_iterator()]
+    from keras_effnet.images import center_crop_and_resize
+
+    crops = np.stack([center_crop_and_resize(images[i], 32) for i in places])
+    right = (whole.model.predict(crops, verbose=0).argmax(1) == labels[places]).mean()
+    assert right == pytest.approx(whole.report["val_accuracy"], abs=1e-6)
+
+
+def test_the_model_classifies_by_its_path(whole: training.Trained) -> None:
+    from keras_effnet.classifier import load_classifier
+
+    classifier = load_classifier(whole.folder / "model.keras")
+    assert [label for _, label in classifier.classes] == ["0", "1", "2"]
+    images = coloured()[0][:4].astype("float32")
+    assert classifier.scores(images) == pytest.approx(whole.model.predict(images, verbose=0), abs=1e-5)
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (2, 1)])
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
+    whole: training.Trained, cut: Callable[..., None], tmp_path: Path, epoch: int, batch: int
+) -> None:
+    cut(tmp_path / "run", epoch=epoch, batch=batch)
+    resumed = run(tmp_path / "run")
+    assert_same(resumed, whole)
+    kept = (resumed.folder / "history.jsonl").read_text()
+    rows, theirs = ([json.loads(line) for line in text.splitlines()] for text in (kept, history_of(whole)))
+    for row, other in zip(rows, theirs, strict=True):
+        assert row == pytest.approx(other, abs=1e-5)
+
+
+def history_of(trained: training.Trained) -> str:
+    return (trained.folder / "history.jsonl").read_text()
+
+
+def test_a_state_that_was_cut_short_is_passed_over_and_said(
+    whole: training.Trained, cut: Callable[..., None], tmp_path: Path
+) -> None:
+    cut(tmp_path / "run", epoch=2, batch=0)
+    last = tmp_path / "run" / "state-00002.npz"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    resumed = run(tmp_path / "run")
+    assert "state-00002.npz is damaged" in resumed.report["notes"][0]
+    assert_same(resumed, whole)
+
+
+def test_a_byte_that_changed_is_noticed(whole: training.Trained, tmp_path: Path) -> None:
+    data = bytearray((whole.folder / "state-00003.npz").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "state-00003.npz").write_bytes(data)
+    from keras_effnet.run_state import restore_state
+
+    progress, notes = restore_state(tmp_path, whole.model, None)
+    assert (progress.epoch, len(notes)) == (0, 1)
+    assert zipfile.ZipFile(whole.folder / "state-00003.npz").testzip() is None
+
+
+def test_a_run_that_is_over_is_only_reported(whole: training.Trained) -> None:
+    before = (whole.folder / "state-00003.npz").stat().st_mtime_ns
+    again = run(whole.folder)
+    assert again.report == whole.report
+    assert (whole.folder / "state-00003.npz").stat().st_mtime_ns == before
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(whole: training.Trained, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="other settings: batch_size 16 there, 8 now; seed 0 there, 1 now"):
+        run(whole.folder, replace(RECIPE, batch_size=8, seed=1))
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="holds something else than a run"):
+        run(tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"The loss is (nan|inf) in epoch 1, step \d"):
+        run(tmp_path / "run", replace(RECIPE, learning_rate=1e30, warmup_epochs=0, ema_decay=None))
+
+
+@pytest.mark.skipif(LEGACY, reason="tf_keras accumulates no gradients")
+def test_halves_precision_patience_and_accumulation_run(tmp_path: Path) -> None:
+    recipe = replace(
+        RECIPE,
+        epochs=4,
+        accumulate=2,
+        precision="mixed_bfloat16",
+        patience=1,
+        learning_rate=1e-9,
+        global_clipnorm=1.0,
+        augment="randaugment",
+    )
+    trained = run(tmp_path / "run", recipe)
+    # Nothing is learnt at this rate: the first epoch stays the best, and after one more there is no patience left.
+    assert (trained.report["epochs"], trained.report["best_epoch"]) == (2, 1)
+    assert trained.report["steps_per_epoch"] == 6
+    assert run(tmp_path / "run", recipe).report["epochs"] == 2
+
+
+@pytest.mark.slow
+def test_mixed_float16_can_be_cut_off_too(cut: Callable[..., None], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, precision="mixed_float16", learning_rate=0.01)
+    cut(tmp_path / "cut", epoch=1, batch=1, recipe=recipe)
+    assert_same(run(tmp_path / "cut", recipe), run(tmp_path / "whole", recipe))
+
+
+# --- data ---
+
+
+def test_of_1024_shards_the_first_20_are_held_out(tmp_path: Path) -> None:
+    for i in range(1024):
+        (tmp_path / f"train-{i:05}-of-01024").touch()
+    (tmp_path / "validation-00000-of-00128").touch()
+    found = open_training_data(tmp_path)
+    assert found.notes == ("20 of 1024 files are held out; the classes are ImageNet's.",)
+    assert len(found.classes) == 1000
+
+
+def test_a_part_of_each_class_is_held_out_the_same_for_a_seed() -> None:
+    images, labels = coloured()
+
+    def held(seed: int) -> list[str]:
+        rows = open_training_data((images, labels), holdout=0.25, seed=seed).held_out.read(None)
+        return [name.decode() for name, _, _ in rows.as_numpy_iterator()]
+
+    assert held(1) == held(1) != held(2)
+    targets = [int(name[1:]) % 3 for name in held(1)]
+    assert [targets.count(target) for target in range(3)] == [6, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((np.zeros((4, 8, 8, 3)), np.zeros(4, int)), "types float64 and int64. Expected images uint8"),
+        ((np.zeros((2, 8, 8, 3), "uint8"), np.arange(2)), "nothing to hold out of the arrays"),
+        (["a-*", "b-*"], "There are no files a-[*], b-[*]"),
+        ("nowhere", "There is no data 'nowhere'"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused(data: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_training_data(data)
+
+
+# --- command line ---
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    images, labels = coloured(24)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = tmp_path / "photos" / "rgb"[label] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (tmp_path / "photos" / "r" / "broken.jpg").write_bytes(b"no image")
+    return tmp_path / "photos"
+
+
+OPTIONS = ["--recipe", "baseline", "--epochs", "1", "--batch-size", "8"]
+
+
+def test_the_command_trains_on_a_folder_and_reports_odd_files(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keras_effnet.cli import app
+
+    monkeypatch.setattr(training, "find_variant", lambda name: tiny())
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    command = ["train", "--data", str(photos), "--out", str(tmp_path / "run"), *OPTIONS]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["recipe"] == "baseline"
+    odd = [*report["odd_files"]["train"].values(), *report["odd_files"]["held_out"].values()]
+    assert [(row["count"], row["done"]) for row in odd] == [(1, "left out")]
+    assert "1 unreadable, left out" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_refuses_odd_files_where_it_is_asked_to(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keras_effnet.cli import app
+
+    monkeypatch.setattr(training, "find_variant", lambda name: tiny())
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    command = ["train", "--data", str(photos), "--out", str(tmp_path / "run"), *OPTIONS, "--strict"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1
+    assert "broken.jpg' is unreadable" in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.output
+
+
+def test_the_command_lists_the_recipes_and_refuses_others() -> None:
+    from keras_effnet.cli import app
+
+    listed = json.loads(CliRunner().invoke(app, ["recipes", "--json"]).stdout)
+    assert [row["name"] for row in listed] == list(RECIPES)
+    table = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "160"}).stdout
+    assert "b0 77.1" in table
+    refused = CliRunner().invoke(app, ["train", "--data", "x", "--out", "y", "--recipe", "resnet"])
+    assert refused.exit_code == 1
+    assert "There is no recipe 'resnet'" in refused.stderr
+
+
+# --- processes ---
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_training import run
+from pathlib import Path
+from types import SimpleNamespace
+run(Path({folder!r}))
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_costs_nothing_but_the_epoch(whole: training.Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder))
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        deadline = time.monotonic() + 300
+        while not (folder / "state-00001.npz").is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+    resumed = run(folder)
+    assert_same(resumed, whole)
+
+
+MIRRORED = """
+import sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, {tests!r})
+import keras_effnet.training as training
+from keras_effnet.tf_distribute import open_strategy
+training.open_strategy = lambda name: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+from test_training import run
+from pathlib import Path
+from types import SimpleNamespace
+done = run(Path({folder!r}), strategy="mirrored")
+print("accuracy", done.report["val_accuracy"], done.report["epochs"])
+"""
+
+
+@pytest.mark.slow
+def test_two_replicas_train_and_average(tmp_path: Path) -> None:
+    script = MIRRORED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()[-1] == "3"
+
+
+WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+from keras_effnet import training
+from keras_effnet.tf_distribute import open_strategy
+strategy = open_strategy("multiworker")  # before anything else uses TensorFlow
+training.open_strategy = lambda name: strategy
+import numpy as np
+from pathlib import Path
+from types import SimpleNamespace
+from test_training import run, weights
+np.savez(sys.argv[1], *weights(run(Path({folder!r}), strategy="multiworker")))
+"""
+
+
+@pytest.mark.slow
+def test_two_workers_end_with_the_same_weights_and_one_of_them_writes(tmp_path: Path) -> None:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    workers = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    script = WORKER.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run"))
+    processes = []
+    for i in range(2):
+        config = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}})
+        command = [sys.executable, "-c", script, str(tmp_path / f"{i}.npz")]
+        processes.append(subprocess.Popen(command, env={**os.environ, "TF_CONFIG": config}))
+    assert [process.wait(500) for process in processes] == [0, 0]
+    with np.load(tmp_path / "0.npz") as first, np.load(tmp_path / "1.npz") as second:
+        assert first.files
+        assert all(np.array_equal(first[name], second[name]) for name in first.files)
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["epochs"] == 3
+
+
+def test_a_strategy_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="strategy is 'tpus'. Expected one of mirrored, multiworker, one"):
+        run(tmp_path / "run", strategy="tpus")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_weights_of_a_run_load_by_their_path(whole: training.Trained) -> None:
+    from keras_effnet.models import create
+
+    loaded = create(tiny(), classes=3, weights=str(whole.folder / "best.weights.h5"))
+    for a, b in zip(loaded.get_weights(), weights(whole), strict=True):
+        assert np.array_equal(a, b)
+    assert isinstance(loaded, keras.Model)
+
+
+def test_a_dataset_of_tensorflow_datasets_is_streamed_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    images = [Image.fromarray(image) for image in coloured(12)[0]]
+    encoded = []
+    for image in images:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        encoded.append(file.getvalue())
+    columns = {"image": encoded, "label": np.arange(12) % 3}
+    asked = []
+
+    def as_dataset(split: str, decoders: Any) -> Any:
+        asked.append(split)
+        return tf.data.Dataset.from_tensor_slices(columns)
+
+    features = {"image": None, "label": SimpleNamespace(names=["red", "green", "blue"])}
+    splits = {"train+validation": SimpleNamespace(num_examples=12)}
+    builder = SimpleNamespace(
+        info=SimpleNamespace(features=features, splits=splits),
+        as_dataset=as_dataset,
+        download_and_prepare=lambda: None,
+    )
+    module = SimpleNamespace(builder=lambda name: {"flowers": builder}[name])
+    module.decode = SimpleNamespace(SkipDecoding=lambda: "bytes")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
+    found = open_training_data("tfds:flowers:train+validation", holdout=0.25)
+    assert asked == ["train+validation"]
+    assert found.classes == ("red", "green", "blue")
+    rows = [list(part.read(None).as_numpy_iterator()) for part in (found.held_out, found.train)]
+    assert [len(part) for part in rows] == [found.held_out.total, found.train.total] == [3, 9]
+    assert [data for part in rows for _, data, _ in part] == encoded
+    shuffled = [data for _, data, _ in found.train.read(tf.constant([1, 2], tf.int64)).as_numpy_iterator()]
+    assert sorted(shuffled) == sorted(encoded[3:])
+    assert shuffled != encoded[3:]
