@@ -211,20 +211,19 @@ def _walk(
 
 def _block(name: str, stage: int, row: BlockArgs, inputs: int, size: int, *, strides: int) -> Iterator[Layer]:
     width, kernel, out = inputs * row.expand_ratio, row.kernel_size, _strided(size, strides)
-    if row.conv_type == "fused" and row.expand_ratio == 1:
-        yield Layer(f"{name}_project_conv", stage, inputs, row.filters, kernel, size, out)
-        return
-    if row.conv_type == "fused":
-        yield Layer(f"{name}_expand_conv", stage, inputs, width, kernel, size, out)
-    else:
-        if row.expand_ratio > 1:
-            yield Layer(f"{name}_expand_conv", stage, inputs, width, 1, size, size)
+    fused = row.conv_type == "fused"
+    if row.expand_ratio > 1:
+        # A fused block does its filtering while it expands; with nothing to expand, while it projects.
+        expand = (kernel, size, out) if fused else (1, size, size)
+        yield Layer(f"{name}_expand_conv", stage, inputs, width, *expand)
+    if not fused:
         yield Layer(f"{name}_dwconv", stage, width, width, kernel, size, out, groups=width)
     if row.se_ratio:
         squeezed = max(1, int(inputs * row.se_ratio))
         yield Layer(f"{name}_se_reduce", stage, width, squeezed, bias=True, norm=False)
         yield Layer(f"{name}_se_expand", stage, squeezed, width, bias=True, norm=False)
-    yield Layer(f"{name}_project_conv", stage, width, row.filters, 1, out, out)
+    project = (kernel, size, out) if fused and row.expand_ratio == 1 else (1, out, out)
+    yield Layer(f"{name}_project_conv", stage, width, row.filters, *project)
 
 
 def _strided(size: int, strides: int) -> int:

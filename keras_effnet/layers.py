@@ -37,13 +37,21 @@ class Conventions:
 def mbconv(x: Any, args: BlockArgs, *, strides: int, drop_rate: float, conventions: Conventions, name: str) -> Any:
     """Expand, filter, reweigh, project; skip where the shape is kept."""
     inputs, filters = x, x.shape[channel_axis()]
+    fused = args.conv_type == "fused"
     if args.expand_ratio > 1:
-        x = conv_bn_act(x, args.expand_ratio * filters, 1, conventions=conventions, name=f"{name}_expand")
-    x = depthwise_bn_act(x, args.kernel_size, strides, conventions=conventions, name=name)
+        # A fused block (arXiv:2104.00298) filters while it expands; with nothing to expand, while it projects.
+        filter_size, filter_strides = (args.kernel_size, strides) if fused else (1, 1)
+        expanded = args.expand_ratio * filters
+        x = conv_bn_act(x, expanded, filter_size, filter_strides, conventions=conventions, name=f"{name}_expand")
+    if not fused:
+        x = depthwise_bn_act(x, args.kernel_size, strides, conventions=conventions, name=name)
     if args.se_ratio:
         squeezed = max(1, int(filters * args.se_ratio))
         x = squeeze_excite(x, squeezed, conventions=conventions, name=f"{name}_se")
-    x = conv_bn(x, args.filters, 1, conventions=conventions, name=f"{name}_project")
+    if fused and args.expand_ratio == 1:
+        x = conv_bn_act(x, args.filters, args.kernel_size, strides, conventions=conventions, name=f"{name}_project")
+    else:
+        x = conv_bn(x, args.filters, 1, conventions=conventions, name=f"{name}_project")
     keeps_shape = args.skip and strides == 1 and args.filters == filters
     return residual(inputs, x, drop_rate, name=name) if keeps_shape else x
 
