@@ -29,13 +29,25 @@ _ROOMS = {
     "saving": ["save_weights"],
     "scaling": ["CompoundScaling", "flops_ratio"],
     "sets": ["list_weights"],
+    "study": ["search"],
     "training": ["train"],
     "variants": ["VARIANTS", "Variant", "list_models"],
     "weights": ["load_weights"],
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
-_MODULES = (*_ROOMS, "complexity", "images", "latency", "normalization", "paper", "registry", "rivals")
+_MODULES = (
+    *_ROOMS,
+    "complexity",
+    "images",
+    "latency",
+    "mnas",
+    "normalization",
+    "paper",
+    "proxies",
+    "registry",
+    "rivals",
+)
 
 __all__ = sorted(_HOME)
 

@@ -10,6 +10,7 @@ from keras_effnet import (
     cli_evaluate,
     cli_explain,
     cli_export,
+    cli_search,
     cli_summary,
     cli_train,
     cli_weights,
@@ -31,6 +32,7 @@ for verb in (
     cli_train.train,
     cli_train.recipes,
     cli_export.export,
+    cli_search.search,
     cli_summary.summary,
     cli_summary.models,
 ):

@@ -14,7 +14,7 @@ import keras_effnet
 PAPER = (
     *("errors", "blocks", "scaling", "shared_grid", "grid"),
     *("normalization", "variants", "complexity", "registry", "layer_names"),
-    *("rival_tables",),
+    *("rival_tables", "mnas", "proxies", "study"),
     *("paper_data", "paper_report", "recipes", "augment_policies"),
 )
 READERS = (
@@ -58,7 +58,8 @@ FACE = (
     *("engines", "classifier", "classify", "matching", "labelled", "evaluate"),
     *("export_check", "export_writers", "exporting", "export_cache", "predictor", "result_files"),
     *("activation_maps", "figure7"),
-    *("training_photos",),
+    *("training_photos", "photo_views"),
+    *("photo_arrays", "short_training"),
     *("training_data", "training_plan", "training"),
     *(
         "terminal",
@@ -66,6 +67,7 @@ FACE = (
         "cli_export",
         "cli_explain",
         "cli_evaluate",
+        "cli_search",
         "cli_train",
         "cli_summary",
         "cli_weights",
@@ -76,7 +78,7 @@ FACE = (
 ORDER = (*PAPER, *READERS, *GRAPH, *ENGINE, *FACE)
 
 # What a file of the paper floor asks for only when it is used: packages of an extra.
-EXTRAS = {"shared_grid": {"optuna", "sqlalchemy"}}
+EXTRAS = {"shared_grid": {"optuna", "sqlalchemy"}, "study": {"optuna"}}
 
 PACKAGE = Path(keras_effnet.__file__).parent
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

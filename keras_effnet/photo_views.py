@@ -1,0 +1,176 @@
+"""Photos as a network sees them in training: decoded once, a new random crop every epoch.
+
+Source of the crops: arXiv:1409.4842, section 6 (a random area and aspect ratio); the smallest area is larger here: a
+few hundred photos and a pretrained network need no more.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from keras_effnet.classify import THREADS
+from keras_effnet.images import CROP_PADDING, from_pil, load_image
+from keras_effnet.labelled import Example
+
+Prepare = Callable[[np.ndarray], np.ndarray]
+Batch = tuple[np.ndarray, ...]
+
+_RATIOS = (3 / 4, 4 / 3)
+_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos that could be read.
+
+    Args:
+        rows: where they come from, and their classes.
+        prepare: what is done once to the pixels of each.
+        kept: the result, None where memory had no room: such a photo is read again each time.
+    """
+
+    rows: tuple[Example, ...]
+    prepare: Prepare
+    kept: tuple[np.ndarray | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self, index: int) -> np.ndarray:
+        """A prepared photo."""
+        kept = self.kept[index]
+        return self.prepare(_decode(self.rows[index])) if kept is None else kept
+
+    def labels(self, classes: int) -> np.ndarray:
+        """One row a photo with a one at its class, float32 of shape (photos, classes)."""
+        return np.eye(classes, dtype=np.float32)[[row.target for row in self.rows]]
+
+
+def read_photos(
+    rows: Sequence[Example], prepare: Prepare, *, room: int, tick: Callable[[], object]
+) -> tuple[Photos, tuple[str, ...]]:
+    """Decode photos on threads and keep them in memory as far as there is room.
+
+    Args:
+        rows: the photos.
+        prepare: from uint8 (height, width, 3) to what is kept.
+        room: bytes that may be kept.
+        tick: called after each photo.
+
+    Returns:
+        The photos that could be read, and why the others could not, one message each.
+    """
+    good, kept, errors = [], [], []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(rows), _AT_A_TIME):
+            some = rows[start : start + _AT_A_TIME]
+            for row, result in zip(some, pool.map(lambda row: _try(row, prepare), some), strict=True):
+                tick()
+                if isinstance(result, str):
+                    errors.append(result)
+                    continue
+                room -= result.nbytes
+                good.append(row)
+                kept.append(result if room >= 0 else None)
+    return Photos(tuple(good), prepare, tuple(kept)), tuple(errors)
+
+
+def _try(row: Example, prepare: Prepare) -> np.ndarray | str:
+    try:
+        return prepare(_decode(row))
+    except ValueError as error:
+        return f"{row.photo[0]!r}: {error}" if isinstance(row.photo, tuple) else str(error)
+
+
+def _decode(row: Example) -> np.ndarray:
+    image = row.photo[1] if isinstance(row.photo, tuple) else row.photo
+    if isinstance(image, Image.Image):
+        return from_pil(image)
+    return image if isinstance(image, np.ndarray) else load_image(image)
+
+
+def shrink(image: np.ndarray, size: int) -> np.ndarray:
+    """Scale a photo down until crops of `size` pixels lose nothing; a smaller one stays as it is.
+
+    Args:
+        image: uint8 (height, width, 3).
+        size: side of the crops in pixels.
+    """
+    height, width = image.shape[:2]
+    scale = (size + CROP_PADDING) / min(height, width)
+    if scale >= 1:
+        return image
+    sides = round(width * scale), round(height * scale)
+    return np.asarray(Image.fromarray(image).resize(sides, Image.Resampling.BICUBIC, reducing_gap=3))
+
+
+def random_view(image: np.ndarray, size: int, rng: np.random.Generator, *, smallest: float, mirror: bool) -> np.ndarray:
+    """Cut a random part out, resize it to a square, and mirror every second one.
+
+    Args:
+        image: uint8 (height, width, 3).
+        size: side of the result in pixels.
+        rng: what draws.
+        smallest: part of the photo's area that is left at least.
+        mirror: whether left and right may be swapped.
+
+    Returns:
+        float32 (size, size, 3), 0..255.
+    """
+    height, width = image.shape[:2]
+    area = height * width * rng.uniform(smallest, 1)
+    ratio = np.exp(rng.uniform(*np.log(_RATIOS)))
+    w, h = min(width, np.sqrt(area * ratio)), min(height, np.sqrt(area / ratio))
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return _resized(image, size, (left, top, left + w, top + h), mirrored=mirror and rng.random() < 0.5)
+
+
+def center_view(image: np.ndarray, size: int, *, mirrored: bool) -> np.ndarray:
+    """The central square as evaluation takes it, float32 (size, size, 3), 0..255."""
+    height, width = image.shape[:2]
+    side = size / (size + CROP_PADDING) * min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    return _resized(image, size, (left, top, left + side, top + side), mirrored=mirrored)
+
+
+def _resized(image: np.ndarray, size: int, box: tuple[float, float, float, float], *, mirrored: bool) -> np.ndarray:
+    view = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box), np.float32)
+    return view[:, ::-1] if mirrored else view
+
+
+def training_batches(
+    photos: Photos, view: Callable[[np.ndarray, Any], np.ndarray], *, classes: int, batch_size: int, seed: int
+) -> Iterator[Batch]:
+    """Batches without end: every epoch a new order and a new view of each photo; what fills no batch is left out.
+
+    Args:
+        photos: what is trained.
+        view: from the pixels of a photo and a random generator to those of the batch.
+        classes: outputs of the model.
+        batch_size: photos in a batch, at most as many as there are.
+        seed: of orders and views: the same seed gives the same batches, however many threads work.
+    """
+    labels = photos.labels(classes)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for epoch in count():
+
+            def draw(index: int, epoch: int = epoch) -> np.ndarray:
+                return view(photos.pixels(index), np.random.default_rng((seed, epoch, index)))
+
+            order = np.random.default_rng((seed, epoch)).permutation(len(photos))
+            for start in range(0, len(photos) - batch_size + 1, batch_size):
+                chosen = order[start : start + batch_size]
+                yield np.stack(list(pool.map(draw, chosen.tolist()))), labels[chosen]
+
+
+def ordered_batches(photos: Photos, view: Prepare, *, batch_size: int) -> Iterator[Batch]:
+    """All photos once, in their order and without labels; the last one is repeated until the last batch is full."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(photos), batch_size):
+            chosen = [min(i, len(photos) - 1) for i in range(start, start + batch_size)]
+            yield (np.stack(list(pool.map(lambda i: view(photos.pixels(i)), chosen))),)

@@ -1,0 +1,325 @@
+"""The search for a baseline: MnasNet's space, the reward, and the study, against published networks and arithmetic."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_effnet import cli
+from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
+from keras_effnet.budget import model_complexity
+from keras_effnet.complexity import complexity
+from keras_effnet.mnas import MNAS, OPERATORS, Goal, SearchSpace, StageSpace, mnas_space
+from keras_effnet.proxies import entropy
+from keras_effnet.variants import VARIANTS, Variant
+
+# arXiv:1807.11626, Figure 7: MnasNet-A1.
+MNASNET_A1 = decode_blocks(
+    [
+        "r1_k3_s11_e1_i32_o16_noskip",
+        "r2_k3_s22_e6_i16_o24",
+        "r3_k5_s22_e3_i24_o40_se0.25",
+        "r4_k3_s22_e6_i40_o80",
+        "r2_k3_s11_e6_i80_o112_se0.25",
+        "r3_k5_s22_e6_i112_o160_se0.25",
+        "r1_k3_s11_e6_i160_o320",
+    ]
+)
+SMALL = SearchSpace(
+    Variant("small", 1.0, 1.0, 32, 0.2, stem_filters=8, head_filters=32),
+    (StageSpace(1, range(8, 17, 8), range(1, 3)), StageSpace(2, range(8, 33, 8), range(1, 3))),
+)
+SMALL_GOAL = Goal(3e5, classes=5)
+
+
+@pytest.fixture
+def search():
+    optuna = pytest.importorskip("optuna", reason="optuna is not installed")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    from keras_effnet.study import search
+
+    return search
+
+
+def is_large(network: Variant) -> float:
+    """A score whose order is known."""
+    return sum(row.filters * row.repeats for row in network.blocks)
+
+
+# --- the space ---
+
+
+def test_b0_is_a_point_of_the_space_with_its_known_cost():
+    point = MNAS.encode(B0_BLOCKS)
+    network = MNAS.decode(point)
+    assert network.blocks == B0_BLOCKS
+    cost = complexity(network)
+    assert cost.trainable == 5_288_548
+    assert cost.macs == Goal().macs(network) == complexity(VARIANTS["b0"]).macs
+    assert round(cost.macs / 1e9, 2) == 0.39  # arXiv:1905.11946, Table 2
+    assert (point["stage1_operator"], point["stage2_operator"]) == ("sepconv", "mbconv6")
+
+
+def test_mnasnet_a1_is_a_point_of_the_space_with_its_published_cost():
+    network = MNAS.decode(MNAS.encode(MNASNET_A1))
+    assert network.blocks == MNASNET_A1
+    cost = complexity(network)
+    assert cost.trainable / 1e6 == pytest.approx(3.9, rel=0.02)  # arXiv:1807.11626, Table 1
+    assert cost.macs / 1e6 == pytest.approx(312, rel=0.02)
+
+
+def test_the_filters_reach_from_three_to_five_quarters_of_mobilenetv2_s():
+    for stage, filters in zip(MNAS.stages, (16, 24, 32, 64, 96, 160, 320), strict=True):
+        # To a multiple of 8, and never more than 10 % below.
+        assert 0.75 * filters - 4 <= min(stage.filters) <= 0.75 * filters + 8
+        assert 1.25 * filters - 4 <= max(stage.filters) <= 1.25 * filters + 8
+        assert filters in stage.filters
+
+
+def test_there_are_as_many_points_as_the_choices_multiply_to():
+    filters, repeats = 2 * 2 * 3 * 5 * 7 * 11 * 21, 2 * 3 * 3 * 3 * 3 * 3 * 2
+    assert MNAS.size == (4 * 2 * 2 * 2) ** 7 * filters * repeats
+    assert len(MNAS.choices) == 7 * 6
+
+
+def test_every_operator_is_what_the_table_says():
+    kinds = {(row.conv_type, row.expand_ratio) for row in (*B0_BLOCKS, *MNASNET_A1)} | {("fused", 1)}
+    assert set(OPERATORS.values()) == kinds
+
+
+def test_a_point_and_its_table_are_one():
+    rng = random.Random(0)
+    for _ in range(200):
+        point = MNAS.sample(rng)
+        assert MNAS.encode(MNAS.decode(point).blocks) == point
+
+
+@pytest.mark.builders
+def test_a_drawn_network_can_be_built_and_costs_what_was_said():
+    from keras_effnet.models import create
+
+    rng = random.Random(1)
+    for _ in range(3):
+        network = SMALL.decode(SMALL.sample(rng))
+        counted = model_complexity(create(network, classes=5))
+        assert counted.macs == SMALL_GOAL.macs(network)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (B0_BLOCKS[:6], "The table has 6 rows. Expected 7"),
+        ((*B0_BLOCKS[:6], BlockArgs(1, 7, 1, 6, 320)), "Row 7 .* outside of the space by its kernel_size"),
+        ((*B0_BLOCKS[:6], BlockArgs(1, 3, 1, 4, 320)), "Row 7 .* by its operator"),
+        ((*B0_BLOCKS[:6], BlockArgs(1, 3, 2, 6, 320)), "Row 7 .* by its strides"),
+    ],
+)
+def test_a_table_outside_of_the_space_is_refused(blocks, message):
+    with pytest.raises(ValueError, match=message):
+        MNAS.encode(blocks)
+
+
+def test_a_point_with_a_value_that_is_no_choice_is_refused():
+    point = MNAS.encode(B0_BLOCKS) | {"stage3_kernel_size": 4}
+    with pytest.raises(ValueError, match="stage3_kernel_size of the point is 4. Expected one of 3, 5. Choose"):
+        MNAS.decode(point)
+
+
+def test_a_resolution_too_small_for_five_halvings_is_refused():
+    from dataclasses import replace
+
+    space = mnas_space(replace(VARIANTS["b0"], resolution=16))
+    with pytest.raises(ValueError, match="resolution is 16. Expected at least 32"):
+        Goal().macs(space.decode(space.sample(random.Random(0))))
+
+
+# --- the reward and the proxy ---
+
+
+def test_the_reward_is_the_paper_s():
+    assert Goal(400e6).reward(0.75, 400e6) == 0.75
+    assert Goal(400e6).reward(0.75, 800e6) == pytest.approx(0.75 * 2**-0.07)
+    # arXiv:1807.11626, section 3: twice the cost pays for 5 % more accuracy, relative.
+    assert Goal(400e6).reward(1.05, 800e6) == pytest.approx(1.0, abs=0.001)
+
+
+@pytest.mark.parametrize("arguments", [{"target_macs": 0}, {"target_macs": math.nan}, {"tolerance": 1}])
+def test_a_goal_that_cannot_be_is_refused(arguments):
+    with pytest.raises(ValueError, match="Expected a positive number of multiply-adds and a share"):
+        Goal(**arguments)
+
+
+def test_the_entropy_is_that_of_the_formula():
+    base = Variant("one", 1.0, 1.0, 32, 0.2, (BlockArgs(1, 3, 1, 1, 8),), stem_filters=8, head_filters=32)
+    # Stem 3 x 3 of 3 filters, depthwise 3 x 3, two 1 x 1 of 8 filters; the only scale has 16 x 16 pixels.
+    assert entropy(base) == pytest.approx(8 * math.log(32 * 16**2) * math.log(27 * 9 * 8 * 8))
+    rows = (BlockArgs(1, 3, 1, 1, 8), BlockArgs(1, 3, 2, 2, 16))
+    two = Variant("two", 1.0, 1.0, 32, 0.2, rows, stem_filters=8, head_filters=32)
+    # The second block expands at 16 x 16 and goes on at 8 x 8.
+    first, second = math.log(27 * 9 * 8 * 8), math.log(9 * 16 * 16)
+    assert entropy(two) == pytest.approx(math.log(16 * 16**2) * first + 8 * math.log(32 * 8**2) * (first + second))
+
+
+# --- the study ---
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_what_costs_too_much_or_too_little_is_never_scored(search, sampler):
+    scored = []
+
+    def score(network: Variant) -> float:
+        scored.append(complexity(network, classes=5).macs)
+        return is_large(network)
+
+    found = search(score, SMALL, SMALL_GOAL, trials=15, sampler=sampler)
+    assert len(scored) == len(found.candidates) == 15
+    assert all(225_000 <= macs <= 375_000 for macs in scored)
+    assert [candidate.macs for candidate in found.candidates] == scored
+    assert found.infeasible > 0
+    assert found.best.reward == max(score * (macs / 3e5) ** -0.07 for score, macs in _pairs(found))
+
+
+def _pairs(found):
+    return [(candidate.score, candidate.macs) for candidate in found.candidates]
+
+
+def test_no_network_is_scored_twice(search):
+    found = search(is_large, SMALL, SMALL_GOAL, trials=40)
+    assert len({repr(candidate.network) for candidate in found.candidates}) == 40
+
+
+def test_the_estimator_finds_more_than_random_draws(search):
+    guided, drawn = (search(entropy, trials=40, sampler=sampler).best.reward for sampler in ("tpe", "random"))
+    assert guided > drawn
+
+
+def test_a_search_goes_on_where_it_was_interrupted(search, tmp_path: Path):
+    calls, options = [], {"storage": f"sqlite:///{tmp_path}/search.db", "sampler": "random"}
+
+    def score(network: Variant) -> float:
+        calls.append(network)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return is_large(network)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(score, SMALL, SMALL_GOAL, trials=6, **options)
+    found = search(score, SMALL, SMALL_GOAL, trials=6, **options)
+    assert [candidate.network for candidate in found.candidates] == [*calls[:3], *calls[4:]]
+    assert len(calls) == 7
+    assert search(score, SMALL, SMALL_GOAL, trials=6, **options) == found
+    assert len(calls) == 7
+    assert len(search(score, SMALL, SMALL_GOAL, trials=8, **options).candidates) == 8
+    with pytest.raises(ValueError, match="searches something else: its goal is not the same"):
+        search(score, SMALL, Goal(4e5, classes=5), trials=8, **options)
+
+
+WORKER = """
+import sys, time, optuna
+sys.path.insert(0, sys.argv[2])
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+from test_search import SMALL, SMALL_GOAL, is_large
+from keras_effnet.study import search
+found = search(lambda network: time.sleep(0.1) or is_large(network), SMALL, SMALL_GOAL, trials=12, storage=sys.argv[1])
+print(len(found.candidates))
+"""
+
+
+def test_two_processes_share_a_search(search, tmp_path: Path):
+    command = [sys.executable, "-c", WORKER, f"sqlite:///{tmp_path}/search.db", str(Path(__file__).parent)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert all(process.returncode == 0 for process in processes), results
+    # Either may have had one more in hand when the other finished the twelfth.
+    assert all(12 <= int(out) <= 13 for out, _ in results)
+
+
+def test_a_network_that_diverged_is_never_the_best(search):
+    found = search(lambda network: math.nan if network.blocks[0].skip else 1.0, SMALL, SMALL_GOAL, trials=12)
+    assert not found.best.network.blocks[0].skip
+    assert any(candidate.reward == -math.inf for candidate in found.candidates)
+
+
+def test_a_target_that_no_network_reaches_is_refused_with_what_they_cost(search):
+    with pytest.raises(ValueError, match=r"within 25% of 40 multiply-adds; they take \d{3},\d{3},\d{3} to "):
+        search(entropy, MNAS, Goal(40), sampler="random")
+
+
+def test_another_sampler_is_refused(search):
+    with pytest.raises(ValueError, match="sampler is 'grid' .* Expected one of random, tpe"):
+        search(entropy, sampler="grid")
+
+
+def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    from keras_effnet.study import search
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    for storage in (None, "sqlite:///search.db"):
+        with pytest.raises(ImportError, match=r"pip install \"keras_effnet\[search\]\""):
+            search(entropy, storage=storage)
+
+
+# --- the command ---
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.app, ["search", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_the_command_prints_the_best_block_table_and_keeps_the_search(search, tmp_path: Path):
+    options = ("--score", "entropy", "--target-macs", "0.3B", "--storage", f"sqlite:///{tmp_path}/search.db")
+    shown = run(*options, "--trials", 4)
+    assert shown.exit_code == 0, shown.output
+    answer = json.loads(run(*options, "--trials", 4, "--json").stdout)
+    best = decode_blocks(answer["best"]["blocks"])
+    assert all(string in shown.stdout for string in answer["best"]["blocks"])
+    assert len(answer["all"]) == 4
+    assert 225e6 <= complexity(MNAS.decode(MNAS.encode(best))).macs == answer["best"]["macs"] <= 375e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--score", "entropy", "--target-macs", "40", "--sampler", "random"], 1, "none is new and within 25% of 40"),
+        (["--score", "entropy", "--storage", "sqlite:////nowhere/x.db"], 1, "cannot be opened"),
+        (["--score", "entropy", "--sampler", "grid"], 1, "Expected one of random, tpe"),
+        (["--data", "/nowhere"], 1, "/nowhere"),
+        (["--score", "entropy", "--target-macs", "4X"], 2, "Expected one such as 400M"),
+        (["--target-macs", "4M"], 2, "without --data"),
+        (["--score", "entropy", "--data", "."], 2, "with --data"),
+    ],
+)
+def test_bad_input_ends_in_one_message(search, arguments, status, message):
+    done = run(*arguments)
+    assert done.exit_code == status
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.slow
+def test_the_command_trains_on_photos_and_goes_on_with_a_kept_search(search, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(24):
+            pixels = rng.normal(level, 20, (32, 32, 3)).clip(0, 255).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    options = ("--data", tmp_path / "photos", "--size", 32, "--target-macs", "8M", "--epochs", 1, "--json")
+    kept = ("--storage", f"sqlite:///{tmp_path}/search.db", "--sampler", "random")
+    first = json.loads(run(*options, *kept, "--trials", 1).stdout)
+    again = json.loads(run(*options, *kept, "--trials", 2).stdout)
+    assert again["all"][0] == first["all"][0]
+    assert len(again["all"]) == 2
+    assert first["goal"]["classes"] == 2
+    for each in again["all"]:
+        assert 0 <= each["score"] <= 1
+        assert 6e6 <= each["macs"] <= 10e6
+        assert each["reward"] == pytest.approx(each["score"] * (each["macs"] / 8e6) ** -0.07)
