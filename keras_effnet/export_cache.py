@@ -11,7 +11,7 @@ from keras_effnet.download import cache_directories
 from keras_effnet.engines import ENGINES, FORMATS, Engine, version
 from keras_effnet.sets import find_weights, here, is_set, list_weights
 from keras_effnet.sidecar import open_export, suffix
-from keras_effnet.variants import find_variant
+from keras_effnet.variants import VARIANTS, find_variant
 
 
 def cached_export(name: str, weights: str | None, format: str) -> Path:  # noqa: A002
@@ -59,13 +59,15 @@ def find_cached(model: Any, weights: str | None, engine: str) -> Path | None:
 
 
 def is_name(model: Any) -> bool:
-    """Whether it is a network's name, or would be one: neither a model nor a path.
+    """Whether it is a network's name, or would be one: neither a model nor a path, such as a fine-tuning's folder.
 
     Example:
         >>> is_name("lite0"), is_name("model.keras"), is_name("folder/lite0")
         (True, False, False)
     """
-    return isinstance(model, str) and not Path(model).suffix and len(Path(model).parts) == 1
+    if not isinstance(model, str) or Path(model).suffix or len(Path(model).parts) > 1:
+        return False
+    return model in VARIANTS or not Path(model).is_dir()
 
 
 def can_convert() -> bool:

@@ -309,6 +309,15 @@ def test_a_network_is_exported_once_and_kept(classifier: Classifier, tmp_path: P
     assert kept.exists()
 
 
+def test_a_folder_is_no_network_unless_it_is_called_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "lite0"):
+        Path(name).mkdir()
+    assert not export_cache.is_name("run")
+    assert export_cache.is_name("lite0")
+    assert export_cache.is_name("lite9")
+
+
 def test_the_best_weights_are_the_builders_own() -> None:
     import inspect
 
