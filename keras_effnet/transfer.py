@@ -137,7 +137,7 @@ def split(model: Any, block: str) -> tuple[Any, Any]:
 
 
 def with_frozen_trunk(model: Any, block: str) -> Any:
-    """The same network for `fit`, with the inference twin of all that comes before a block: faster, and with no dropout.
+    """The same network for `fit`, with the inference twin of all before a block: faster, and with no dropout.
 
     The layers from the block on are the network's own; those of the twin cannot be trained.
 
