@@ -170,7 +170,7 @@ def test_a_checkpoint_becomes_a_model(tf, tmp_path, arrays, monkeypatch):
             np.testing.assert_array_equal(arrays(again)[name], array)
     # A folder that happens to have a set's name does not take its place.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keras_effnet.weights.locate", lambda record, include_top: tmp_path / "imagenet")
+    monkeypatch.setattr("keras_effnet.weights.locate", lambda record, **_: tmp_path / "imagenet")
     EfficientNetLite0(weights="imagenet")
 
 
