@@ -106,12 +106,16 @@ def _load_saved(path: Path, weights: str | None) -> Classifier:
             f"The model {str(path)!r} cannot be loaded: {reason[:300]} Expected a .keras file that needs no code of "
             "its own. Save the model again with this version of Keras."
         ) from error
-    file = path.with_name("labels.txt")
+    return replace(as_classifier(network, read_classes(path.parent)), name=str(path))
+
+
+def read_classes(folder: Path) -> Classes | None:
+    """The classes of a saved model: the lines of labels.txt in its folder, None where there is no such file."""
+    file = folder / "labels.txt"
     if not file.is_file():
-        return replace(as_classifier(network), name=str(path))
-    lines = file.read_text("utf-8").split("\n")
-    classes = tuple((None, line.strip()) for line in lines if line.strip())
-    return replace(as_classifier(network, classes), name=str(path))
+        return None
+    # Not splitlines, which parts lines at rarer characters that a label may hold.
+    return tuple((None, line.strip()) for line in file.read_text("utf-8").split("\n") if line.strip())
 
 
 def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from keras_effnet.classifier import Classifier, as_classifier
+from keras_effnet.classifier import Classes, Classifier, as_classifier, read_classes
 from keras_effnet.models import create
 from keras_effnet.paper_data import TABLE_7
 from keras_effnet.paper_tables import scaled_b0
@@ -45,9 +45,7 @@ def load_figure7(folder: str | os.PathLike[str]) -> Iterator[Classifier]:
             f"{', '.join(sorted(NAMES))}, as in baseline.weights.h5. The paper's were never published, and maps of "
             "untrained networks show nothing: train these five, and save their weights under these names."
         )
-    labels = Path(folder, "labels.txt")
-    lines = labels.read_text("utf-8").splitlines() if labels.is_file() else []
-    classes = tuple((None, line.strip()) for line in lines if line.strip()) or None
+    classes = read_classes(Path(folder))
     return (_load(variants[name], files[name][0], classes) for name in NAMES)
 
 
@@ -55,6 +53,6 @@ def _files(folder: Path, name: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"{name}.*") if path.is_file())
 
 
-def _load(variant: Variant, file: Path, classes: tuple[tuple[None, str], ...] | None) -> Classifier:
+def _load(variant: Variant, file: Path, classes: Classes | None) -> Classifier:
     model = create(variant, weights=str(file), classes=len(classes) if classes else 1000, name=variant.name)
     return replace(as_classifier(model, classes), name=variant.name, weights=str(file))
