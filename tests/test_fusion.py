@@ -14,7 +14,7 @@ from keras_effnet.introspection import find_network, framework_of_model, normali
 from keras_effnet.models import create
 from keras_effnet.variants import VARIANTS, tiny
 
-pytestmark = pytest.mark.builders
+builders = pytest.mark.builders
 layers = keras.layers
 
 # The others take minutes.
@@ -141,6 +141,7 @@ def test_the_twin_gives_the_same_logits_for_images_of_other_channels(channels, r
     assert_twin(fuse(model), model, images(channels))
 
 
+@builders
 def test_the_twin_of_a_table_of_ones_own_gives_the_same_logits(randomise, images):
     rows = keras_effnet.B0_BLOCKS
     blocks = (rows[0], replace(rows[1], se_ratio=0.0, kernel_size=7), replace(rows[2], repeats=1, skip=False))
@@ -232,6 +233,7 @@ def test_fusing_twice_changes_nothing_more(randomise, images):
     assert np.array_equal(outputs_of(once, images())[0], outputs_of(twice, images())[0])
 
 
+@builders
 def test_the_twin_is_saved_and_loaded_as_any_model(randomise, images, tmp_path):
     twin = fuse(network(randomise))
     twin.save(tmp_path / "twin.keras")
@@ -245,6 +247,7 @@ def test_the_twin_is_saved_and_loaded_as_any_model(randomise, images, tmp_path):
     assert np.array_equal(outputs_of(other, images())[0], expected)
 
 
+@builders
 def test_the_layers_keep_their_names_and_order(randomise):
     model = network(randomise)
     kept = [layer.name for layer in model.layers if not layer.name.endswith("_bn")]
@@ -344,6 +347,7 @@ def behind_a_convolution_of_ones_own():
     return keras.Sequential([layers.Input(IMAGE), Doubled(4, 3), layers.BatchNormalization(name="culprit")])
 
 
+@builders
 @pytest.mark.parametrize(
     "build",
     [
