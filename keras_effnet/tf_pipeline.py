@@ -112,7 +112,7 @@ def from_records(files: Sequence[str], total: int) -> Source:
             return tf.data.Dataset.from_tensor_slices(order).flat_map(records)
         shards = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(order, seed))
         mixed = shards.interleave(records, OPEN_FILES, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return mixed.shuffle(SHUFFLE, seed=_number(seed))
+        return _shuffled(mixed, seed)
 
     return Source(total, read)
 
@@ -126,11 +126,18 @@ def from_dataset(dataset: Any, total: int, name: str) -> Source:
         return title, example["image"], tf.cast(example["label"], tf.int64)
 
     rows = dataset.enumerate().map(row)
-    return Source(total, lambda seed: rows if seed is None else rows.shuffle(SHUFFLE, seed=_number(seed)))
+    return Source(total, lambda seed: rows if seed is None else _shuffled(rows, seed))
 
 
-def _number(seed: Any) -> Any:
-    return seed[0] * 1_000_003 + seed[1]
+def _shuffled(rows: Any, seed: Any) -> Any:
+    """Rows in an order that depends on this seed alone."""
+    import tensorflow as tf
+
+    if not tf.executing_eagerly():
+        # The function's own seed, in place of the global one: with that at 0 TensorFlow asks whether the other is 0 as
+        # well, which of a tensor cannot be told here.
+        tf.random.set_seed(1)
+    return rows.shuffle(SHUFFLE, seed=seed[0] * 1_000_003 + seed[1])
 
 
 def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFiles, first_epoch: int = 0) -> Any:

@@ -505,6 +505,7 @@ def test_the_command_trains_and_says_where_the_model_is(
     assert json.loads(as_json.stdout) == json.loads((out / "report.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_130_and_a_model_when_it_is_interrupted(
     photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
