@@ -37,6 +37,7 @@ Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the s
 Accumulate = Annotated[int | None, typer.Option(min=1, help="Parts in which a batch is computed, for memory.")]
 ClipNorm = Annotated[float | None, typer.Option(min=0, help="Largest norm of all gradients together.")]
 Patience = Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")]
+Every = Annotated[int | None, typer.Option("--checkpoint-every", min=1, help="Save after so many steps too.")]
 
 
 def train(
@@ -55,9 +56,10 @@ def train(
     seed: Seed = None,
     strategy: Strategy = "one",
     strict: Strict = False,
+    checkpoint_every: Every = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a network from a recipe; started again, a training that was cut off goes on from its last epoch."""
+    """Train a network from a recipe; started again, a training that was cut off goes on from what it saved last."""
     changes: dict[str, Any] = {
         "batch_size": batch_size,
         "size": size,
@@ -78,9 +80,16 @@ def train(
         start_keras()
         from keras_effnet.training import train as run
 
+        options: dict[str, Any] = {"strategy": strategy, "strict": strict, "checkpoint_every": checkpoint_every}
         verbose = 0 if as_json else 1 if console().is_terminal else 2
         source: Any = data[0] if len(data) == 1 else data
-        trained = run(source, out, model=model, recipe=chosen, strategy=strategy, strict=strict, verbose=verbose)
+        try:
+            trained = run(source, out, model=model, recipe=chosen, verbose=verbose, **options)
+        except KeyboardInterrupt:
+            complain(
+                "Interrupted. Start the same command again: it goes on from the last epoch or step that was saved."
+            )
+            raise
         _print(trained, as_json=as_json)
 
 

@@ -1,12 +1,14 @@
 """Image files that are not plain RGB: read all the same, counted by kind, or refused; broken ones are left out."""
 
 import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
 from keras_effnet.images import ImageError, load_image
+from keras_effnet.positions import Gaps
 
 # What is done about each kind.
 KINDS = {
@@ -32,12 +34,14 @@ class OddFiles:
         total: images in the data set; once all of them are unreadable, reading stops.
         strict: refuse every odd file instead.
         refused: why reading was stopped, None if it was not.
+        gaps: where in an epoch images were left out.
     """
 
     total: int
     strict: bool = False
     names: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
     refused: ValueError | None = None
+    gaps: Gaps = field(default_factory=Gaps)
 
     def read(self, name: str, source: str | bytes) -> np.ndarray | None:
         """Decode a file, uint8 (height, width, 3), and note what is odd about it; None if it cannot be read.
@@ -83,6 +87,15 @@ class OddFiles:
             )
         if self.refused:
             raise self.refused
+
+    def seen(self) -> dict[str, list[str]]:
+        """The names of the odd files of each kind, to go on counting with `recall`."""
+        return {kind: sorted(names) for kind, names in self.names.items() if names}
+
+    def recall(self, seen: Mapping[str, Iterable[str]]) -> None:
+        """Count what `seen` gave in an earlier process as seen."""
+        for kind, names in seen.items():
+            self.names[kind].update(names)
 
     def report(self, most: int = 5) -> dict[str, dict[str, object]]:
         """How many files of each kind there were, what was done, and the names of the first few."""

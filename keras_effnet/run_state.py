@@ -1,10 +1,12 @@
-"""The state of a training on the disk: after each epoch, everything that the next one depends on."""
+"""The state of a training on the disk: everything that its next step depends on."""
 
 import json
-import math
+import re
+import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.ema import EMA
-from keras_effnet.saving import save_weights
+from keras_effnet.positions import Position
 from keras_effnet.staging import staged
 
 BEST = "best.weights.h5"
@@ -20,6 +22,8 @@ HISTORY = "history.jsonl"
 SETTINGS = "settings.json"
 # Two, so that one is whole if the other is not.
 KEEP = 2
+# What reading a state raises that was cut off or altered.
+DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -28,73 +32,41 @@ class Progress:
 
     Args:
         epoch: epochs that are done.
+        step: batches of the next one that are done.
+        place: where the data goes on, as in `Position`.
         batches: that the moving average has seen.
+        metrics: sums and counts behind the figures of the epoch that was begun.
         history: figures of each epoch.
+        lost: the last epoch whose weights can no more be the best, since the file that held them was damaged.
+        odd: the odd files so far, those to train on and those held out, as `OddFiles.seen` has them.
+        notes: what went wrong on the way.
+        settings: what the training was begun with.
     """
 
     epoch: int = 0
+    step: int = 0
+    place: int = 0
     batches: int = 0
+    metrics: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
+    lost: int = 0
+    odd: list[dict[str, list[str]]] = field(default_factory=lambda: [{}, {}])
+    notes: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> dict[str, float] | None:
         """The epoch with the highest accuracy on what is held out; the first of equals."""
-        return max(self.history, key=lambda row: (row["val_accuracy"], -row["epoch"]), default=None)
-
-
-class Saver(keras.callbacks.Callback):  # type: ignore[misc]
-    """After each epoch, keep the best weights and all that is needed to go on; put it behind `EMA`.
-
-    Args:
-        folder: where to.
-        progress: how far the training is; it is kept up to date.
-        ema: the moving average, None if there is none.
-        patience: epochs without a better one after which to stop, None for never.
-        writes: whether this process writes files.
-    """
-
-    def __init__(
-        self, folder: Path, progress: Progress, *, ema: EMA | None, patience: int | None = None, writes: bool = True
-    ) -> None:
-        super().__init__()
-        self.folder, self.progress, self.ema, self.patience, self.writes = folder, progress, ema, patience, writes
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Stop where the loss is no number any more."""
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"The loss is {loss} in epoch {self.progress.epoch + 1}, step {batch + 1}. Expected a finite number. "
-                "Lower the learning rate or clip the gradients (--clip-norm 1), use float32 or mixed_bfloat16, and "
-                f"start the command again: it goes on from epoch {self.progress.epoch}."
-            )
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Write the best weights first: cut between the two, the epoch is done again, and gives the same."""
-        row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
-        self.progress.history.append(row)
-        self.progress.epoch = epoch + 1
-        self.progress.batches = self.ema.batches if self.ema else 0
-        if self.writes and self.progress.best is row:
-            self._write_best()
-        if self.writes:
-            write_state(self.folder, self.model, self.ema, self.progress)
-        if self.out_of_patience:
-            self.model.stop_training = True
+        rows = [row for row in self.history if row["epoch"] > self.lost]
+        return max(rows, key=lambda row: (row["val_accuracy"], -row["epoch"]), default=None)
 
     @property
-    def out_of_patience(self) -> bool:
-        """Whether the best epoch is too long ago."""
-        best = self.progress.best
-        return self.patience is not None and best is not None and self.progress.epoch - best["epoch"] >= self.patience
+    def position(self) -> Position:
+        """Where the data goes on."""
+        return Position(self.epoch, self.step, self.place)
 
-    def _write_best(self) -> None:
-        path = self.folder / BEST
-        if self.ema is None:
-            save_weights(self.model, path)
-        else:
-            with self.ema.applied():
-                save_weights(self.model, path)
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}" if self.step == 0 else f"epoch {self.epoch + 1}, step {self.step}"
 
 
 def state_of(model: Any, ema: EMA | None) -> dict[str, Any]:
@@ -108,15 +80,24 @@ def state_of(model: Any, ema: EMA | None) -> dict[str, Any]:
 
 
 def write_state(folder: Path, model: Any, ema: EMA | None, progress: Progress) -> None:
-    """Write the state of an epoch and its history, and remove states that are older than the last two."""
-    arrays: dict[str, Any] = {name: _array(variable) for name, variable in state_of(model, ema).items()}
-    notes = json.dumps({"epoch": progress.epoch, "batches": progress.batches, "history": progress.history})
-    with staged(folder / f"state-{progress.epoch:05}.npz") as part:
-        np.savez(part, notes=np.array(notes), **arrays)
+    """Write a state and the history, and remove states that are older than the last two.
+
+    Raises:
+        OSError: there is no room; what was there before still is.
+    """
+    arrays: dict[str, Any] = {name: array_of(variable) for name, variable in state_of(model, ema).items()}
+    step = f"-{progress.step:08}" if progress.step else ""
+    with staged(folder / f"state-{progress.epoch:05}{step}.npz") as part:
+        np.savez(part, notes=np.array(json.dumps(asdict(progress))), **arrays)
     with staged(folder / HISTORY) as part:
         part.write_text("".join(json.dumps(row) + "\n" for row in progress.history), "utf-8")
-    for old in sorted(folder.glob("state-*.npz"))[:-KEEP]:
+    for old in _states(folder)[KEEP:]:
         old.unlink()
+
+
+def _states(folder: Path) -> list[Path]:
+    """The states of a folder, the last one first."""
+    return sorted(folder.glob("state-*.npz"), key=lambda path: re.findall(r"\d+", path.stem), reverse=True)
 
 
 def restore_state(folder: Path, model: Any, ema: EMA | None) -> tuple[Progress, tuple[str, ...]]:
@@ -126,19 +107,19 @@ def restore_state(folder: Path, model: Any, ema: EMA | None) -> tuple[Progress, 
         How far the training was, and what had to be passed over.
     """
     notes: list[str] = []
-    for file in sorted(folder.glob("state-*.npz"), reverse=True):
+    for file in _states(folder):
         try:
             # Read whole before anything is assigned: the archive checks its sums as it is read.
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            found = json.loads(str(arrays.pop("notes")))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            progress = Progress(**json.loads(str(arrays.pop("notes"))))
+        except DAMAGES as error:
             notes.append(f"The state {file.name} is damaged ({error}) and was passed over for the one before it.")
             continue
         _assign(state_of(model, ema), arrays, file)
         if ema:
-            ema.batches = found["batches"]
-        return Progress(found["epoch"], found["batches"], found["history"]), tuple(notes)
+            ema.batches = progress.batches
+        return progress, tuple(notes)
     return Progress(), tuple(notes)
 
 
@@ -155,19 +136,23 @@ def _assign(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], file
         variable.assign(arrays[name])
 
 
-def _array(variable: Any) -> np.ndarray:
+def array_of(variable: Any) -> np.ndarray:
+    """A variable's value."""
     return np.asarray(keras.backend.get_value(variable) if LEGACY else keras.ops.convert_to_numpy(variable))
 
 
-def claim_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Begin a run in a folder, or go on with one that has the same settings.
+
+    Returns:
+        The settings as they are written.
 
     Raises:
         ValueError: the folder holds a run with other settings, or something else.
     """
     file, mine = folder / SETTINGS, json.loads(json.dumps(settings, default=str))
     if file.is_file():
-        theirs = json.loads(file.read_text("utf-8"))
+        theirs = _read_settings(file, mine)
         odd = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
         if odd:
             listed = "; ".join(f"{key} {theirs.get(key)!r} there, {mine.get(key)!r} now" for key in sorted(odd))
@@ -175,12 +160,35 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"The folder {str(folder)!r} holds a run with other settings: {listed}. Expected the same, to go on "
                 "with it. Choose another folder, or the settings that it began with."
             )
-        return
-    if folder.is_dir() and any(path for path in folder.iterdir() if not path.name.startswith(".")):
+        _clear(folder)
+    elif folder.is_dir() and any(path for path in folder.iterdir() if not path.name.startswith(".")):
         raise ValueError(
             f"The folder {str(folder)!r} holds something else than a run. Expected an empty or a new folder. Choose "
             "another name."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with staged(file) as part:
-        part.write_text(json.dumps(mine, indent=2) + "\n", "utf-8")
+    text = json.dumps(mine, indent=2) + "\n"
+    if not file.is_file() or file.read_bytes() != text.encode():
+        with staged(file) as part:
+            part.write_text(text, "utf-8")
+    return mine
+
+
+def _read_settings(file: Path, mine: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run; if the file is damaged those of its last whole state, and if there is none, mine."""
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError):
+        for state in _states(file.parent):
+            with suppress(*DAMAGES), state.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+                return dict(json.loads(str(archive["notes"]))["settings"])
+        return mine
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write."""
+    for path in folder.glob(".*"):
+        if path.name.startswith(".partial-"):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.startswith(f".{BEST}"):
+            path.unlink(missing_ok=True)

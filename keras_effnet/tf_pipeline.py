@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_effnet.augment_policies import Policy
 from keras_effnet.odd_files import OddFiles
+from keras_effnet.positions import BEGIN, Position
 from keras_effnet.tf_augment import augment
 from keras_effnet.tf_crops import Element, central_window, crop, random_window
 
@@ -140,8 +141,8 @@ def _shuffled(rows: Any, seed: Any) -> Any:
     return rows.shuffle(SHUFFLE, seed=seed[0] * 1_000_003 + seed[1])
 
 
-def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFiles, first_epoch: int = 0) -> Any:
-    """Endless batches, `steps` an epoch; what epoch e holds depends on the seed and on e alone.
+def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFiles, start: Position = BEGIN) -> Any:
+    """Endless batches, `steps` an epoch, from a position on; what epoch e holds depends on the seed and on e alone.
 
     An epoch goes through the source once; if images are left out, or fewer are there than `steps` need, it starts again
     from its beginning with other crops.
@@ -153,13 +154,14 @@ def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFi
     import tensorflow as tf
 
     def epoch(number: Any) -> Any:
-        seed = tf.stack([tf.constant(batches.seed, tf.int64), number])
-        rows = source.read(seed).repeat().enumerate()
-        images = rows.map(lambda place, row: make(seed, place, *row), num_parallel_calls=batches.parallel)
+        rows = ordered_rows(source, batches.seed, number, start)
+        images = rows.map(lambda place, row: make(number, place, *row), num_parallel_calls=batches.parallel)
         images = images.filter(_is_valid).map(_without_flag)
-        return images.batch(batches.batch_size, drop_remainder=True).take(steps)
+        left = tf.where(number == start.epoch, steps - start.step, steps)
+        return images.batch(batches.batch_size, drop_remainder=True).take(tf.cast(left, tf.int64))
 
-    def make(seed: Any, place: Any, name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
+    def make(number: Any, place: Any, name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
+        seed = tf.stack([tf.constant(batches.seed, tf.int64), number])
         seeds = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), place)
         where, mirror, policy = tf.unstack(tf.random.experimental.stateless_split(seeds, 3))
         window = random_window(where, batches.size)
@@ -168,10 +170,36 @@ def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFi
         image = tf.image.stateless_random_flip_left_right(image, mirror)
         if batches.policy is not None:
             image = augment(tf.cast(tf.clip_by_value(image, 0.0, 255.0), tf.uint8), batches.policy, seed=policy)
-        return image, tf.one_hot(label, batches.classes), valid & _has_class(name, label, batches.classes, odd)
+        valid = valid & _has_class(name, label, batches.classes, odd)
+        return image, tf.one_hot(label, batches.classes), _note_gap(valid, number, place, odd)
 
-    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    epochs = tf.data.Dataset.range(start.epoch, np.iinfo(np.int64).max)
     return epochs.flat_map(epoch).prefetch(2).with_options(_options())
+
+
+def ordered_rows(source: Source, seed: int, epoch: Any, start: Position) -> Any:
+    """(place, (name, data, label)) of an epoch, again and again, without what lies before the position in its epoch.
+
+    Call it inside of a function of a dataset: outside, TensorFlow shuffles records with another seed.
+    """
+    import tensorflow as tf
+
+    rows = source.read(tf.stack([tf.constant(seed, tf.int64), epoch])).repeat().enumerate()
+    return rows.skip(tf.where(epoch == start.epoch, tf.constant(start.place, tf.int64), 0))
+
+
+def _note_gap(valid: Any, epoch: Any, place: Any, odd: OddFiles) -> Any:
+    """Remember where an image is left out; the flag is passed on."""
+    import tensorflow as tf
+
+    def note(epoch: np.int64, place: np.int64) -> np.bool_:
+        odd.gaps.add(int(epoch), int(place))
+        return np.bool_(False)
+
+    def gap() -> Any:
+        return tf.ensure_shape(tf.numpy_function(note, [epoch, place], tf.bool), ())
+
+    return tf.cond(valid, lambda: True, gap)
 
 
 def validation_batches(source: Source, batches: Batches, *, odd: OddFiles) -> Any:

@@ -4,19 +4,19 @@ import json
 import os
 import sys
 import time
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from keras_effnet import __version__
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.fitting import fit_epochs
 from keras_effnet.odd_files import OddFiles
 from keras_effnet.recipes import Recipe, find_recipe
-from keras_effnet.run_state import BEST, Progress, Saver, claim_settings, restore_state
+from keras_effnet.run_state import BEST, claim_settings, restore_state
+from keras_effnet.saver import Saver, Saving
 from keras_effnet.staging import staged
 from keras_effnet.tf_distribute import is_chief, open_strategy
-from keras_effnet.tf_pipeline import training_batches, validation_batches
 from keras_effnet.training_data import Data, TrainingData, open_training_data
 from keras_effnet.training_plan import Plan, build, make_plan
 from keras_effnet.variants import Variant, find_variant
@@ -50,6 +50,7 @@ def train(
     recipe: str | Recipe = "imagenet",
     strategy: str = "one",
     strict: bool = False,
+    checkpoint_every: int | None = None,
     verbose: int | str = "auto",
 ) -> Trained:
     """Train a network from a recipe, or go on with a training that was cut off.
@@ -61,14 +62,17 @@ def train(
         data: a folder with a folder for each class, or with train/ and val/; a CSV; TFRecord files in ImageNet's
             layout; "tfds:NAME[:SPLIT]"; or (images, labels), as in `open_training_data`.
         out: folder of the run. If it holds an unfinished run with the same settings, that is gone on with from its last
-            epoch, and ends as if it had never been cut (under tf_keras, but for dropout and stochastic depth).
+            epoch or step that was saved, and ends as if it had never been cut (under tf_keras, but for dropout and
+            stochastic depth).
         model: "b0", "lite0", ..., or a `Variant` of your own.
         recipe: a key of `RECIPES`, or one of your own: `replace(RECIPES["imagenet"], epochs=10)`.
         strategy: "one", "mirrored" (all devices of this machine) or "multiworker" (see `tf_distribute`).
         strict: refuse images that are no plain RGB, instead of reading them all the same and counting them.
+        checkpoint_every: save after so many steps of an epoch too; a run may be gone on with another number.
         verbose: as in `fit`.
 
     Raises:
+        OSError: the results cannot be written; what was trained since the last state that could be is lost.
         ValueError: data, a recipe or a folder that cannot be used, or a loss that is no number any more.
         WeightsError: weights to start from that cannot be had.
 
@@ -89,52 +93,49 @@ def train(
     plan = make_plan(recipe, variant, found)
     devices = open_strategy(strategy)
     folder, writes = Path(out), is_chief(devices)
-    if writes:
-        claim_settings(folder, _settings(plan, found))
+    settings = claim_settings(folder, _settings(plan, found)) if writes else {}
     keras.utils.set_random_seed(recipe.seed)
     with devices.scope():
         network, ema = build(plan)
         progress, notes = restore_state(folder, network, ema)
-    saver = Saver(folder, progress, ema=ema, patience=recipe.patience, writes=writes)
+    progress.settings = settings
+    progress.notes += notes
     odd = OddFiles(found.train.total, strict), OddFiles(found.held_out.total, strict)
+    saving = Saving(plan.steps, plan.batch_size, checkpoint_every, recipe.patience, writes)
+    saver = Saver(folder, progress, saving, ema=ema, odd=odd)
+    saver.mend(network)
     start = time.perf_counter()
     if progress.epoch < plan.epochs and not saver.out_of_patience:
-        _fit(network, plan, found, saver, odd, verbose)
-    elif (folder / REPORT).is_file():
+        fit_epochs(network, plan, found, saver, verbose=verbose)
+    elif report := _read_report(folder):
+        saver.finish()
         load_weights(network, folder / BEST)
-        return Trained(network, folder, json.loads((folder / REPORT).read_text("utf-8")))
-    report = _report(plan, found, progress, odd, (*found.notes, *notes))
-    report["seconds"] = round(time.perf_counter() - start, 1)
-    load_weights(network, folder / BEST)
-    if writes:
-        _write(folder, network, found, report)
+        return Trained(network, folder, report)
+    try:
+        saver.finish()
+        load_weights(network, folder / BEST)
+        report = _report(plan, found, saver)
+        report["seconds"] = round(time.perf_counter() - start, 1)
+        if writes:
+            _write(folder, network, found, report)
+    except OSError as error:
+        raise OSError(_unwritten(folder, error)) from error
     return Trained(network, folder, report)
 
 
-def _fit(
-    network: Any, plan: Plan, data: TrainingData, saver: Saver, odd: tuple[OddFiles, OddFiles], verbose: int | str
-) -> None:
-    first = saver.progress.epoch
+def _read_report(folder: Path) -> dict[str, Any] | None:
+    """The report of a run that is over, None if it was cut off before it was written."""
     try:
-        with warnings.catch_warnings():
-            # Keras says so of validation images whose number it cannot know, since broken ones are left out.
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            network.fit(
-                training_batches(data.train, plan.batches, steps=plan.steps, odd=odd[0], first_epoch=first),
-                validation_data=validation_batches(data.held_out, plan.batches, odd=odd[1]),
-                steps_per_epoch=plan.steps,
-                initial_epoch=first,
-                epochs=plan.epochs,
-                # What is saved has to be behind the average.
-                callbacks=[*([saver.ema] if saver.ema else []), saver],
-                shuffle=False,
-                verbose=verbose,
-            )
-    except Exception as error:
-        # Out of the pipeline an error comes wrapped in TensorFlow's, with a stack trace for a message.
-        if refused := odd[0].refused or odd[1].refused:
-            raise refused from error
-        raise
+        return dict(json.loads((folder / REPORT).read_text("utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _unwritten(folder: Path, error: OSError) -> str:
+    return (
+        f"The results of the training cannot be written to {str(folder)!r}: {error}. Expected room for the model and a "
+        "state of the training. Make room, and start the same command again: it goes on from what could be saved."
+    )
 
 
 def _settings(plan: Plan, data: TrainingData) -> dict[str, Any]:
@@ -148,9 +149,8 @@ def _flavour() -> str:
     return "tf_keras" if LEGACY else "keras"
 
 
-def _report(
-    plan: Plan, data: TrainingData, progress: Progress, odd: tuple[OddFiles, OddFiles], notes: tuple[str, ...]
-) -> dict[str, Any]:
+def _report(plan: Plan, data: TrainingData, saver: Saver) -> dict[str, Any]:
+    progress, odd = saver.progress, saver.odd
     modules = ("keras", "tf_keras", "tensorflow", "numpy", "PIL")
     versions = {n: sys.modules[n].__version__ for n in modules if hasattr(sys.modules.get(n), "__version__")}
     best = progress.best or {}
@@ -167,7 +167,7 @@ def _report(
         "images": {"train": data.train.total, "held_out": data.held_out.total},
         "classes": len(data.classes),
         "odd_files": {"train": odd[0].report(), "held_out": odd[1].report()},
-        "notes": list(notes),
+        "notes": [*data.notes, *progress.notes],
         "versions": {"keras_effnet": __version__, **versions},
     }
 

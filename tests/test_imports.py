@@ -43,14 +43,14 @@ GRAPH = (
     *("layer_graph", "fusion"),
     *("heads", "overlays"),
     "transfer",
-    *("schedules", "optimizers", "ema", "run_state", "odd_files"),
+    *("schedules", "optimizers", "ema", "positions", "odd_files", "run_state", "saver"),
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
 ENGINE = (
     "tf_data",
     "tf_operations",
     "tf_augment",
-    *("tf_crops", "tf_pipeline", "tf_distribute"),
+    *("tf_crops", "tf_pipeline", "tf_blame", "tf_distribute"),
     "tf_gradcam",
     *("tf_convert", "tf_quantize", "tf_saved_model"),
     *("tf_headers", "tf_decode", "tf_warmup", "tf_export"),
@@ -62,7 +62,7 @@ FACE = (
     *("training_photos", "photo_views", "run_plots", "run_report"),
     *("finetune_settings", "finetune_phases", "finetuning"),
     *("photo_arrays", "short_training"),
-    *("training_data", "training_plan", "training"),
+    *("training_data", "training_plan", "fitting", "training"),
     *(
         "terminal",
         "cli_classify",

@@ -12,9 +12,11 @@ from PIL import Image
 from keras_effnet.augment_policies import AUTOAUGMENT
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.odd_files import OddFiles
+from keras_effnet.positions import Position
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
+from keras_effnet.tf_blame import batch_names  # noqa: E402
 from keras_effnet.tf_crops import central_window, random_window  # noqa: E402
 from keras_effnet.tf_pipeline import (  # noqa: E402
     Batches,
@@ -58,7 +60,7 @@ def epochs(src: Source, count: int, *, first: int = 0, seed: int = 0, steps: int
     """The batches of some epochs, one after the other."""
     batches = Batches(4, SIZE, src.total, seed=seed, **options)
     odd = OddFiles(src.total)
-    made = training_batches(src, batches, steps=steps, odd=odd, first_epoch=first)
+    made = training_batches(src, batches, steps=steps, odd=odd, start=Position(first))
     return [tuple(map(np.asarray, batch)) for batch in made.take(count * steps)]
 
 
@@ -225,6 +227,48 @@ def test_files_are_counted_once_however_often_they_are_read(odd_files: dict[str,
     made = training_batches(src, Batches(4, SIZE, len(names)), steps=6, odd=odd)
     assert len(list(made.take(6))) == 6
     assert {kind: row["count"] for kind, row in odd.report().items()}["unreadable"] == 3
+
+
+def test_an_epoch_is_gone_on_with_where_it_was_cut_though_images_were_left_out(odd_files: dict[str, bytes]) -> None:
+    names = list(odd_files)
+    src = from_rows(names, list(odd_files.values()), np.arange(len(names)))
+    batches, odd = Batches(3, SIZE, len(names), seed=1), OddFiles(len(names))
+
+    def read(count: int, odd: OddFiles, start: Position) -> list[Any]:
+        made = training_batches(src, batches, steps=5, odd=odd, start=start).take(count)
+        return [tuple(map(np.asarray, batch)) for batch in made]
+
+    # An epoch of 11 files, 3 of which are broken, is read twice for 5 batches of 3.
+    whole = read(10, odd, Position(4))
+    assert len(odd.gaps.places[4]) > 3
+    for step in range(1, 5):
+        start = Position(4, step, odd.gaps.after(Position(4), 3 * step))
+        rest, again = OddFiles(len(names)), None
+        for ours, theirs in zip(read(10 - step, rest, start), whole[step:], strict=True):
+            assert np.array_equal(ours[0], theirs[0])
+            assert np.array_equal(ours[1], theirs[1])
+        if step < 4:  # and cut again
+            again = rest.gaps.after(start, 3)
+            assert again == odd.gaps.after(Position(4), 3 * (step + 1))
+
+
+@pytest.mark.parametrize("kind", ["rows", "records"])
+def test_the_images_of_a_batch_are_named_without_being_decoded(
+    odd_files: dict[str, bytes], tmp_path: Path, kind: str
+) -> None:
+    names = list(odd_files)
+    if kind == "rows":
+        src = from_rows(names, list(odd_files.values()), np.arange(len(names)))
+    else:
+        path = write_records(tmp_path / "train-0", [(data, i + 1) for i, data in enumerate(odd_files.values())])
+        src, names = from_records([path], len(names)), [f"{path}#{i + 1}" for i in range(len(names))]
+    tf.random.set_seed(3)
+    batches, odd = Batches(3, SIZE, len(names), seed=2), OddFiles(len(names))
+    made = list(training_batches(src, batches, steps=5, odd=odd).take(10).as_numpy_iterator())
+    for i, (_, labels) in enumerate(made):
+        epoch, step = divmod(i, 5)
+        position = Position(epoch, step, odd.gaps.after(Position(epoch), 3 * step))
+        assert batch_names(src, batches, position, odd.gaps) == [names[label] for label in labels.argmax(1)]
 
 
 def test_strict_refuses_and_says_which_file(odd_files: dict[str, bytes]) -> None:

@@ -27,7 +27,7 @@ from keras_effnet.variants import tiny
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.run_state import Saver
+from keras_effnet.saver import Saver
 from keras_effnet.training import train
 from keras_effnet.training_data import open_training_data
 
