@@ -68,8 +68,10 @@ def classify(
         with muted(f"Loading {model} ..."):
             label = _open(model, weights, engine, batch_size, one=len(photos) == 1)
         chunks = _chunks(label(photos, top=top), batch_size, len(photos))
-        if _save(chunks, results) if results else _show(chunks, as_json):
-            raise typer.Exit(1)
+        failures = _save(chunks, results) if results else _show(chunks, as_json)
+    # Not sooner: a file of results is finished by its own end, and not by an exception.
+    if failures:
+        raise typer.Exit(1)
 
 
 def _results(path: str, top: int) -> AbstractContextManager["Results"]:

@@ -143,14 +143,16 @@ def _parquet(path: Path) -> Iterator[Results]:
     import pyarrow.parquet as parquet
 
     journal = path.with_name(f".{path.name}.jsonl")
-    before = parquet.read_table(path, columns=["path"])["path"].to_pylist() if path.exists() else []
+    before = frozenset(parquet.read_table(path, columns=["path"])["path"].to_pylist() if path.exists() else ())
     with _lines(journal, _json_paths, JSON_OPENING) as (done, file):
         yield Results(
-            done | frozenset(before),
+            done | before,
             lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()),
         )
     with staged(path) as part, journal.open(encoding="utf-8") as lines:
-        _write_parquet(part, path if before else None, map(json.loads, lines))
+        rows = (_unicode(json.loads(line)) for line in lines)
+        # A run that was cut just before the journal's end left both.
+        _write_parquet(part, path if before else None, (row for row in rows if row["path"] not in before))
     journal.unlink()
 
 
@@ -165,7 +167,7 @@ def _write_parquet(part: Path, before: Path | None, rows: Iterator[dict[str, Any
         for batch in old:
             writer.write_batch(batch)
         while group := list(islice(rows, ROW_GROUP)):
-            writer.write_batch(pa.RecordBatch.from_pylist([_unicode(row) for row in group], schema))
+            writer.write_batch(pa.RecordBatch.from_pylist(group, schema))
 
 
 def _unicode(row: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from keras_effnet import cli, export_cache
 from keras_effnet._keras import keras
 from keras_effnet.classifier import Classifier
-from keras_effnet.classify import Prediction
+from keras_effnet.classify import Prediction, entry
 from keras_effnet.engines import ENGINES
 from keras_effnet.exporting import export
 from keras_effnet.images import center_crop_and_resize
@@ -392,6 +392,15 @@ def test_a_cut_parquet_run_goes_on(tmp_path: Path) -> None:
     assert paths(file) == ["bad.jpg", "cat.jpg", "dog.jpg"]
 
 
+def test_parquet_has_a_row_once_though_the_cut_came_before_its_journal_was_gone(tmp_path: Path) -> None:
+    file, journal = tmp_path / "labels.parquet", tmp_path / ".labels.parquet.jsonl"
+    write(file, CAT, ODD)
+    journal.write_text("".join(json.dumps(entry(prediction)) + "\n" for prediction in (CAT, ODD)))
+    write(file, BAD)
+    assert paths(file) == ["cat.jpg", ODD.path.replace("\udcff", "\ufffd"), "bad.jpg"]
+    assert not journal.exists()
+
+
 def test_csv_has_a_column_for_each_label(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", CAT, BAD)
     with (tmp_path / "a.csv").open(newline="") as lines:
@@ -435,6 +444,19 @@ def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_
     assert "is not an image" in rows[3]["error"]
     third = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
     assert (third.exit_code, third.output) == (0, "")
+
+
+def test_an_unreadable_photo_does_not_keep_parquet_from_being_finished(
+    exported: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_text("no photo")
+    out = tmp_path / "labels.parquet"
+    arguments = ["classify", str(tmp_path), "--model", str(exported("litert")), "--out", str(out)]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 1
+    assert [Path(path).name for path in paths(out)] == ["1.png", "2.png"]
 
 
 @pytest.mark.slow
