@@ -6,19 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from keras_effnet._keras import keras
-from keras_effnet.fusion import fuse
-from keras_effnet.images import center_crop_and_resize, load_image
-from keras_effnet.models import create
-from keras_effnet.tf_export import write_saved_model
 from keras_effnet.tf_warmup import WARMUP_FILE
-from keras_effnet.variants import tiny
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras runs on another backend than TensorFlow", allow_module_level=True)
@@ -26,33 +19,7 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 HERE = Path(__file__).parent
 SIZE = 32
-CLASSES = tuple((None, f"class {i}") for i in range(10))
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """A model of two versions, four files of which one is no image, and what Keras gives for the others."""
-    keras.utils.set_random_seed(1)
-    model = create(tiny(), classes=10, input_shape=(SIZE, SIZE, 3))
-    kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([50 * kernel, bias])
-    base = tmp_path_factory.mktemp("models") / "tiny"
-    write_saved_model(fuse(model), base / "2", classes=CLASSES, size=SIZE, name="tiny")
-    shutil.copytree(base / "2", base / "10")  # versions are numbers: 10 comes after 2
-
-    rng = np.random.default_rng(1)
-    files, photos = [], [rng.integers(0, 256, (5, 6, 3), dtype="uint8") for _ in range(3)]
-    for i, (photo, suffix) in enumerate(zip(photos, ("png", "jpg", "bmp"), strict=True)):
-        files.append(base.parent / f"{i}.{suffix}")
-        Image.fromarray(photo).resize((64, 50)).save(files[-1])
-    pixels = np.stack([center_crop_and_resize(load_image(file), SIZE) for file in files])
-    probabilities = np.asarray(model.predict_on_batch(pixels))
-    files.insert(1, base.parent / "none.jpg")
-    files[1].write_bytes(b"no image")
-    probabilities = np.insert(probabilities, 1, 0, axis=0)
-    assert np.ptp(probabilities, axis=0).max() > 0.01
-    return SimpleNamespace(base=base, files=files, probabilities=probabilities)
 
 
 def run(command, **options):
@@ -133,39 +100,19 @@ def test_the_tool_of_tensorflow_shows_and_runs_it(served, tmp_path):
 # --- Over gRPC ---
 
 
-@pytest.fixture(scope="module")
-def port(served):
-    pytest.importorskip("grpc", reason="grpcio is not installed")
-    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
-    command = [sys.executable, str(HERE / "prediction_service.py"), str(served.base)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=QUIET) as process:
-        yield int(process.stdout.readline())
-        process.terminate()
-
-
 @pytest.fixture
-def stub(port):
+def stub(service):
     import grpc
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(service.target) as channel:
         yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
-def request(inputs, signature="image_bytes", name="tiny"):
-    from tensorflow_serving.apis import predict_pb2
-
-    message = predict_pb2.PredictRequest()
-    message.model_spec.name, message.model_spec.signature_name = name, signature
-    for key, value in inputs.items():
-        message.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return message
-
-
 @pytest.mark.slow
-def test_the_example_client_gets_the_labels_over_grpc(served, port, repository):
+def test_the_example_client_gets_the_labels_over_grpc(served, service, repository):
     client = repository / "examples" / "serve" / "grpc_client.py"
-    printed = run([sys.executable, client, "--server", f"127.0.0.1:{port}", "--model", "tiny", *served.files])
+    printed = run([sys.executable, client, "--server", service.target, "--model", "tiny", *served.files])
     rows = [line.split("\t") for line in printed.splitlines()]
     assert [row[0] for row in rows] == [str(file) for file in served.files for _ in range(5)]
     assert [row[2] for row in rows[::5]] == best(served.probabilities)
@@ -173,8 +120,8 @@ def test_the_example_client_gets_the_labels_over_grpc(served, port, repository):
 
 
 @pytest.mark.slow
-def test_the_service_answers_with_the_highest_version(served, stub):
-    response = stub.Predict(request({"image_bytes": [served.files[0].read_bytes()]}), timeout=60)
+def test_the_service_answers_with_the_highest_version(served, stub, message):
+    response = stub.Predict(message({"image_bytes": [served.files[0].read_bytes()]}), timeout=60)
     assert response.model_spec.version.value == 10
     probabilities = tf.make_ndarray(response.outputs["probabilities"])
     np.testing.assert_allclose(probabilities, served.probabilities[:1], rtol=0, atol=1e-5)
@@ -201,22 +148,39 @@ def test_every_warm_up_request_is_answered(served, stub):
     [
         ({"image_bytes": [1.5]}, "image_bytes", "INVALID_ARGUMENT"),
         ({"image_bytes": "a scalar"}, "image_bytes", "INVALID_ARGUMENT"),
-        ({"image_bytes": np.zeros(0, "S1")}, "image_bytes", "INVALID_ARGUMENT"),
         ({"photos": ["x"]}, "image_bytes", "INVALID_ARGUMENT"),
         ({"images": np.zeros((1, SIZE, SIZE + 1, 3), "float32")}, "serving_default", "INVALID_ARGUMENT"),
         ({"images": np.zeros((1, SIZE, SIZE, 3), "int64")}, "images_uint8", "INVALID_ARGUMENT"),
         ({"images": np.zeros((1, SIZE, SIZE, 3), "float32")}, "no_signature", "INVALID_ARGUMENT"),
     ],
-    ids=["type", "scalar", "empty batch", "input", "shape", "type of images", "signature"],
+    ids=["type", "scalar", "input", "shape", "type of images", "signature"],
 )
-def test_a_request_of_another_kind_gets_a_status_and_the_next_an_answer(inputs, signature, status, served, stub):
+def test_a_request_of_another_kind_gets_a_status_and_the_next_an_answer(
+    inputs, signature, status, served, stub, message
+):
     import grpc
 
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Predict(request(inputs, signature), timeout=60)
+        stub.Predict(message(inputs, signature), timeout=60)
     assert caught.value.code().name == status
-    response = stub.Predict(request({"image_bytes": [served.files[0].read_bytes()]}), timeout=60)
+    response = stub.Predict(message({"image_bytes": [served.files[0].read_bytes()]}), timeout=60)
     assert tf.make_ndarray(response.outputs["classes"])[0, 0].decode() == best(served.probabilities)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("inputs", "signature"),
+    [
+        ({"image_bytes": np.zeros(0, "S1")}, "image_bytes"),
+        ({"images": np.zeros((0, SIZE, SIZE, 3), "float32")}, "serving_default"),
+        ({"images": np.zeros((0, SIZE, SIZE, 3), "uint8")}, "images_uint8"),
+    ],
+    ids=["image_bytes", "serving_default", "images_uint8"],
+)
+def test_an_empty_batch_gets_an_empty_answer(inputs, signature, stub, message):
+    outputs = stub.Predict(message(inputs, signature), timeout=60).outputs
+    shapes = {key: tf.make_ndarray(value).shape for key, value in outputs.items()}
+    assert shapes == {"probabilities": (0, 10), "classes": (0, 5), "scores": (0, 5)}
 
 
 @pytest.mark.parametrize("name", ["models.config", "models.canary.config"])
