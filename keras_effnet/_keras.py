@@ -1,4 +1,4 @@
-"""The one place that decides which Keras: `keras` (3), or `tf_keras` where TF_USE_LEGACY_KERAS asks for it."""
+"""The one place that decides which Keras: `keras`, or `tf_keras` where TF_USE_LEGACY_KERAS asks for it."""
 
 import os
 from collections.abc import Iterator
@@ -6,20 +6,23 @@ from contextlib import contextmanager
 from typing import Any
 
 # The values that TensorFlow itself takes for yes.
-LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
+_ASKED = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 
 try:
-    if LEGACY:
+    if _ASKED:
         import tf_keras as keras
     else:
         import keras
 except ImportError as error:
-    backend = "tensorflow" if LEGACY else os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = "tensorflow" if _ASKED else os.environ.get("KERAS_BACKEND", "tensorflow")
     raise ImportError(
-        f"Keras could not be imported: {error}. Expected {'tf_keras' if LEGACY else 'keras'} and its backend, here "
+        f"Keras could not be imported: {error}. Expected {'tf_keras' if _ASKED else 'keras'} and its backend, here "
         f'{backend}. Install one, for example with pip install "keras_effnet[tf-cpu]", or choose another that is '
         "installed with the environment variable KERAS_BACKEND (tensorflow, jax, torch)."
     ) from error
+
+# Whether it speaks Keras 2: tf_keras does, and so did `keras` itself up to TensorFlow 2.15.
+LEGACY = int(keras.__version__.split(".")[0]) < 3
 
 __all__ = ["LEGACY", "channel_axis", "dtype_policy", "is_keras_tensor", "keras"]
 
