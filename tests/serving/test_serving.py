@@ -112,7 +112,9 @@ def stub(service):
 @pytest.mark.slow
 def test_the_example_client_gets_the_labels_over_grpc(served, service, repository):
     client = repository / "examples" / "serve" / "grpc_client.py"
-    printed = run([sys.executable, client, "--server", service.target, "--model", "tiny", *served.files])
+    printed = run(
+        [sys.executable, client, "--server", service.target, "--model", "tiny", "--timeout", "60", *served.files]
+    )
     rows = [line.split("\t") for line in printed.splitlines()]
     assert [row[0] for row in rows] == [str(file) for file in served.files for _ in range(5)]
     assert [row[2] for row in rows[::5]] == best(served.probabilities)
