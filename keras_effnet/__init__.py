@@ -32,6 +32,7 @@ _ROOMS = {
     "sets": ["list_weights"],
     "study": ["search"],
     "training": ["train"],
+    "training_speed": ["speed_up"],
     "transfer": ["replace_head", "unfreeze"],
     "variants": ["VARIANTS", "Variant", "list_models"],
     "weights": ["load_weights"],

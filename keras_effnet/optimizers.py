@@ -28,9 +28,13 @@ class _L2:
         super().build(variables)  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, *learning_rate: Any) -> None:
+        super().update_step(self.decayed(gradient, variable), variable, *learning_rate)  # type: ignore[misc]
+
+    def decayed(self, gradient: Any, variable: Any) -> Any:
+        """The gradient with that of the decay."""
         if self.l2 and self._var_key(variable) not in self._left_out:  # type: ignore[attr-defined]
-            gradient = gradient + self.l2 * variable
-        super().update_step(gradient, variable, *learning_rate)  # type: ignore[misc]
+            return gradient + self.l2 * variable
+        return gradient
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l2": self.l2, "exclude": self.exclude}  # type: ignore[misc]

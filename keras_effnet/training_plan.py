@@ -14,6 +14,7 @@ from keras_effnet.schedules import learning_rate, total_steps
 from keras_effnet.tf_distribute import compiled
 from keras_effnet.tf_pipeline import Batches
 from keras_effnet.training_data import TrainingData
+from keras_effnet.training_speed import speed_up
 from keras_effnet.variants import Variant
 
 
@@ -71,10 +72,11 @@ def build(plan: Plan) -> tuple[Any, EMA | None]:
     network.compile(
         optimizer=make_optimizer(recipe, learning_rate(recipe, plan.steps)),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         jit_compile=False,
     )
     network.optimizer.build(network.trainable_variables)
+    speed_up(network)
     if recipe.ema_decay is None:
         return network, None
     ema = EMA(recipe.ema_decay, every=recipe.accumulate, compile=compiled)
