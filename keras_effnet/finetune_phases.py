@@ -15,6 +15,7 @@ from keras_effnet.finetune_settings import Settings
 from keras_effnet.fusion import fuse
 from keras_effnet.photo_views import Photos, center_view, ordered_batches, random_view, training_batches
 from keras_effnet.run_report import Epoch
+from keras_effnet.training_speed import speed_up
 from keras_effnet.transfer import first_block, unfreeze, with_frozen_trunk
 
 _FEATURE_BATCH = 32
@@ -185,5 +186,6 @@ def _compile(model: Any, learning_rate: Any, chosen: Settings) -> None:
     model.compile(
         keras.optimizers.AdamW(learning_rate, weight_decay=chosen.weight_decay),
         keras.losses.CategoricalCrossentropy(label_smoothing=chosen.label_smoothing),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
     )
+    speed_up(model)

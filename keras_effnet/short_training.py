@@ -12,6 +12,7 @@ import numpy as np
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.models import create
 from keras_effnet.photo_arrays import PhotoArrays, Split
+from keras_effnet.training_speed import speed_up
 from keras_effnet.variants import Variant
 
 SCORED_AT_ONCE = 256
@@ -73,6 +74,7 @@ def accuracies(
             model = fresh
             schedule = keras.optimizers.schedules.CosineDecay(training.learning_rate, steps)
             model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+            speed_up(model)
         else:
             model.set_weights(fresh.get_weights())
             for variable in model.optimizer.variables:

@@ -1,12 +1,17 @@
 """A model made ready for a faster `fit`, in place: the same numbers to rounding, and the same files when saved."""
 
+import logging
+import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.optimizers import RMSpropTF1
 from keras_effnet.tf_batch_norm import normalise_in_one_operation
 from keras_effnet.tf_rmsprop import update_in_one_operation
+
+log = logging.getLogger("keras_effnet")
 
 
 def speed_up(model: Any) -> Any:
@@ -16,7 +21,7 @@ def speed_up(model: Any) -> Any:
     variable in one, and the optimizer's variables exist before the first step, which else builds its graph twice. Give
     `compile` metrics as objects, `keras.metrics.CategoricalAccuracy()` and not "accuracy", for the same reason. Layers,
     weights and configuration stay Keras's: what is saved is the plain model, and a copy is one too. On other backends
-    and under tf_keras nothing is done.
+    and under tf_keras nothing is done. Says once, in the log, if oneDNN has been left to TensorFlow.
 
     Args:
         model: any Keras model, compiled or not.
@@ -33,6 +38,7 @@ def speed_up(model: Any) -> Any:
     """
     if LEGACY or keras.backend.backend() != "tensorflow":
         return model
+    _tell_of_onednn()
     for layer in _layers(model):
         if type(layer) is keras.layers.BatchNormalization:
             normalise_in_one_operation(layer)
@@ -43,6 +49,16 @@ def speed_up(model: Any) -> Any:
         if type(inner) in (keras.optimizers.RMSprop, RMSpropTF1):
             update_in_one_operation(inner)
     return model
+
+
+@cache
+def _tell_of_onednn() -> None:
+    """Once in a process: it is read when TensorFlow is imported, too late for a function of Python."""
+    if "TF_ENABLE_ONEDNN_OPTS" not in os.environ:
+        log.warning(
+            "TF_ENABLE_ONEDNN_OPTS is not set. On a CPU training is often faster with 1, which some CPUs have by "
+            "themselves. Set it to 1 or 0 before TensorFlow is imported; keras-effnet train and finetune set it to 1."
+        )
 
 
 def _layers(model: Any) -> Iterator[Any]:

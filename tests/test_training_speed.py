@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from keras_effnet import training_speed
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.models import create
 from keras_effnet.optimizers import RMSpropTF1
@@ -182,3 +183,24 @@ def test_the_layers_of_a_nested_model_are_made_faster_too() -> None:
     outer = keras.Sequential([keras.Input(SHAPE[1:]), inner])
     speed_up(outer)
     assert "call" in vars(inner.layers[0])
+
+
+def test_it_is_said_once_that_onednn_was_left_to_tensorflow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, model = normalisation()
+    training_speed._tell_of_onednn.cache_clear()
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    speed_up(speed_up(model))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "TF_ENABLE_ONEDNN_OPTS" in caplog.text
+
+
+def test_nothing_is_said_where_onednn_was_decided(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, model = normalisation()
+    training_speed._tell_of_onednn.cache_clear()
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    speed_up(model)
+    assert not caplog.records

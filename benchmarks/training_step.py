@@ -1,0 +1,201 @@
+"""A training step and the time to the first one: ours, `keras.applications` under the same `fit`, timm in PyTorch.
+
+command   python benchmarks/training_step.py [--size 128] [--batch 16] [--rounds 15] [--only NAME ...]
+prints    medians of the steps' seconds, taken in turn by processes that are stopped while another has its turn, and of
+          those of all cores together, which other work on the machine disturbs less; the peak of memory; seconds from
+          the start of the process to the end of the first step; the ratio of each to ours
+measured  2026-11, 2 cores that others used too, Keras 3.15.1, TensorFlow 2.21, torch 2.13, timm 1.0.31, --rounds 12: a
+          step of keras.applications 1.20 (with oneDNN 1.08), of timm 1.42 (channels last 0.99) of ours; in processor
+          time 1.21, 1.14, 1.65, 1.17; first step 2.0 (2.1, 0.54, 0.37); peak 1.29 (1.23, 0.70, 0.66)
+needs     pip install "keras_effnet[tf-cpu]"; with torch==2.13.0 and timm, timm too
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Name -> what is built, and the environment that it is run in.
+CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "ours": ("ours", {"TF_ENABLE_ONEDNN_OPTS": "1"}),
+    "keras.applications": ("keras.applications", {"TF_ENABLE_ONEDNN_OPTS": "0"}),
+    "keras.applications, oneDNN": ("keras.applications", {"TF_ENABLE_ONEDNN_OPTS": "1"}),
+    "timm": ("timm", {}),
+    "timm, channels last": ("timm, channels last", {}),
+}
+Step = Callable[[], float]
+
+
+def batch(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same images and labels for all."""
+    images = np.random.default_rng(0).uniform(0, 255, (count, size, size, 3)).astype("float32")
+    return images, np.arange(count) % 1000
+
+
+def in_keras(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
+    """The seconds of each step of one `fit`, which stands still between them."""
+    import threading
+
+    import keras
+    import tensorflow as tf
+
+    def compiled(builder: Any, optimizer: Any) -> Any:
+        model = builder(weights=None, input_shape=images.shape[1:])
+        model.compile(optimizer, keras.losses.CategoricalCrossentropy(), jit_compile=False)
+        return model
+
+    if kind == "ours":
+        import keras_effnet
+
+        optimizer = keras_effnet.RMSpropTF1(1e-4, momentum=0.9)
+        model = keras_effnet.speed_up(compiled(keras_effnet.EfficientNetB0, optimizer))
+    else:
+        model = compiled(keras.applications.EfficientNetB0, keras.optimizers.RMSprop(1e-4, momentum=0.9))
+    go, done, seconds = threading.Semaphore(0), threading.Semaphore(0), [0.0]
+
+    class Turns(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_begin(self, number: int, logs: Any = None) -> None:
+            go.acquire()
+            self.start = time.perf_counter()
+
+        def on_train_batch_end(self, number: int, logs: Any = None) -> None:
+            seconds[0] = time.perf_counter() - self.start
+            done.release()
+
+    data = tf.data.Dataset.from_tensors((images, np.eye(1000, dtype="float32")[labels])).repeat()
+    run = {"steps_per_epoch": 10**9, "callbacks": [Turns()], "verbose": 0, "shuffle": False}
+    threading.Thread(target=lambda: model.fit(data, **run), daemon=True).start()
+    while True:
+        go.release()
+        done.acquire()
+        yield seconds[0]
+
+
+def in_torch(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
+    """timm's network with its own RMSprop, in training mode."""
+    import torch
+
+    # Operators that torchvision's compiled part would register; no classifier calls them.
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
+    from timm.optim import RMSpropTF
+
+    layout = torch.channels_last if kind.endswith("channels last") else torch.contiguous_format
+    model = timm.create_model("tf_efficientnet_b0", drop_rate=0.2, drop_path_rate=0.2).train().to(memory_format=layout)
+    optimizer = RMSpropTF(model.parameters(), lr=1e-4, alpha=0.9, eps=1e-3, momentum=0.9)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    y, loss_of = torch.from_numpy(labels), torch.nn.CrossEntropyLoss()
+    while True:
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        loss = loss_of(model(x / 255.0), y)
+        loss.backward()
+        optimizer.step()
+        float(loss)
+        yield time.perf_counter() - start
+
+
+def child(kind: str, size: int, count: int) -> None:
+    """Make a step for each line that comes in, and say how long it took and how much memory has been taken."""
+    steps = (in_torch if kind.startswith("timm") else in_keras)(kind, *batch(size, count))
+    for _ in sys.stdin:
+        before = time.process_time()
+        took = next(steps)
+        cpu = {"step": time.process_time() - before, "total": time.process_time()}
+        peak = int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 1024
+        print("\n" + json.dumps({"seconds": took, "megabytes": peak, "cpu": cpu}), flush=True)
+
+
+class Contender:
+    """A process of its own, stopped but for its turns: threads that wait may spin, and would take the others' cores."""
+
+    def __init__(self, name: str, size: int, count: int) -> None:
+        kind, environment = CONTENDERS[name]
+        command = [sys.executable, __file__, "--child", kind, "--size", str(size), "--batch", str(count)]
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+        start = time.perf_counter()
+        self.process = subprocess.Popen(  # noqa: S603
+            command,
+            env={**os.environ, **quiet},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.name, self.times, self.cpu = name, list[float](), list[float]()
+        self.first_cpu = self.ask()["cpu"]["total"]
+        self.first = time.perf_counter() - start
+        self.process.send_signal(signal.SIGSTOP)
+
+    def ask(self) -> dict[str, Any]:
+        """One step: its seconds, the processor's for it, and those since the start."""
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("no pipes")
+        print("step", file=self.process.stdin, flush=True)
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                answer = json.loads(line)
+                self.megabytes = answer["megabytes"]
+                return dict(answer)
+        raise SystemExit(f"{self.name} ended early; run it alone: {sys.executable} {__file__} --child '{self.name}'")
+
+    def turn(self, steps: int = 2) -> None:
+        """Some steps, of which the first is not counted: the caches were the others'."""
+        self.process.send_signal(signal.SIGCONT)
+        self.ask()
+        for _ in range(steps):
+            answer = self.ask()
+            self.times.append(answer["seconds"])
+            self.cpu.append(answer["cpu"]["step"])
+        self.process.send_signal(signal.SIGSTOP)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.size, options.batch)
+        return
+    contenders: list[Contender] = []
+    try:
+        for name in options.only:
+            contenders.append(Contender(name, options.size, options.batch))
+        for _ in range(options.rounds):
+            for contender in contenders:
+                contender.turn()
+    finally:
+        for contender in contenders:
+            contender.process.kill()
+    show(contenders)
+
+
+def show(contenders: list[Contender]) -> None:
+    columns = ("step, ms", "of cores", "peak, MB", "first step, s", "of cores")
+    print(f"{'':28}" + "".join(f"{column:>14}{'ratio':>7}" for column in columns))
+    base: list[float] = []
+    for row in contenders:
+        step, cpu = (1000 * statistics.median(values) for values in (row.times, row.cpu))
+        figures = [step, cpu, row.megabytes, row.first, row.first_cpu]
+        base = base or figures
+        print(f"{row.name:28}" + "".join(f"{a:14.1f}{a / b:7.2f}" for a, b in zip(figures, base, strict=True)))
+
+
+if __name__ == "__main__":
+    main()
