@@ -4,9 +4,6 @@ command   python benchmarks/training_step.py [--size 128] [--batch 16] [--rounds
 prints    medians of the steps' seconds, taken in turn by processes that are stopped while another has its turn, and of
           those of all cores together, which other work on the machine disturbs less; the peak of memory; seconds from
           the start of the process to the end of the first step; the ratio of each to ours
-measured  2026-11, 2 cores that others used too, Keras 3.15.1, TensorFlow 2.21, torch 2.13, timm 1.0.31, --rounds 12: a
-          step of keras.applications 1.20 (with oneDNN 1.08), of timm 1.42 (channels last 0.99) of ours; in processor
-          time 1.21, 1.14, 1.65, 1.17; first step 2.0 (2.1, 0.54, 0.37); peak 1.29 (1.23, 0.70, 0.66)
 needs     pip install "keras_effnet[tf-cpu]"; with torch==2.13.0 and timm, timm too
 """
 
