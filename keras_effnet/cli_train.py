@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_effnet.clusters import STRATEGIES
 from keras_effnet.recipes import CHOICES, RECIPES, find_recipe
 from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
 
@@ -26,7 +27,12 @@ DataPath = Annotated[
 Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; an unfinished one is gone on with.")]
 ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="A network: keras-effnet models.")]
 RecipeName = Annotated[str, typer.Option("--recipe", metavar="NAME", help="What to do: keras-effnet recipes.")]
-Strategy = Annotated[str, typer.Option(metavar="one|mirrored|multiworker", help="Devices to train on.")]
+Strategy = Annotated[
+    str, typer.Option(metavar="|".join(STRATEGIES), help="Devices to train on; auto says which it finds.")
+]
+SyncBN = Annotated[
+    bool, typer.Option("--sync-bn", help="Batch normalisation over the images of all replicas, not of each alone.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse images that are no plain RGB instead of counting them.")]
 Weights = Annotated[str | None, typer.Option(metavar="SET|PATH", help="Weights to start from.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training images.")]
@@ -54,6 +60,7 @@ def train(
     clip_norm: ClipNorm = None,
     patience: Patience = None,
     seed: Seed = None,
+    sync_bn: SyncBN = False,
     strategy: Strategy = "one",
     strict: Strict = False,
     checkpoint_every: Every = None,
@@ -69,6 +76,7 @@ def train(
         "global_clipnorm": clip_norm,
         "patience": patience,
         "seed": seed,
+        "sync_bn": sync_bn or None,
         # A number of epochs replaces a number of steps.
         **({} if epochs is None else {"epochs": epochs, "steps": None}),
     }

@@ -3,34 +3,40 @@
 import warnings
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from keras_effnet.saver import DivergedError, Saver
 from keras_effnet.tf_blame import batch_names, blame
 from keras_effnet.tf_pipeline import training_batches, validation_batches
 from keras_effnet.training_data import TrainingData
+from keras_effnet.training_devices import Devices
 from keras_effnet.training_plan import Plan
 
 # All files of the batch whose loss is no number.
 DIVERGED = "diverged.txt"
 
 
-def fit_epochs(network: Any, plan: Plan, data: TrainingData, saver: Saver, *, verbose: int | str) -> None:
+def fit_epochs(
+    network: Any, plan: Plan, data: TrainingData, saver: Saver, devices: Devices, *, verbose: int | str
+) -> None:
     """Train until the last epoch, or until there is no patience left.
 
     Raises:
+        ConnectionError: another worker is gone.
         ValueError: a loss that is no number, or data that cannot be used.
     """
     odd = saver.odd
+    lost = devices.lost_workers_reported("it goes on from the last state that was saved.")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), lost:
             # Keras says so of validation images whose number it cannot know, since broken ones are left out.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             if saver.progress.step:
                 # `fit` begins with a whole epoch: the rest of one is a fit of its own.
-                _fit(network, plan, data, saver, until=saver.progress.epoch + 1, verbose=verbose)
+                _fit(network, plan, data, saver, devices, until=saver.progress.epoch + 1, verbose=verbose)
             if saver.progress.epoch < plan.epochs and not saver.out_of_patience:
-                _fit(network, plan, data, saver, until=plan.epochs, verbose=verbose)
+                _fit(network, plan, data, saver, devices, until=plan.epochs, verbose=verbose)
     except DivergedError as error:
         raise ValueError(_explained(str(error), network, plan, data, saver)) from error
     except Exception as error:
@@ -40,11 +46,15 @@ def fit_epochs(network: Any, plan: Plan, data: TrainingData, saver: Saver, *, ve
         raise
 
 
-def _fit(network: Any, plan: Plan, data: TrainingData, saver: Saver, *, until: int, verbose: int | str) -> None:
+def _fit(
+    network: Any, plan: Plan, data: TrainingData, saver: Saver, devices: Devices, *, until: int, verbose: int | str
+) -> None:
     start, odd = saver.progress.position, saver.odd
+    training = partial(training_batches, data.train, plan.batches, steps=plan.steps, odd=odd[0], start=start)
+    validation = partial(validation_batches, data.held_out, plan.batches, odd=odd[1])
     network.fit(
-        training_batches(data.train, plan.batches, steps=plan.steps, odd=odd[0], start=start),
-        validation_data=validation_batches(data.held_out, plan.batches, odd=odd[1]),
+        devices.batches(training),
+        validation_data=devices.batches(validation),
         steps_per_epoch=plan.steps - start.step,
         initial_epoch=start.epoch,
         epochs=until,

@@ -65,6 +65,8 @@ class Recipe:
         precision: dtype policy.
         global_clipnorm: largest norm of all gradients together; None for any.
         accumulate: parts in which a batch is computed, for memory.
+        sync_bn: whether batch normalisation takes its statistics over the parts of a batch of all replicas, as it
+            always does with JAX. The published networks did it in groups, where there were more than 8 replicas.
         seed: of the first weights, the order, the crops, the augmentation, dropout and stochastic depth.
     """
 
@@ -96,6 +98,7 @@ class Recipe:
     precision: str = "float32"
     global_clipnorm: float | None = None
     accumulate: int = 1
+    sync_bn: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -166,15 +166,16 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
     def _save(self) -> None:
         self.progress.batches = self.ema.batches if self.ema else 0
         self.progress.odd = [part.seen() for part in self.odd]
-        if not self.saving.writes:
-            return
         try:
             # A state may not speak of best weights that are not on the disk.
             if self._best:
+                # On every process, since JAX compares what each of them assigns.
                 with _holding(self.model, self._best):
-                    save_weights(self.model, self.folder / BEST)
+                    if self.saving.writes:
+                        save_weights(self.model, self.folder / BEST)
                 self._best = []
-            write_state(self.folder, self.model, self.ema, self.progress)
+            if self.saving.writes:
+                write_state(self.folder, self.model, self.ema, self.progress)
         except OSError as error:
             self._failed(error)
         else:

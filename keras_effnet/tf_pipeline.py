@@ -14,6 +14,7 @@ import numpy as np
 from keras_effnet.augment_policies import Policy
 from keras_effnet.odd_files import OddFiles
 from keras_effnet.positions import BEGIN, Position
+from keras_effnet.shares import Share
 from keras_effnet.tf_augment import augment
 from keras_effnet.tf_crops import Element, central_window, crop, random_window
 
@@ -141,11 +142,19 @@ def _shuffled(rows: Any, seed: Any) -> Any:
     return rows.shuffle(SHUFFLE, seed=seed[0] * 1_000_003 + seed[1])
 
 
-def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFiles, start: Position = BEGIN) -> Any:
+def training_batches(
+    source: Source,
+    batches: Batches,
+    *,
+    steps: int,
+    odd: OddFiles,
+    start: Position = BEGIN,
+    share: Share = Share(),  # noqa: B008  # frozen
+) -> Any:
     """Endless batches, `steps` an epoch, from a position on; what epoch e holds depends on the seed and on e alone.
 
     An epoch goes through the source once; if images are left out, or fewer are there than `steps` need, it starts again
-    from its beginning with other crops.
+    from its beginning with other crops. Of several processes each makes its own part of the same batches.
 
     Returns:
         tf.data.Dataset of (images, labels): uint8 with a policy and float32 without, (batch, size, size, 3), values
@@ -154,11 +163,12 @@ def training_batches(source: Source, batches: Batches, *, steps: int, odd: OddFi
     import tensorflow as tf
 
     def epoch(number: Any) -> Any:
-        rows = ordered_rows(source, batches.seed, number, start)
+        rows = _of_share(ordered_rows(source, batches.seed, number, start), share, batches.batch_size)
         images = rows.map(lambda place, row: make(number, place, *row), num_parallel_calls=batches.parallel)
         images = images.filter(_is_valid).map(_without_flag)
         left = tf.where(number == start.epoch, steps - start.step, steps)
-        return images.batch(batches.batch_size, drop_remainder=True).take(tf.cast(left, tf.int64))
+        pieces = tf.cast(left * share.pieces, tf.int64)
+        return images.batch(share.size(batches.batch_size), drop_remainder=True).take(pieces)
 
     def make(number: Any, place: Any, name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
         seed = tf.stack([tf.constant(batches.seed, tf.int64), number])
@@ -202,8 +212,12 @@ def _note_gap(valid: Any, epoch: Any, place: Any, odd: OddFiles) -> Any:
     return tf.cond(valid, lambda: True, gap)
 
 
-def validation_batches(source: Source, batches: Batches, *, odd: OddFiles) -> Any:
-    """Each image once, in order, its central crop, the last batch as small as it comes; as `training_batches` else."""
+def validation_batches(source: Source, batches: Batches, *, odd: OddFiles, share: Share = Share()) -> Any:  # noqa: B008
+    """Each image once, in order, its central crop, the last batch as small as it comes; as `training_batches` else.
+
+    Where `share.replicas` asks for batches of one shape, what does not fill the last one is left out, and in place of
+    an image that cannot be read one from the beginning is read again, so that all processes have the same number.
+    """
     import tensorflow as tf
 
     def make(name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
@@ -212,9 +226,20 @@ def validation_batches(source: Source, batches: Batches, *, odd: OddFiles) -> An
         image, valid = crop(element, window, batches.size, odd=odd, method="INTEGER_ACCURATE")
         return image, tf.one_hot(label, batches.classes), valid & _has_class(name, label, batches.classes, odd)
 
-    images = source.read(None).map(make, num_parallel_calls=batches.parallel)
+    size, count = share.held_out(source.total, batches.batch_size)
+    rows = _of_share(source.read(None).enumerate(), share, size).map(lambda place, row: row)
+    images = rows.map(make, num_parallel_calls=batches.parallel)
     images = images.filter(_is_valid).map(_without_flag)
-    return images.batch(batches.batch_size).prefetch(2).with_options(_options())
+    if count is None:
+        made = images.batch(share.size(size))
+    else:
+        made = images.repeat().batch(share.size(size), drop_remainder=True).take(count)
+    return made.prefetch(2).with_options(_options())
+
+
+def _of_share(rows: Any, share: Share, batch_size: int) -> Any:
+    # Before anything is decoded.
+    return rows if share.count == 1 else rows.filter(lambda place, row: share.holds(place, batch_size))
 
 
 def _is_valid(image: Any, label: Any, valid: Any) -> Any:

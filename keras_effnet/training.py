@@ -4,8 +4,10 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from keras_effnet import __version__
@@ -16,9 +18,9 @@ from keras_effnet.recipes import Recipe, find_recipe
 from keras_effnet.run_state import BEST, claim_settings, restore_state
 from keras_effnet.saver import Saver, Saving
 from keras_effnet.staging import staged
-from keras_effnet.tf_distribute import is_chief, open_strategy
 from keras_effnet.training_data import Data, TrainingData, open_training_data
-from keras_effnet.training_plan import Plan, build, make_plan
+from keras_effnet.training_devices import open_devices
+from keras_effnet.training_plan import Plan, build, make_plan, synchronize
 from keras_effnet.variants import Variant, find_variant
 from keras_effnet.weights import load_weights
 
@@ -66,14 +68,16 @@ def train(
             stochastic depth).
         model: "b0", "lite0", ..., or a `Variant` of your own.
         recipe: a key of `RECIPES`, or one of your own: `replace(RECIPES["imagenet"], epochs=10)`.
-        strategy: "one", "mirrored" (all devices of this machine) or "multiworker" (see `tf_distribute`).
+        strategy: "one", "mirrored", "multiworker", "tpu", "jax-data-parallel" or "auto": see `open_strategy`. All
+            processes need to see the folder of the run, in which the first one writes.
         strict: refuse images that are no plain RGB, instead of reading them all the same and counting them.
         checkpoint_every: save after so many steps of an epoch too; a run may be gone on with another number.
         verbose: as in `fit`.
 
     Raises:
+        ConnectionError: another worker is gone.
         OSError: the results cannot be written; what was trained since the last state that could be is lost.
-        ValueError: data, a recipe or a folder that cannot be used, or a loss that is no number any more.
+        ValueError: data, a recipe, a strategy or a folder that cannot be used, or a loss that is no number any more.
         WeightsError: weights to start from that cannot be had.
 
     Example:
@@ -89,15 +93,18 @@ def train(
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     variant = find_variant(model) if isinstance(model, str) else model
+    # Before anything else asks for a device.
+    devices = open_devices(strategy)
     found = open_training_data(data, holdout=recipe.holdout, seed=recipe.seed)
     plan = make_plan(recipe, variant, found)
-    devices = open_strategy(strategy)
-    folder, writes = Path(out), is_chief(devices)
+    hints = devices.check(plan, found)
+    folder, writes = Path(out), devices.writes
     settings = claim_settings(folder, _settings(plan, found)) if writes else {}
     keras.utils.set_random_seed(recipe.seed)
     with devices.scope():
         network, ema = build(plan)
         progress, notes = restore_state(folder, network, ema)
+    devices.meet(progress.epoch * plan.steps + progress.step, folder)
     progress.settings = settings
     progress.notes += notes
     odd = OddFiles(found.train.total, strict), OddFiles(found.held_out.total, strict)
@@ -105,19 +112,22 @@ def train(
     saver = Saver(folder, progress, saving, ema=ema, odd=odd)
     saver.mend(network)
     start = time.perf_counter()
-    if progress.epoch < plan.epochs and not saver.out_of_patience:
-        fit_epochs(network, plan, found, saver, verbose=verbose)
-    elif report := _read_report(folder):
-        saver.finish()
-        load_weights(network, folder / BEST)
-        return Trained(network, folder, report)
+    over = progress.epoch >= plan.epochs or saver.out_of_patience
+    if not over:
+        fit_epochs(network, plan, found, saver, devices, verbose=verbose if writes else 0)
+    # What is saved has to load where nothing is synchronized.
+    synchronize(network, False)
+    report = _read_report(folder) if over else None
     try:
         saver.finish()
+        devices.meet(progress.epoch * plan.steps + progress.step, folder)
         load_weights(network, folder / BEST)
-        report = _report(plan, found, saver)
-        report["seconds"] = round(time.perf_counter() - start, 1)
-        if writes:
-            _write(folder, network, found, report)
+        if report is None:
+            report = _report(plan, found, saver, hints) | devices.report()
+            report["seconds"] = round(time.perf_counter() - start, 1)
+            with nullcontext(folder) if writes else TemporaryDirectory() as place:
+                # Every process: with JAX, saving makes variables that all of them have to make.
+                _write(Path(place), network, found, report)
     except OSError as error:
         raise OSError(_unwritten(folder, error)) from error
     return Trained(network, folder, report)
@@ -149,7 +159,7 @@ def _flavour() -> str:
     return "tf_keras" if LEGACY else "keras"
 
 
-def _report(plan: Plan, data: TrainingData, saver: Saver) -> dict[str, Any]:
+def _report(plan: Plan, data: TrainingData, saver: Saver, hints: tuple[str, ...]) -> dict[str, Any]:
     progress, odd = saver.progress, saver.odd
     modules = ("keras", "tf_keras", "tensorflow", "numpy", "PIL")
     versions = {n: sys.modules[n].__version__ for n in modules if hasattr(sys.modules.get(n), "__version__")}
@@ -167,7 +177,7 @@ def _report(plan: Plan, data: TrainingData, saver: Saver) -> dict[str, Any]:
         "images": {"train": data.train.total, "held_out": data.held_out.total},
         "classes": len(data.classes),
         "odd_files": {"train": odd[0].report(), "held_out": odd[1].report()},
-        "notes": [*data.notes, *progress.notes],
+        "notes": [*data.notes, *hints, *progress.notes],
         "versions": {"keras_effnet": __version__, **versions},
     }
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from keras_effnet._keras import keras
+from keras_effnet._keras import LEGACY, keras
 from keras_effnet.augment_policies import AUTOAUGMENT, Policy, randaugment
 from keras_effnet.ema import EMA
 from keras_effnet.models import create
@@ -59,6 +59,7 @@ def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
 def build(plan: Plan) -> tuple[Any, EMA | None]:
     """The compiled model of a plan, its optimizer built, and the average of its weights."""
     recipe = plan.recipe
+    on_jax = keras.backend.backend() == "jax"
     network = create(
         plan.variant,
         weights=recipe.weights,
@@ -73,8 +74,10 @@ def build(plan: Plan) -> tuple[Any, EMA | None]:
         optimizer=make_optimizer(recipe, learning_rate(recipe, plan.steps)),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        jit_compile=False,
+        # A strategy of TensorFlow compiles by itself or not at all; JAX runs each operation alone if it may not.
+        jit_compile=on_jax,
     )
+    synchronize(network, recipe.sync_bn)
     network.optimizer.build(network.trainable_variables)
     speed_up(network)
     if recipe.ema_decay is None:
@@ -82,3 +85,18 @@ def build(plan: Plan) -> tuple[Any, EMA | None]:
     ema = EMA(recipe.ema_decay, every=recipe.accumulate, compile=compiled)
     ema.build(network)
     return network, ema
+
+
+def synchronize(network: Any, yes: bool) -> None:
+    """Let batch normalisation in training take its statistics over the batches of all replicas, or no longer.
+
+    Before `fit`; with JAX it always does. What is saved while it does says so and does not load on other backends.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized != yes:
+            layer.synchronized = yes
+            if LEGACY:
+                # The fused kernel knows its own replica only.
+                layer.fused = not yes

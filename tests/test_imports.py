@@ -16,6 +16,7 @@ PAPER = (
     *("normalization", "variants", "complexity", "registry", "layer_names"),
     *("rival_tables", "mnas", "proxies", "study"),
     *("paper_data", "paper_report", "recipes", "augment_policies"),
+    *("clusters", "shares"),
 )
 READERS = (
     "arrays",
@@ -44,13 +45,14 @@ GRAPH = (
     *("heads", "overlays"),
     "transfer",
     *("schedules", "optimizers", "ema", "positions", "odd_files", "run_state", "saver"),
+    "jax_distribute",
     *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
 )
 ENGINE = (
     "tf_data",
     "tf_operations",
     "tf_augment",
-    *("tf_crops", "tf_pipeline", "tf_blame", "tf_distribute", "tf_batch_norm", "tf_rmsprop"),
+    *("tf_crops", "tf_pipeline", "tf_blame", "tf_distribute", "tf_processes", "tf_batch_norm", "tf_rmsprop"),
     "tf_gradcam",
     *("tf_convert", "tf_quantize", "tf_saved_model"),
     *("tf_headers", "tf_decode", "tf_warmup", "tf_export"),
@@ -63,7 +65,7 @@ FACE = (
     *("training_photos", "photo_views", "run_plots", "run_report"),
     *("finetune_settings", "finetune_phases", "finetuning"),
     *("photo_arrays", "short_training"),
-    *("training_data", "training_plan", "fitting", "training"),
+    *("training_data", "training_plan", "training_devices", "fitting", "training"),
     *(
         "terminal",
         "cli_classify",

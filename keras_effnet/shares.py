@@ -1,0 +1,75 @@
+"""Which images of a batch a process reads, where several of them train together."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several processes reads: as if a batch were read whole and then cut.
+
+    Args:
+        index: which of the processes.
+        count: how many there are.
+        pieces: batches in which a process wants its part of a batch, one for each of its replicas.
+        replicas: of all processes together, where every batch must have the same shape and part for each; None where
+            the last one may be as small as it comes.
+    """
+
+    index: int = 0
+    count: int = 1
+    pieces: int = 1
+    replicas: int | None = None
+
+    def size(self, batch_size: int) -> int:
+        """Images of a piece.
+
+        Example:
+            >>> Share(1, 2, pieces=4).size(64)
+            8
+        """
+        return batch_size // (self.count * self.pieces)
+
+    def holds(self, place: Any, batch_size: int) -> Any:
+        """Whether the image at a place, a number or a tensor, is in the part: the batches lie one behind the other.
+
+        Example:
+            >>> [place for place in range(8) if Share(1, 2).holds(place, 4)]
+            [2, 3, 6, 7]
+        """
+        return place % batch_size // (batch_size // self.count) == self.index
+
+    def held_out(self, total: int, batch_size: int) -> tuple[int, int | None]:
+        """The size of batches of which each image is seen once, and their number where all must have the same shape.
+
+        Of the sizes from half of `batch_size` on, the largest of those that leave the fewest images out.
+
+        Raises:
+            ValueError: fewer images than replicas.
+
+        Example:
+            >>> Share().held_out(25_022, 4096), Share(replicas=8).held_out(25_022, 4096)
+            ((4096, None), (2272, 11))
+        """
+        if self.replicas is None:
+            return batch_size, None
+        if total < self.replicas:
+            raise ValueError(
+                f"{total} images are held out and there are {self.replicas} replicas. Expected at least one for each. "
+                "Hold out a larger share of the images, or train on fewer devices."
+            )
+        largest = min(batch_size, total) // self.replicas * self.replicas
+        smallest = max(self.replicas, batch_size // 2 // self.replicas * self.replicas)
+        sizes = range(largest, min(smallest, largest) - 1, -self.replicas)
+        size = min(sizes, key=lambda size: total % size)
+        return size, total // size
+
+    def left_out(self, total: int, batch_size: int) -> int:
+        """Held-out images that are never seen, since batches of the same shape do not add up to all of them.
+
+        Example:
+            >>> Share(replicas=8).left_out(25_022, 4096)
+            30
+        """
+        size, count = self.held_out(total, batch_size)
+        return 0 if count is None else total - size * count

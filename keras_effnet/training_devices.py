@@ -1,0 +1,110 @@
+"""The devices of a training: what they can do of a recipe, and that all processes begin at the same place."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_effnet._keras import keras
+from keras_effnet.tf_distribute import choose_strategy, open_strategy
+from keras_effnet.tf_processes import (
+    check_batch_size,
+    is_chief,
+    lost_workers_reported,
+    processes,
+    replicas,
+    share_of,
+    shared,
+    told_by_all,
+)
+from keras_effnet.training_data import TrainingData
+from keras_effnet.training_plan import Plan
+
+
+@dataclass(frozen=True)
+class Devices:
+    """A strategy that is open.
+
+    Args:
+        name: of it, as in `STRATEGIES`.
+        strategy: of tf.distribute or keras.distribution.
+        notes: why it was chosen, where "auto" was asked for.
+    """
+
+    name: str
+    strategy: Any
+    notes: tuple[str, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return is_chief(self.strategy)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """In which the model is built and compiled."""
+        return self.strategy.scope()
+
+    def batches(self, make: Callable[..., Any]) -> Any:
+        """What `fit` takes of a pipeline, which is called with `share=`."""
+        return shared(self.strategy, lambda share: make(share=share))
+
+    def report(self) -> dict[str, Any]:
+        """What report.json says of them."""
+        return {"strategy": self.name, "replicas": replicas(self.strategy), "processes": processes(self.strategy)[1]}
+
+    def lost_workers_reported(self, how_to_go_on: str) -> AbstractContextManager[None]:
+        """Say in words that another process is gone."""
+        return lost_workers_reported(self.strategy, how_to_go_on)
+
+    def check(self, plan: Plan, data: TrainingData) -> tuple[str, ...]:
+        """Refuse what cannot be done here, and say what will be done otherwise.
+
+        Raises:
+            ValueError: a batch that cannot be cut into equal parts, too few held-out images, or something that Keras
+                does in each replica where it should be done in all together.
+        """
+        recipe, share, notes = plan.recipe, share_of(self.strategy), []
+        check_batch_size(self.strategy, plan.batch_size)
+        if replicas(self.strategy) > 1 and keras.backend.backend() == "tensorflow":
+            for field, nothing in (("global_clipnorm", None), ("accumulate", 1)):
+                if getattr(recipe, field) != nothing:
+                    raise ValueError(
+                        f"{field} is {getattr(recipe, field)!r} with {replicas(self.strategy)} replicas. Expected "
+                        f"{nothing}: Keras would do it in each replica by itself. Leave it out, or use "
+                        "KERAS_BACKEND=jax with jax-data-parallel."
+                    )
+        if left := share.left_out(data.held_out.total, plan.batch_size):
+            notes.append(f"{left} of {data.held_out.total} held-out images are left out: all batches have one shape.")
+        if self.name == "tpu" and recipe.precision == "float32":
+            notes.append("The precision is float32; on a TPU mixed_bfloat16 is faster and takes half of the memory.")
+        return (*self.notes, *notes)
+
+    def meet(self, steps: int, folder: Path) -> None:
+        """Wait for all processes.
+
+        Raises:
+            ValueError: they have not done the same number of steps.
+        """
+        found = told_by_all(self.strategy, steps)
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"The processes find {found} steps done in {str(folder)!r}. Expected the same number. Choose a folder "
+                "that all machines share."
+            )
+
+
+def open_devices(name: str) -> Devices:
+    """The devices of a strategy's name; before anything else is computed.
+
+    Raises:
+        ValueError: no such strategy, or none that can be had here.
+
+    Example:
+        >>> open_devices("one").report()
+        {'strategy': 'one', 'replicas': 1, 'processes': 1}
+    """
+    if name != "auto":
+        return Devices(name, open_strategy(name))
+    chosen, why = choose_strategy()
+    return Devices(chosen, open_strategy(chosen), (f"strategy: auto chose {chosen}, since {why}.",))

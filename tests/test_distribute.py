@@ -1,0 +1,444 @@
+"""Several devices and processes: they learn what one does, read each its own part, and say what is wrong."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet import jax_distribute, tf_distribute, tf_processes, training_devices
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.clusters import (
+    STRATEGIES,
+    Cluster,
+    cluster_from_keras,
+    cluster_from_slurm,
+    cluster_from_tf_config,
+    expand_hosts,
+    find_cluster,
+)
+from keras_effnet.odd_files import OddFiles
+from keras_effnet.recipes import RECIPES, find_recipe
+from keras_effnet.schedules import learning_rate
+from keras_effnet.shares import Share
+from keras_effnet.tf_pipeline import Batches, from_rows, training_batches, validation_batches
+from keras_effnet.training_plan import synchronize
+from keras_effnet.variants import tiny
+
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+# --- clusters ---
+
+STEP = {
+    "SLURM_JOB_ID": "31007",
+    "SLURM_PROCID": "4",
+    "SLURM_STEP_NODELIST": "login,gpu[08-10,3]",
+    "SLURM_STEP_NUM_TASKS": "9",
+    "SLURM_STEP_TASKS_PER_NODE": "1,2(x4)",
+}
+
+
+@pytest.mark.parametrize("text", ["a", "a,b", "gpu[1-3]", "gpu[08-11,3],login", "r1n[01-03],z", "[1-2]"])
+def test_lists_of_nodes_are_read_as_tensorflow_reads_them(text: str) -> None:
+    from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import expand_hostlist
+
+    assert expand_hosts(text) == expand_hostlist(text)
+
+
+def test_names_with_two_ranges_or_an_end_are_read_too() -> None:
+    """As `scontrol show hostnames` has them; TensorFlow refuses these."""
+    assert expand_hosts("r[1-2]n[01-02]-x") == ["r1n01-x", "r1n02-x", "r2n01-x", "r2n02-x"]
+
+
+def test_a_step_of_slurm_becomes_the_cluster_that_tensorflow_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nodes in the order of their names: TensorFlow sorts them, whatever the order in which SLURM numbers the tasks.
+    step = STEP | {"SLURM_STEP_NODELIST": "gpu[03,08-10],login", "SLURM_STEP_TASKS_PER_NODE": "2(x4),1"}
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    cluster = cluster_from_slurm(port=9000)
+    assert cluster is not None
+    # It pairs tasks with GPUs, and names no more tasks of a node than that has.
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=9000, gpus_per_node=2, gpus_per_task=1, auto_set_gpu=False
+    )
+    assert list(cluster.workers) == resolver.cluster_spec().as_dict()["worker"]
+    resolver.get_task_info()
+    assert cluster.index == resolver.task_id == 4
+
+
+def test_jobs_that_share_a_node_get_ports_of_their_own() -> None:
+    first, second = (cluster_from_slurm({**STEP, "SLURM_JOB_ID": job}) for job in ("31007", "31020"))
+    assert first is not None
+    assert second is not None
+    assert not set(first.workers) & set(second.workers)
+
+
+def test_the_script_of_sbatch_itself_is_no_cluster() -> None:
+    assert cluster_from_slurm({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_NODELIST": "a,b"}) is None
+
+
+def test_tf_config_wins_over_slurm_and_goes_there_and_back() -> None:
+    cluster = Cluster(("a:1", "b:1"), 1)
+    assert find_cluster({**STEP, "TF_CONFIG": cluster.tf_config}) == cluster
+    config = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}
+    assert cluster_from_tf_config({"TF_CONFIG": json.dumps(config)}) == cluster
+
+
+@pytest.mark.parametrize(
+    ("read", "environ", "message"),
+    [
+        (cluster_from_tf_config, {"TF_CONFIG": "{"}, "TF_CONFIG is '{', which cannot be used"),
+        (cluster_from_tf_config, {"TF_CONFIG": Cluster(("a:1",), 1).tf_config}, "worker 1 is none of its 1 workers"),
+        (cluster_from_slurm, {**STEP, "SLURM_STEP_NUM_TASKS": "8"}, "9 tasks on|8 tasks in all"),
+        (cluster_from_slurm, {**STEP, "SLURM_STEP_NODELIST": "gpu[1-"}, "The list of nodes is 'gpu.1-'"),
+        (cluster_from_keras, {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}, "Expected KERAS_DISTRIBUTION_JOB_ADDRESSES"),
+    ],
+)
+def test_variables_that_contradict_themselves_are_refused(read: Any, environ: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(environ)
+
+
+# --- parts of a batch ---
+
+
+def parts(share: Callable[[int], Share], *, valid: bool) -> list[list[np.ndarray]]:
+    """For each process its batches of labels, which tell the images apart."""
+    images = np.zeros((50, 40, 40, 3), np.uint8)
+    source = from_rows([f"#{i}" for i in range(50)], images, range(50))
+    batches = Batches(16, 32, 50, seed=3)
+    made = []
+    for index in range(share(0).count):
+        odd = OddFiles(50)
+        if valid:
+            dataset = validation_batches(source, batches, odd=odd, share=share(index))
+        else:
+            dataset = training_batches(source, batches, steps=3, odd=odd, share=share(index)).take(
+                6 * share(index).pieces
+            )
+        made.append([labels.argmax(1) for _, labels in dataset.as_numpy_iterator()])
+    return made
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_the_parts_of_two_workers_are_the_batches_of_one(pieces: int) -> None:
+    (whole,) = parts(lambda index: Share(), valid=False)
+    halves = parts(lambda index: Share(index, 2, pieces), valid=False)
+    for step, batch in enumerate(whole):
+        theirs = [piece for part in halves for piece in part[step * pieces : (step + 1) * pieces]]
+        assert np.concatenate(theirs).tolist() == batch.tolist()
+    assert not np.array_equal(whole[0], whole[3])
+
+
+def test_the_held_out_images_are_seen_once_by_one_of_the_workers() -> None:
+    made = parts(lambda index: Share(index, 2), valid=True)
+    assert sorted(np.concatenate([batch for part in made for batch in part])) == list(range(50))
+    assert made[1][0].tolist() == list(range(8, 16))
+
+
+def test_where_batches_must_have_one_shape_those_held_out_do() -> None:
+    made = parts(lambda index: Share(index, 2, replicas=4), valid=True)
+    assert {len(batch) for part in made for batch in part} == {8}
+    assert sorted(np.concatenate([batch for part in made for batch in part])) == list(range(48))
+    with pytest.raises(ValueError, match="3 images are held out and there are 4 replicas"):
+        Share(replicas=4).held_out(3, 16)
+
+
+def test_the_learning_rate_grows_with_the_batch_of_all_replicas() -> None:
+    """The paper's 0.016 for 256 images."""
+    for batch_size, peak in ((256, 0.016), (4096, 0.256), (32, 0.002)):
+        recipe = replace(RECIPES["imagenet"], batch_size=batch_size, warmup_epochs=5)
+        assert float(learning_rate(recipe, 100)(499)) == pytest.approx(peak * 499 / 500)
+
+
+# --- strategies ---
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("TF_CONFIG", "SLURM_", "KERAS_DISTRIBUTION_", "TPU_NAME")):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: dict[str, list[str]] = {}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices.get(kind, []))
+    assert tf_distribute.choose_strategy() == ("one", "TensorFlow sees no GPU, no TPU and no cluster")
+    devices["GPU"] = ["GPU:0", "GPU:1"]
+    assert tf_distribute.choose_strategy() == ("mirrored", "TensorFlow sees 2 GPUs")
+    devices["TPU"] = ["TPU:0"]
+    assert tf_distribute.choose_strategy() == ("tpu", "a TPU is there")
+    monkeypatch.setenv("TF_CONFIG", Cluster(("a:1", "b:1"), 0).tf_config)
+    assert tf_distribute.choose_strategy() == ("multiworker", "2 workers are named")
+    monkeypatch.delenv("TF_CONFIG")
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+    assert tf_distribute.choose_strategy() == ("multiworker", "9 workers are named")
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_auto_says_what_it_took() -> None:
+    found = training_devices.open_devices("auto")
+    assert found.notes == (f"strategy: auto chose {found.name}, since {tf_distribute.choose_strategy()[1]}.",)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX is the backend")
+def test_data_parallel_of_jax_is_refused_elsewhere() -> None:
+    with pytest.raises(ValueError, match="Keras computes with tensorflow. Expected JAX. Set KERAS_BACKEND=jax"):
+        tf_distribute.open_strategy("jax-data-parallel")
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("TPU")), reason="a TPU is there")
+def test_where_there_is_no_tpu_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(ValueError, match=r"No TPU could be initialised: .*Expected a TPU VM with tensorflow-tpu"):
+        tf_distribute.open_strategy("tpu")
+
+
+def test_the_command_line_offers_every_strategy() -> None:
+    from typer.testing import CliRunner
+
+    from keras_effnet.cli import app
+
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).stdout
+    assert "|".join(STRATEGIES) in shown
+    assert "--sync-bn" in shown
+
+
+def test_what_cannot_be_done_on_several_replicas_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_devices, "replicas", lambda strategy: 2)
+    monkeypatch.setattr(tf_processes, "replicas", lambda strategy: 2)
+    devices = training_devices.open_devices("one")
+    data = SimpleNamespace(held_out=SimpleNamespace(total=8))
+    plan = SimpleNamespace(recipe=find_recipe("imagenet"), batch_size=15)
+    with pytest.raises(ValueError, match="A batch has 15 images and there are 2 replicas.*16 for example"):
+        devices.check(plan, data)
+    for change in ({"global_clipnorm": 1.0}, {"accumulate": 2}):
+        plan = SimpleNamespace(recipe=replace(find_recipe("imagenet"), **change), batch_size=16)
+        with pytest.raises(ValueError, match=f"{next(iter(change))} is .* with 2 replicas"):
+            devices.check(plan, data)
+
+
+def test_processes_that_do_not_share_the_folder_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_devices, "told_by_all", lambda strategy, value: [3, 0])
+    with pytest.raises(ValueError, match=r"find \[3, 0\] steps done in 'run'.*all machines share"):
+        training_devices.open_devices("one").meet(3, Path("run"))
+
+
+def test_a_lost_worker_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose() -> None:
+        with tf_processes.lost_workers_reported(None, "it goes on from epoch 3."):
+            raise tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore")
+
+    monkeypatch.setattr(tf_processes, "processes", lambda strategy: (1, 4))
+    with pytest.raises(ConnectionError, match="Worker 1 of 0 to 3 has lost another one: 'Connection reset by peer'"):
+        lose()
+    monkeypatch.setattr(tf_processes, "processes", lambda strategy: (0, 1))
+    with pytest.raises(tf.errors.UnavailableError):
+        lose()
+
+
+def test_synchronised_batch_norm_leaves_the_model_plain() -> None:
+    from keras_effnet.models import create
+
+    network = create(tiny(), classes=3)
+    before = network.to_json()
+    synchronize(network, True)
+    assert all(layer.synchronized for layer in network.layers if "BatchNorm" in type(layer).__name__)
+    synchronize(network, False)
+    assert network.to_json() == before
+
+
+# --- what a TPU asks for, on the processor ---
+
+
+@pytest.fixture
+def step() -> Callable[..., tuple[Any, Any]]:
+    """A compiled model with stochastic depth, and a step of it on a batch."""
+
+    def make(strategy: Any, *, precision: str) -> tuple[Any, Any]:
+        from keras_effnet.models import create
+
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            network = create(tiny(), classes=3, drop_connect_rate=0.2, dtype=precision)
+            optimizer = keras.optimizers.SGD(0.1)
+            network.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False)
+            optimizer.build(network.trainable_variables)
+        return network, optimizer
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_step_of_one_shape_compiles_with_xla_and_learns(step: Any, precision: str) -> None:
+    network, optimizer = step(tf.distribute.get_strategy(), precision=precision)
+
+    @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((8, 32, 32, 3)), tf.TensorSpec((8, 3))])
+    def learn(images: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(keras.losses.categorical_crossentropy(labels, network(images, training=True)))
+        weights = network.trainable_variables
+        values = [weight if LEGACY else weight.value for weight in weights]
+        gradients = tape.gradient(loss, values)
+        (optimizer.apply_gradients(zip(gradients, weights, strict=True)) if LEGACY else optimizer.apply(gradients))
+        return loss
+
+    images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
+    labels = np.eye(3, dtype="float32")[np.arange(8) % 3]
+    statistics = network.get_layer("stem_bn").moving_variance.numpy().copy()
+    losses = [float(learn(images, labels)) for _ in range(10)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1
+    assert not np.allclose(network.get_layer("stem_bn").moving_variance.numpy(), statistics)
+
+
+def test_the_tpu_is_connected_initialised_and_given_to_the_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, Any]] = []
+
+    def note(name: str, result: Any = None) -> Callable[..., Any]:
+        return lambda *args, **options: calls.append((name, *args)) or result
+
+    strategy = tf.distribute.get_strategy()
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", note("connect"))
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", note("initialise"))
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", note("strategy", strategy))
+    assert tf_distribute.tpu_strategy(resolver="resolver") is strategy
+    assert calls == [(name, "resolver") for name in ("connect", "initialise", "strategy")]
+
+
+# --- the same numbers from one and from two ---
+
+SCRIPT = Path(__file__).parent / "distributed_run.py"
+FLAVOURS = {
+    "keras": {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"},
+    "tf_keras": {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "1"},
+    "jax": {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "0"},
+}
+
+
+def start(flavour: str, strategy: str, folder: Path, arrays: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
+    # Of JAX all batches must have one shape: an even number of images held out, so that two replicas see them all.
+    changes = {"holdout": 0.25} if flavour == "jax" else {}
+    command = [sys.executable, str(SCRIPT), strategy, str(folder), str(arrays), json.dumps(changes)]
+    kept = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", *STEP)}
+    environ = {**kept, "PYTHONPATH": os.pathsep.join(sys.path), **FLAVOURS[flavour], **environ}
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        try:
+            said, _ = process.communicate(timeout=900)
+        finally:
+            for other in processes if process.returncode else []:
+                other.kill()
+        assert process.returncode == 0, said[-3000:]
+
+
+def addresses(count: int) -> list[str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return found
+
+
+def need(flavour: str) -> None:
+    if find_spec(flavour) is None:
+        pytest.skip(f"{flavour} is not installed")
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The arrays of a training in one process, by flavour."""
+    done: dict[str, Path] = {}
+
+    def run(flavour: str) -> Path:
+        if flavour not in done:
+            folder = tmp_path_factory.mktemp(flavour)
+            finish([start(flavour, "one", folder / "run", folder / "arrays.npz", {})])
+            done[flavour] = folder / "arrays.npz"
+        return done[flavour]
+
+    return run
+
+
+def assert_equal(ours: Path, theirs: Path, *, replicas: int, flavour: str) -> None:
+    with np.load(ours) as a, np.load(theirs) as b:
+        assert set(a.files) == set(b.files)
+        assert str(a["keras"]) == str(b["keras"]) == ("tf_keras" if flavour == "tf_keras" else "keras")
+        assert json.loads(str(a["report"]))["replicas"] == replicas
+        for name in set(a.files) - {"report", "keras"}:
+            assert a[name] == pytest.approx(b[name], abs=1e-5), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+def test_two_replicas_end_where_one_does(single: Any, tmp_path: Path, flavour: str) -> None:
+    need(flavour)
+    finish([start(flavour, "mirrored", tmp_path / "run", tmp_path / "arrays.npz", {})])
+    assert_equal(tmp_path / "arrays.npz", single(flavour), replicas=2, flavour=flavour)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+def test_two_workers_end_where_one_does_and_one_of_them_writes(single: Any, tmp_path: Path, flavour: str) -> None:
+    need(flavour)
+    workers = tuple(addresses(2))
+    finish(
+        [
+            start(
+                flavour,
+                "auto",
+                tmp_path / "run",
+                tmp_path / f"{i}.npz",
+                {"TF_CONFIG": Cluster(workers, i).tf_config},
+            )
+            for i in range(2)
+        ]
+    )
+    for i in range(2):
+        assert_equal(tmp_path / f"{i}.npz", single(flavour), replicas=2, flavour=flavour)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["strategy"], report["processes"]) == ("multiworker", 2)
+    assert "auto chose multiworker, since 2 workers are named" in " ".join(report["notes"])
+
+
+@pytest.mark.slow
+def test_two_processes_of_jax_end_where_one_does(single: Any, tmp_path: Path) -> None:
+    need("jax")
+    names = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
+    (address,) = addresses(1)
+    finish(
+        [
+            start(
+                "jax",
+                "auto",
+                tmp_path / "run",
+                tmp_path / f"{i}.npz",
+                dict(zip(names, (address, "2", str(i)), strict=True)),
+            )
+            for i in range(2)
+        ]
+    )
+    for i in range(2):
+        assert_equal(tmp_path / f"{i}.npz", single("jax"), replicas=2, flavour="jax")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["strategy"], report["processes"]) == ("jax-data-parallel", 2)
+
+
+def test_the_numbers_of_jax_are_asked_of_jax_alone() -> None:
+    assert jax_distribute.is_data_parallel(SimpleNamespace(device_mesh=None))
+    assert not jax_distribute.is_data_parallel(tf.distribute.get_strategy())
