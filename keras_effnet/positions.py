@@ -10,12 +10,13 @@ class Position:
     Args:
         epoch: epochs that are done.
         step: batches of the next epoch that are done.
-        place: rows of the source that these batches took, with the images that were left out.
+        place: rows of the source that these batches took, with the images that were left out; None if it is not known:
+            these batches then have to be made again, and thrown away.
     """
 
     epoch: int = 0
     step: int = 0
-    place: int = 0
+    place: int | None = 0
 
 
 BEGIN = Position()
@@ -43,9 +44,10 @@ class Gaps:
             >>> gaps.after(Position(), 2), gaps.after(Position(), 3)
             (2, 4)
         """
-        place = position.place + images
+        begin = position.place or 0
+        place = begin + images
         for gap in sorted(self.places.get(position.epoch, ())):
-            if position.place <= gap < place:
+            if begin <= gap < place:
                 place += 1
         return place
 

@@ -45,7 +45,7 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
-    place: int = 0
+    place: int | None = 0
     batches: int = 0
     metrics: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)

@@ -15,6 +15,7 @@ from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.ema import EMA
 from keras_effnet.introspection import find_network, variant_of
 from keras_effnet.odd_files import OddFiles
+from keras_effnet.positions import BEGIN, Position
 from keras_effnet.run_state import BEST, Progress, array_of, write_state
 from keras_effnet.saving import save_weights
 
@@ -35,6 +36,7 @@ class Saving:
         every: save after so many batches of an epoch too; None for after each epoch alone.
         patience: epochs without a better one after which to stop, None for never.
         writes: whether this process writes files.
+        alone: whether no other process makes a part of the batches; else what these left out is not known here.
     """
 
     steps: int
@@ -42,6 +44,7 @@ class Saving:
     every: int | None = None
     patience: int | None = None
     writes: bool = True
+    alone: bool = True
 
 
 class Saver(keras.callbacks.Callback):  # type: ignore[misc]
@@ -63,7 +66,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self.folder, self.progress, self.saving, self.ema, self.odd = folder, progress, saving, ema, odd
         self.failure: OSError | None = None
-        self._began = progress.position
+        self._began = BEGIN
         self._sums = progress.metrics
         self._best: list[np.ndarray] = []
         for part, seen in zip(odd, progress.odd, strict=True):
@@ -71,11 +74,15 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Count the data from where this epoch, or the rest of it, begins."""
-        self._began = self.progress.position
+        begun = self.progress.position
+        # Where the place was not known, the data is made again from the beginning.
+        self._began = Position(begun.epoch) if begun.place is None else begun
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Stop where the loss is no number any more; save, if it is time to."""
         self.progress.step += 1
+        # On JAX the variables of a model in training are behind until they are asked for.
+        getattr(self.model, "jax_state_sync", lambda: None)()
         self._add_sums()
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
@@ -83,7 +90,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         step, every = self.progress.step, self.saving.every
         if every and step % every == 0 and step < self.saving.steps:
             self._check_weights()
-            self.progress.place = self.place_after(step)
+            self.progress.place = self.place_after(step) if self.saving.alone else None
             # Of replicas and workers these are added up, to which all of them have to come.
             self.progress.metrics = [float(array_of(variable)) for variable in self._metric_variables()]
             self._save()

@@ -1,5 +1,6 @@
 """Weights out of a model, into the file formats of other libraries."""
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -74,7 +75,10 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
     else:
         normalization = normalization_of(network) or ZERO_TO_ONE
         write = _write_weights_h5 if path.name.endswith(".weights.h5") else _write_legacy_h5
-        _atomically(path, lambda part: write(part, state, variant, normalization))
+        # In memory first: on a disk that is full HDF5 ends the process.
+        file = io.BytesIO()
+        write(file, state, variant, normalization)
+        _atomically(path, lambda part: part.write_bytes(file.getbuffer()))
 
 
 def _check_framework(network: Any, layout: str, variant: Variant) -> None:
@@ -87,7 +91,7 @@ def _check_framework(network: Any, layout: str, variant: Variant) -> None:
         )
 
 
-def _atomically(path: Path, write: Callable[[Path], None]) -> None:
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside the file and rename, so that a cut leaves the old file whole."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -143,7 +147,7 @@ def _in_order(state: Mapping[str, np.ndarray], variant: Variant, normalization: 
 
 
 def _write_weights_h5(
-    path: Path, state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization
+    path: io.BytesIO, state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization
 ) -> None:
     import h5py
 
@@ -160,7 +164,7 @@ def _write_weights_h5(
 
 
 def _write_legacy_h5(
-    path: Path, state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization
+    path: io.BytesIO, state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization
 ) -> None:
     import h5py
 

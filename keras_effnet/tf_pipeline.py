@@ -166,9 +166,10 @@ def training_batches(
         rows = _of_share(ordered_rows(source, batches.seed, number, start), share, batches.batch_size)
         images = rows.map(lambda place, row: make(number, place, *row), num_parallel_calls=batches.parallel)
         images = images.filter(_is_valid).map(_without_flag)
-        left = tf.where(number == start.epoch, steps - start.step, steps)
-        pieces = tf.cast(left * share.pieces, tf.int64)
-        return images.batch(share.size(batches.batch_size), drop_remainder=True).take(pieces)
+        made = images.batch(share.size(batches.batch_size), drop_remainder=True)
+        done = tf.where(number == start.epoch, tf.constant(start.step, tf.int64), 0)
+        rest = made.skip(done * share.pieces) if start.place is None else made
+        return rest.take((steps - done) * share.pieces)
 
     def make(number: Any, place: Any, name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
         seed = tf.stack([tf.constant(batches.seed, tf.int64), number])
@@ -195,7 +196,7 @@ def ordered_rows(source: Source, seed: int, epoch: Any, start: Position) -> Any:
     import tensorflow as tf
 
     rows = source.read(tf.stack([tf.constant(seed, tf.int64), epoch])).repeat().enumerate()
-    return rows.skip(tf.where(epoch == start.epoch, tf.constant(start.place, tf.int64), 0))
+    return rows.skip(tf.where(epoch == start.epoch, tf.constant(start.place or 0, tf.int64), 0))
 
 
 def _note_gap(valid: Any, epoch: Any, place: Any, odd: OddFiles) -> Any:

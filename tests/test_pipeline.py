@@ -243,13 +243,22 @@ def test_an_epoch_is_gone_on_with_where_it_was_cut_though_images_were_left_out(o
     assert len(odd.gaps.places[4]) > 3
     for step in range(1, 5):
         start = Position(4, step, odd.gaps.after(Position(4), 3 * step))
-        rest, again = OddFiles(len(names)), None
+        rest = OddFiles(len(names))
         for ours, theirs in zip(read(10 - step, rest, start), whole[step:], strict=True):
             assert np.array_equal(ours[0], theirs[0])
             assert np.array_equal(ours[1], theirs[1])
         if step < 4:  # and cut again
-            again = rest.gaps.after(start, 3)
-            assert again == odd.gaps.after(Position(4), 3 * (step + 1))
+            assert rest.gaps.after(start, 3) == odd.gaps.after(Position(4), 3 * (step + 1))
+
+
+def test_an_epoch_is_gone_on_with_where_only_the_number_of_its_batches_is_known(odd_files: dict[str, bytes]) -> None:
+    names = list(odd_files)
+    src = from_rows(names, list(odd_files.values()), np.arange(len(names)))
+    labels = []
+    for start in (Position(1), Position(1, 2, None)):
+        made = training_batches(src, Batches(3, SIZE, len(names)), steps=4, odd=OddFiles(len(names)), start=start)
+        labels.append([y.argmax(1).tolist() for _, y in made.take(8 - start.step).as_numpy_iterator()])
+    assert labels[1] == labels[0][2:]
 
 
 @pytest.mark.parametrize("kind", ["rows", "records"])

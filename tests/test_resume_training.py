@@ -1,6 +1,15 @@
 """Nothing lost: cut off at any step, by a full disk, a damaged file or a loss that is no number."""
 
 import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +17,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from keras_effnet import training
+from keras_effnet import tf_pipeline, training
 from keras_effnet._keras import LEGACY
+from keras_effnet.odd_files import OddFiles
 from keras_effnet.recipes import RECIPES, Recipe
+from keras_effnet.run_state import Progress
 from keras_effnet.variants import tiny
 
-pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.saver import Saver
-from keras_effnet.training import train
+from keras_effnet.saver import DivergedError, Saver, Saving  # noqa: E402
+from keras_effnet.training import train  # noqa: E402
 
 RECIPE = replace(
     RECIPES["imagenet"],
@@ -28,6 +40,7 @@ RECIPE = replace(
     decay_epochs=100,
     holdout=0.25,
     ema_decay=0.8,
+    augment=None,
     # Accumulated gradients and the seeds of dropout and stochastic depth belong to what tf_keras cannot save.
     **({"drop_connect_rate": 0.0, "dropout_rate": 0.0} if LEGACY else {"accumulate": 2}),
 )
@@ -124,4 +137,216 @@ def test_cut_off_within_an_epoch_and_a_file_cut_short_it_ends_as_if_nothing_had_
     assert json.loads((folder / "settings.json").read_text())["seed"] == 0
     # Counted before the cut, and after it.
     assert resumed.report["odd_files"] == whole.report["odd_files"]
+    assert not list(folder.glob(".*"))
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may be longer than 100 kB: what is written beyond fails as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_the_states_that_do_not_fit_and_is_said(
+    whole: training.Trained,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, save, full = tmp_path / "run", Saver._save, {1, 2}
+
+    def saved(self: Any) -> None:
+        if self.progress.epoch in full:
+            with full_disk():
+                save(self)
+        else:
+            save(self)
+
+    monkeypatch.setattr(Saver, "_save", saved)
+    # From the end of the first epoch to the very end.
+    with pytest.raises(OSError, match=r"cannot be written to .*File too large.*Expected room.*it goes on from what"):
+        run(photos, folder, checkpoint_every=3)
+    assert [row.message.split(":")[0] for row in caplog.records if row.name == "keras_effnet.saver"] == [
+        "After epoch 1 the state could not be written",
+        "After epoch 2 the state could not be written",
+        "After epoch 2 the state could not be written",
+    ]
+    assert {path.name for path in folder.iterdir()} == {"state-00000-00000003.npz", "history.jsonl", "settings.json"}
+    # At the end of the first epoch alone: the best weights are written later.
+    full -= {2}
+    resumed = run(photos, folder)
+    assert_same(folder, whole.folder)
+    lost, again = resumed.report["notes"][-2:]
+    assert lost.startswith("After epoch 1 the state could not be written: [Errno 27] File too large")
+    assert again == "From epoch 2 on, the state could be written again."
+    assert resumed.report["best_epoch"] == whole.report["best_epoch"]
+    for a, b in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        assert a == pytest.approx(b, abs=1e-6)
+
+
+def test_a_model_that_does_not_fit_on_the_disk_is_written_when_there_is_room(
+    whole: training.Trained, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, write = tmp_path / "run", training._write
+    shutil.copytree(whole.folder, folder)
+    (folder / "report.json").write_text("{")
+    (folder / "model.keras").unlink()
+
+    def without_room(*arguments: Any) -> None:
+        with full_disk():
+            write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_write", without_room)
+        with pytest.raises(OSError, match="results of the training cannot be written"):
+            run(photos, folder)
+    assert not (folder / "model.keras").exists()
+    # The weights of the last epoch can be had again from its state, be they the best or the best that is left.
+    (folder / "best.weights.h5").write_bytes(b"")
+    again = run(photos, folder)
+    kept = history(folder)
+    assert again.report["val_accuracy"] == kept[-1]["val_accuracy"]
+    assert again.report["odd_files"] == whole.report["odd_files"]
+    assert (folder / "model.keras").is_file()
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a photo whose pixels come out as no numbers."""
+    name, crop = "19.jpg", tf_pipeline.crop
+
+    def poison(element: Any, *arguments: Any, **options: Any) -> Any:
+        image, valid = crop(element, *arguments, **options)
+        found = tf.strings.regex_full_match(element.name, f".*{name}")
+        return tf.where(found, image * np.nan, image), valid
+
+    monkeypatch.setattr(tf_pipeline, "crop", poison)
+    return name
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_files_of_its_batch(
+    photos: Path, tmp_path: Path, poisoned: str
+) -> None:
+    files = sorted(photos.glob("*/*"))
+    order = training.open_training_data(photos, holdout=0.25).train
+    # The names of the photos in place of their classes tell which batch is which.
+    names = [name.decode() for name, _, _ in order.read(None).as_numpy_iterator()]
+    told = tf_pipeline.from_rows(names, names, np.arange(len(names)), is_path=True)
+    size = RECIPE.batch_size // RECIPE.accumulate
+    batches = tf_pipeline.Batches(size, 32, len(names))
+    expected: list[str] = []
+    for step, (images, labels) in enumerate(  # noqa: B007
+        tf_pipeline.training_batches(told, batches, steps=STEPS, odd=OddFiles(len(files)))
+        .take(STEPS)
+        .as_numpy_iterator(),
+        1,
+    ):
+        expected = [names[label] for label in labels.argmax(1)]
+        if not np.isfinite(images).all():
+            break
+    assert any(name.endswith(poisoned) for name in expected)
+    assert 1 < step <= STEPS
+    for _ in range(2):  # from the beginning, and gone on with from the step before
+        with pytest.raises(ValueError, match="The loss is nan in epoch 1") as error:
+            run(photos, tmp_path / "run", checkpoint_every=1)
+        message = str(error.value)
+        assert f"epoch 1, step {step}. Its batch: {', '.join(map(repr, expected))}. Pixels or labels of" in message
+        assert f"{poisoned}' are no finite numbers. Expected finite numbers." in message
+        assert states(tmp_path / "run")[-1] == f"state-00000-{step - 1:08}.npz"
+
+
+def test_weights_that_are_no_numbers_are_not_kept(whole: training.Trained, tmp_path: Path) -> None:
+    kept = whole.model.get_weights()
+    odd = OddFiles(1), OddFiles(1)
+    saver = Saver(tmp_path, Progress(1, 5), Saving(5, 4), ema=None, odd=odd)
+    saver.set_model(whole.model)
+    whole.model.set_weights([array * np.float32("nan") if array.ndim == 4 else array for array in kept])
+    try:
+        with pytest.raises(DivergedError, match="weights are no finite numbers any more in epoch 2, step 5"):
+            saver.on_epoch_end(1, {"val_accuracy": 1.0})
+    finally:
+        whole.model.set_weights(kept)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_command_says_in_a_line_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from keras_effnet.cli import app
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    done = CliRunner().invoke(app, ["train", "--data", "photos", "--out", str(tmp_path / "run")])
+    assert done.exit_code == 130
+    advice = "Start the same command again: it goes on from the last epoch or step that was saved."
+    assert done.stderr.splitlines() == [f"keras-effnet: Interrupted. {advice}"]
+
+
+# --- slow ---
+
+VARIATIONS = {
+    "alone": {"accumulate": 1, "ema_decay": None, "optimizer": "sgd", "global_clipnorm": 1.0},
+    "bfloat16": {"precision": "mixed_bfloat16", "augment": "randaugment"},
+    "float16": {"precision": "mixed_float16", "learning_rate": 0.01},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LEGACY, reason="tf_keras cannot save the seeds of dropout and stochastic depth")
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_every_recipe_goes_on_from_within_an_epoch(photos: Path, tmp_path: Path, name: str) -> None:
+    recipe = replace(RECIPE, **VARIATIONS[name])
+    steps = run(photos, tmp_path / "whole", recipe).report["steps_per_epoch"]
+    cut(photos, tmp_path / "cut", recipe, at=(2, steps), checkpoint_every=1)
+    run(photos, tmp_path / "cut", recipe)
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_resume_training import run
+run(Path({photos!r}), Path({folder!r}), checkpoint_every={every})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_9_at_random_steps_costs_nothing(whole: training.Trained, photos: Path, tmp_path: Path, seed: int) -> None:
+    draw, folder, killed = random.Random(seed), tmp_path / "run", 0
+    for _ in range(2):
+        options = {"tests": str(Path(__file__).parent), "photos": str(photos), "folder": str(folder)}
+        script = SCRIPT.format(every=draw.choice([1, 2]), **options)
+        before = states(folder)
+        with subprocess.Popen([sys.executable, "-c", script]) as process:
+            while process.poll() is None and states(folder) == before:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.5))
+            process.kill()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed
+    run(photos, folder)
+    assert_same(folder, whole.folder)
+
+
+@pytest.mark.slow
+def test_control_c_ends_the_command_in_a_line(photos: Path, tmp_path: Path) -> None:
+    options = ["--model", "lite0", "--recipe", "baseline", "--epochs", "50", "--batch-size", "4", "--size", "32"]
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "keras_effnet", "train", "--data", str(photos), "--out", str(folder), *options]
+    with subprocess.Popen([*command, "--checkpoint-every", "1"], stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not states(folder):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "keras-effnet: Interrupted. Start the same command again" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
     assert not list(folder.glob(".*"))
