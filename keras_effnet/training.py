@@ -108,7 +108,7 @@ def train(
     progress.settings = settings
     progress.notes += notes
     odd = OddFiles(found.train.total, strict), OddFiles(found.held_out.total, strict)
-    saving = Saving(plan.steps, plan.batch_size, checkpoint_every, recipe.patience, writes)
+    saving = Saving(plan.steps, plan.batch_size, checkpoint_every, recipe.patience, writes, alone=devices.alone)
     saver = Saver(folder, progress, saving, ema=ema, odd=odd)
     saver.mend(network)
     start = time.perf_counter()

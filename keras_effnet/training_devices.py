@@ -41,6 +41,11 @@ class Devices:
         """Whether this process is the one that writes files."""
         return is_chief(self.strategy)
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process reads all images, and so knows where the next batch begins."""
+        return processes(self.strategy)[1] == 1
+
     def scope(self) -> AbstractContextManager[Any]:
         """In which the model is built and compiled."""
         return self.strategy.scope()
