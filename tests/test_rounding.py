@@ -1,0 +1,107 @@
+"""Weights in 8 bits, rounded by what they are multiplied with: against NumPy's arithmetic and every other way."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from keras_effnet._keras import keras
+from keras_effnet.rounding import LEVELS, Moments, round_layer, round_matrix
+
+
+def alike(rng: np.random.Generator, places: int, inputs: int) -> np.ndarray:
+    """Inputs like neighbouring pixels: nearly the same everywhere."""
+    return rng.normal(size=(places, inputs)) + 5 * rng.normal(size=(places, 1))
+
+
+def nearest(matrix: np.ndarray) -> np.ndarray:
+    step = abs(matrix).max(axis=0) / LEVELS
+    return np.round(matrix / step) * step
+
+
+def test_what_is_computed_changes_less_than_by_the_nearest_numbers() -> None:
+    rng = np.random.default_rng(0)
+    inputs, matrix = alike(rng, 500, 25), rng.normal(size=(25, 40))
+    rounded = round_matrix(matrix, np.cov(inputs.T))
+    error, plain = ((inputs @ (other - matrix)).var(axis=0) for other in (rounded, nearest(matrix)))
+    assert (error <= plain * (1 + 1e-9)).mean() > 0.9
+    assert error.mean() < 0.3 * plain.mean()
+
+
+def test_four_weights_are_rounded_nearly_as_well_as_can_be() -> None:
+    rng = np.random.default_rng(1)
+    inputs, matrix = alike(rng, 500, 4), rng.normal(size=(4, 20))
+    covariance = np.cov(inputs.T)
+    found = round_matrix(matrix, covariance) - matrix
+    for column, error in zip(matrix.T, found.T, strict=True):
+        step = abs(column).max() / LEVELS
+        ways = itertools.product(*((np.floor(w / step) * step - w, np.ceil(w / step) * step - w) for w in column))
+        best = min(np.array(way) @ covariance @ np.array(way) for way in ways)
+        # Half a step on one input more: what a single move cannot improve.
+        assert error @ covariance @ error <= best + step**2 * covariance[0, 0] / 4
+
+
+def test_a_converter_finds_the_same_numbers_again() -> None:
+    rng = np.random.default_rng(2)
+    matrix = rng.normal(size=(30, 12)) * rng.uniform(0.01, 10, 12)
+    rounded = round_matrix(matrix, np.cov(alike(rng, 300, 30).T))
+    np.testing.assert_allclose(nearest(rounded), rounded, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(abs(rounded).max(axis=0), abs(matrix).max(axis=0))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_the_bias_keeps_the_mean_of_the_outputs(depthwise: bool) -> None:
+    rng = np.random.default_rng(3)
+    kernel, bias = rng.normal(size=(3, 3, 4, 1 if depthwise else 6)), rng.normal(size=4 if depthwise else 6)
+    inputs = alike(rng, 200, 36).reshape(200, 9, 4) + 2
+    groups = inputs.transpose(2, 0, 1) if depthwise else inputs.reshape(1, 200, 36)
+    mean = groups.mean(axis=1)
+    covariance = np.stack([np.cov(group.T, bias=True) for group in groups])
+    moments = Moments(mean, covariance) if depthwise else Moments(mean[0], covariance[0])
+
+    def means(kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        outputs = np.einsum("nkc,kco->nco" if depthwise else "nkc,kco->no", inputs, kernel.reshape(9, 4, -1))
+        return outputs.reshape(200, -1).mean(axis=0) + bias
+
+    rounded = round_layer(kernel, bias, moments)
+    assert abs(rounded[0] - kernel).max() > 0
+    np.testing.assert_allclose(means(*rounded), means(kernel, bias), atol=1e-12)
+
+
+def test_inputs_that_never_change_and_weights_of_nothing_do_no_harm() -> None:
+    rounded = round_matrix(np.array([[0.0, 1.0], [0.0, 0.3]]), np.zeros((2, 2)))
+    np.testing.assert_allclose(rounded, [[0, 1], [0, round(0.3 * LEVELS) / LEVELS]])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the moments are taken by TensorFlow")
+@pytest.mark.parametrize("kind", ["conv", "depthwise"])
+@pytest.mark.parametrize(
+    ("side", "strides", "padding"), [(1, 1, "same"), (3, 1, "valid"), (3, 2, "same"), (5, 2, "same")]
+)
+def test_the_moments_are_those_of_what_the_kernel_sees(kind: str, side: int, strides: int, padding: str) -> None:
+    pytest.importorskip("tensorflow", reason="TensorFlow, by which the moments are taken, is not installed")
+    from keras_effnet.tf_moments import input_moments
+
+    rng = np.random.default_rng(4)
+    photos = rng.normal(2, 1, (5, 9, 9, 3)).astype("float32")
+    image = keras.Input((9, 9, 3))
+    options = {"strides": strides, "padding": padding}
+    layer = (
+        keras.layers.DepthwiseConv2D(side, **options)
+        if kind == "depthwise"
+        else keras.layers.Conv2D(4, side, **options)
+    )
+    model = keras.Model(image, layer(image))
+    (moments,) = input_moments(model, [layer], photos).values()
+    kernel, bias = layer.get_weights()
+    outputs = model.predict(photos, verbose=0).reshape(-1, kernel.shape[2] if kind == "depthwise" else 4)
+    if kind == "depthwise":
+        columns = kernel.reshape(-1, 3).T
+        means = (moments.mean * columns).sum(axis=1)
+        variances = np.einsum("ci,cij,cj->c", columns, moments.covariance, columns)
+    else:
+        columns = kernel.reshape(-1, 4)
+        means = moments.mean @ columns
+        variances = np.einsum("io,ij,jo->o", columns, moments.covariance, columns)
+    np.testing.assert_allclose(means + bias, outputs.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(variances, outputs.var(axis=0), rtol=1e-3)
