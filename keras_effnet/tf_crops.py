@@ -96,28 +96,47 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
     if element.data.dtype != tf.string:
         return _cut(element.data, window, size), tf.constant(True)
 
-    def plain(data: Any) -> Any:
-        header = tf.strings.substr(data, 0, tf.minimum(_HEADER, tf.strings.length(data)))
-        turned = tf.strings.regex_full_match(header, _TURNED)
-        return (tf.io.extract_jpeg_shape(data)[2] == 3) & tf.logical_not(turned)
+    nothing = tf.zeros((0, 0, 3), tf.uint8)
 
-    def fast(data: Any) -> tuple[Any, Any]:
-        at = window(tf.io.extract_jpeg_shape(data))
-        image = tf.io.decode_and_crop_jpeg(data, at, channels=3, dct_method=method)
-        return _resize(image, size), True
+    def fast(data: Any) -> Any:
+        data = tf.io.read_file(data) if element.is_path else data
 
-    def slow(data: Any) -> tuple[Any, Any]:
-        image, valid = tf.numpy_function(_reader(odd), [element.name, data], (tf.uint8, tf.bool))
+        def decode() -> Any:
+            at = window(tf.io.extract_jpeg_shape(data))
+            return tf.io.decode_and_crop_jpeg(data, at, channels=3, dct_method=method)
+
+        return tf.cond(_is_plain_jpeg(data), decode, lambda: nothing)
+
+    def slow() -> tuple[Any, Any]:
+        image, valid = tf.numpy_function(_reader(odd), [element.name, element.data], (tf.uint8, tf.bool))
         return _cut(tf.ensure_shape(image, (None, None, 3)), window, size), tf.ensure_shape(valid, ())
 
-    # Only a dataset goes on after an error: what the fast way cannot do is left to the slow one.
-    one = tf.data.Dataset.from_tensors(element.data)
-    read = one.map(tf.io.read_file) if element.is_path else one
-    ways = read.filter(plain).map(fast).ignore_errors().concatenate(one.map(slow)).take(1)
+    cut = _or_else(fast, element.data, nothing)
+    return tf.cond(tf.size(cut) > 0, lambda: (_resize(cut, size), True), slow)
+
+
+def _is_plain_jpeg(data: Any) -> Any:
+    """Whether it is in RGB, and upright."""
+    import tensorflow as tf
+
+    header = tf.strings.substr(data, 0, tf.minimum(_HEADER, tf.strings.length(data)))
+    turned = tf.strings.regex_full_match(header, _TURNED)
+    return (tf.io.extract_jpeg_shape(data)[2] == 3) & tf.logical_not(turned)
+
+
+def _or_else(function: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
+    """What a function makes of a value, or something else if it fails.
+
+    Only a dataset goes on after an error. One for each image costs time, so it does as little as can be.
+    """
+    import tensorflow as tf
+
+    tried = tf.data.Dataset.from_tensors(value).map(function).ignore_errors()
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
-    return ways.with_options(options).get_single_element()
+    either = tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1)
+    return either.with_options(options).get_single_element()
 
 
 def _reader(odd: OddFiles) -> Callable[[bytes, bytes], tuple[np.ndarray, np.bool_]]:
