@@ -4,7 +4,7 @@ Source of the layout: github.com/tensorflow/serving, docs `serving_basic`, `save
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ INVALID = "invalid"
 BATCHING_FILE = "batching_params.pbtxt"
 # Images of 224 x 224 that a server puts together: more gain little on a CPU and keep the first of them waiting.
 LARGEST_BATCH = 32
+# Bytes of weights that are kept in the graph as constants: B0 to B5.
+LARGEST_GRAPH = 128 << 20
 
 
 def write_saved_model(
@@ -60,7 +62,7 @@ def write_saved_model(
     _check(model, folder, len(classes), size)
     signatures = _signatures(model, [label for _, label in classes], size, min(top, len(classes)))
     module = tf.Module()
-    module.weights_of_the_model = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+    module.weights_of_the_model = [v if isinstance(v, tf.Variable) else v.value for v in _variables(model)]
     tf.saved_model.save(module, str(folder), signatures=signatures)
     write_warmup(folder, _warmup_requests(name, size))
     (folder / BATCHING_FILE).write_text(batching_parameters(size), "utf-8")
@@ -91,9 +93,10 @@ def _signatures(model: Any, labels: Sequence[str], size: int, top: int) -> dict[
     import tensorflow as tf
 
     shape = (None, size, size, 3)
+    call = _caller(model)
 
     def answer(images: Any) -> dict[str, Any]:
-        probabilities = tf.cast(model(images, training=False), tf.float32)
+        probabilities = tf.cast(call(images), tf.float32)
         scores, best = tf.math.top_k(probabilities, top)
         return {"probabilities": probabilities, "classes": tf.gather(tf.constant(labels), best), "scores": scores}
 
@@ -118,6 +121,33 @@ def _signatures(model: Any, labels: Sequence[str], size: int, top: int) -> dict[
         key: tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
         for key, (run, spec) in inputs.items()
     }
+
+
+def _variables(model: Any) -> list[Any]:
+    """What a SavedModel keeps in its folder `variables`: all the weights, unless they go into the graph itself.
+
+    As constants, oneDNN arranges them once and not in every call. A graph may have 2 GB; a large network gains little,
+    and the server would hold its weights once for each signature. tf_keras can only read them as variables.
+    """
+    constant = hasattr(model, "stateless_call") and sum(v.numpy().nbytes for v in model.variables) <= LARGEST_GRAPH
+    return [] if constant else list(model.variables)
+
+
+def _caller(model: Any) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    if _variables(model):
+        return lambda images: model(images, training=False)
+    # Read here: while a graph is being made a variable has no numbers.
+    trainable, others = (
+        [v.numpy() for v in part] for part in (model.trainable_variables, model.non_trainable_variables)
+    )
+
+    def call(images: Any) -> Any:
+        constants = ([tf.constant(value) for value in values] for values in (trainable, others))
+        return model.stateless_call(*constants, images, training=False)[0]
+
+    return call
 
 
 def batching_parameters(size: int, *, cores: int | None = None) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet._keras import dtype_policy, keras
+from keras_effnet import tf_export
+from keras_effnet._keras import LEGACY, dtype_policy, keras
 from keras_effnet.fusion import fuse
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.models import create
@@ -267,6 +268,22 @@ def test_files_are_answered_as_by_the_model_and_a_bad_one_says_invalid(picture, 
     assert not answer["probabilities"][1::2].any()
     assert not answer["scores"][1::2].any()
     assert (answer["scores"][::2] > 0).all()
+
+
+@pytest.mark.skipif(LEGACY, reason="tf_keras keeps weights as variables, whatever their number")
+def test_weights_are_in_the_graph_unless_there_are_many(exported, tmp_path, monkeypatch):
+    """Either way the answers are the same."""
+    assert not exported.keep.weights_of_the_model
+    monkeypatch.setattr(tf_export, "LARGEST_GRAPH", 0)
+    write_saved_model(fuse(exported.model), tmp_path / "1", classes=CLASSES, size=SIZE, top=3)
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    assert len(loaded.weights_of_the_model) == len(fuse(exported.model).variables)
+    images = tf.random.stateless_uniform((2, SIZE, SIZE, 3), (1, 2), 0, 255)
+    ours, theirs = (
+        signature["serving_default"](images=images) for signature in (exported.signatures, loaded.signatures)
+    )
+    np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], rtol=0, atol=1e-6)
+    assert (ours["classes"].numpy() == theirs["classes"].numpy()).all()
 
 
 def test_the_result_is_of_float32_under_mixed_precision_and_top_is_at_most_all(tmp_path):
