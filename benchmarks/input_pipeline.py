@@ -27,7 +27,8 @@ SIZE, BATCH = 224, 32
 
 def ours(folder: Path, policy: Any) -> Iterator[Any]:
     from keras_effnet.odd_files import OddFiles
-    from keras_effnet.tf_pipeline import Batches, from_rows, training_batches
+    from keras_effnet.tf_pipeline import Batches, training_batches
+    from keras_effnet.tf_sources import from_rows
 
     paths = sorted(map(str, folder.glob("*/*.jpg")))
     source = from_rows(paths, paths, [0] * len(paths), is_path=True)

@@ -6,7 +6,8 @@ import numpy as np
 
 from keras_effnet.odd_files import OddFiles
 from keras_effnet.positions import Gaps, Position
-from keras_effnet.tf_pipeline import Batches, Source, ordered_rows, training_batches
+from keras_effnet.tf_pipeline import Batches, training_batches
+from keras_effnet.tf_sources import Source, ordered_rows
 
 
 def batch_names(source: Source, batches: Batches, position: Position, gaps: Gaps) -> list[str]:

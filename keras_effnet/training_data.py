@@ -12,7 +12,7 @@ import numpy as np
 from keras_effnet.imagenet import class_index
 from keras_effnet.labelled import Example
 from keras_effnet.tf_data import count_records, open_dataset
-from keras_effnet.tf_pipeline import Source, from_dataset, from_records, from_rows
+from keras_effnet.tf_sources import Source, from_dataset, from_records, from_rows
 from keras_effnet.training_photos import open_training_photos
 
 Data = str | os.PathLike[str] | Sequence[str] | tuple[np.ndarray, np.ndarray]

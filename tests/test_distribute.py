@@ -30,7 +30,8 @@ from keras_effnet.odd_files import OddFiles
 from keras_effnet.recipes import RECIPES, find_recipe
 from keras_effnet.schedules import learning_rate
 from keras_effnet.shares import Share
-from keras_effnet.tf_pipeline import Batches, from_rows, training_batches, validation_batches
+from keras_effnet.tf_pipeline import Batches, training_batches, validation_batches
+from keras_effnet.tf_sources import from_rows
 from keras_effnet.training_plan import synchronize
 from keras_effnet.variants import tiny
 

@@ -18,14 +18,8 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from keras_effnet.tf_blame import batch_names  # noqa: E402
 from keras_effnet.tf_crops import central_window, random_window  # noqa: E402
-from keras_effnet.tf_pipeline import (  # noqa: E402
-    Batches,
-    Source,
-    from_records,
-    from_rows,
-    training_batches,
-    validation_batches,
-)
+from keras_effnet.tf_pipeline import Batches, training_batches, validation_batches  # noqa: E402
+from keras_effnet.tf_sources import Source, from_records, from_rows  # noqa: E402
 
 SIZE = 48
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_effnet import tf_pipeline, training
+from keras_effnet import tf_pipeline, tf_sources, training
 from keras_effnet._keras import LEGACY
 from keras_effnet.odd_files import OddFiles
 from keras_effnet.recipes import RECIPES, Recipe
@@ -236,7 +236,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_files_of_its_batch(
     order = training.open_training_data(photos, holdout=0.25).train
     # The names of the photos in place of their classes tell which batch is which.
     names = [name.decode() for name, _, _ in order.read(None).as_numpy_iterator()]
-    told = tf_pipeline.from_rows(names, names, np.arange(len(names)), is_path=True)
+    told = tf_sources.from_rows(names, names, np.arange(len(names)), is_path=True)
     size = RECIPE.batch_size // RECIPE.accumulate
     batches = tf_pipeline.Batches(size, 32, len(names))
     expected: list[str] = []
