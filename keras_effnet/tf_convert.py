@@ -14,11 +14,18 @@ def trace(model: Any, size: int, batch: int | None) -> Any:
     import tensorflow as tf
 
     holder = tf.Module()
-    holder.values = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+    holder.values = tf_variables(model)
     spec = tf.TensorSpec((batch, size, size, 3), tf.float32, name="images")
     # Its name is that of the output in ONNX.
     holder.call = tf.function(lambda images: {"probabilities": model(images, training=False)}, input_signature=[spec])
     return holder
+
+
+def tf_variables(model: Any) -> list[Any]:
+    """The variables of a Keras model as TensorFlow's own."""
+    import tensorflow as tf
+
+    return [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
 
 
 def to_litert(model: Any, size: int, *, quantize: str | None) -> bytes:

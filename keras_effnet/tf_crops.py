@@ -100,12 +100,12 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
 
     def fast(data: Any) -> Any:
         data = tf.io.read_file(data) if element.is_path else data
+        shape = tf.io.extract_jpeg_shape(data)
 
         def decode() -> Any:
-            at = window(tf.io.extract_jpeg_shape(data))
-            return tf.io.decode_and_crop_jpeg(data, at, channels=3, dct_method=method)
+            return tf.io.decode_and_crop_jpeg(data, window(shape), channels=3, dct_method=method)
 
-        return tf.cond(_is_plain_jpeg(data), decode, lambda: nothing)
+        return tf.cond((shape[2] == 3) & _is_upright(data), decode, lambda: nothing)
 
     def slow() -> tuple[Any, Any]:
         image, valid = tf.numpy_function(_reader(odd), [element.name, element.data], (tf.uint8, tf.bool))
@@ -115,13 +115,12 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
     return tf.cond(tf.size(cut) > 0, lambda: (_resize(cut, size), True), slow)
 
 
-def _is_plain_jpeg(data: Any) -> Any:
-    """Whether it is in RGB, and upright."""
+def _is_upright(data: Any) -> Any:
+    """Whether a JPEG is shown as it is stored."""
     import tensorflow as tf
 
     header = tf.strings.substr(data, 0, tf.minimum(_HEADER, tf.strings.length(data)))
-    turned = tf.strings.regex_full_match(header, _TURNED)
-    return (tf.io.extract_jpeg_shape(data)[2] == 3) & tf.logical_not(turned)
+    return tf.logical_not(tf.strings.regex_full_match(header, _TURNED))
 
 
 def _or_else(function: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
@@ -132,11 +131,17 @@ def _or_else(function: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
     import tensorflow as tf
 
     tried = tf.data.Dataset.from_tensors(value).map(function).ignore_errors()
+    return single_element(tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1))
+
+
+def single_element(dataset: Any) -> Any:
+    """The one element of a dataset inside a graph, which is not worth being tuned."""
+    import tensorflow as tf
+
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
-    either = tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1)
-    return either.with_options(options).get_single_element()
+    return dataset.with_options(options).get_single_element()
 
 
 def _reader(odd: OddFiles) -> Callable[[bytes, bytes], tuple[np.ndarray, np.bool_]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_effnet.images import CROP_PADDING
+from keras_effnet.tf_crops import single_element
 from keras_effnet.tf_headers import bmp_shape, jpeg_orientation, png_shape, webp_shape
 
 # Declared pixels beyond which a file is not decoded: Pillow's limit against decompression bombs.
@@ -39,11 +40,7 @@ def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
     images = images.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
     # No image, and left out below: it keeps the batch from being empty, which would be an error.
     images = images.concatenate(tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)))))
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    batch = images.batch(tf.cast(count + 1, tf.int64)).with_options(options)
-    places, pixels = batch.get_single_element()
+    places, pixels = single_element(images.batch(tf.cast(count + 1, tf.int64)))
     pixels = tf.scatter_nd(places[:, None], pixels, tf.stack([count + 1, size, size, 3]))
     valid = tf.scatter_nd(places[:, None], tf.ones_like(places), [count + 1]) > 0
     return pixels[:count], valid[:count]

@@ -3,11 +3,14 @@
 Source of the layout: github.com/tensorflow/serving, docs `serving_basic`, `saved_model_warmup` and `serving_config`.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.tf_convert import tf_variables
 from keras_effnet.tf_decode import decode_batch
 from keras_effnet.tf_warmup import prediction_log, write_warmup
 
@@ -60,9 +63,11 @@ def write_saved_model(
 
     folder = Path(folder)
     _check(model, folder, len(classes), size)
-    signatures = _signatures(model, [label for _, label in classes], size, min(top, len(classes)))
+    constant = _fits_in_a_graph(model)
+    call = _with_constants(model) if constant else partial(model, training=False)
+    signatures = _signatures(call, [label for _, label in classes], size, min(top, len(classes)))
     module = tf.Module()
-    module.weights_of_the_model = [v if isinstance(v, tf.Variable) else v.value for v in _variables(model)]
+    module.weights_of_the_model = [] if constant else tf_variables(model)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     write_warmup(folder, _warmup_requests(name, size))
     (folder / BATCHING_FILE).write_text(batching_parameters(size), "utf-8")
@@ -89,11 +94,10 @@ def _check(model: Any, folder: Path, classes: int, size: int) -> None:
         )
 
 
-def _signatures(model: Any, labels: Sequence[str], size: int, top: int) -> dict[str, Any]:
+def _signatures(call: Callable[[Any], Any], labels: Sequence[str], size: int, top: int) -> dict[str, Any]:
     import tensorflow as tf
 
     shape = (None, size, size, 3)
-    call = _caller(model)
 
     def answer(images: Any) -> dict[str, Any]:
         probabilities = tf.cast(call(images), tf.float32)
@@ -123,28 +127,26 @@ def _signatures(model: Any, labels: Sequence[str], size: int, top: int) -> dict[
     }
 
 
-def _variables(model: Any) -> list[Any]:
-    """What a SavedModel keeps in its folder `variables`: all the weights, unless they go into the graph itself.
+def _fits_in_a_graph(model: Any) -> bool:
+    """Whether the weights become constants of the graph, which oneDNN arranges once and not in every call.
 
-    As constants, oneDNN arranges them once and not in every call. A graph may have 2 GB; a large network gains little,
-    and the server would hold its weights once for each signature. tf_keras can only read them as variables.
+    A graph may have 2 GB; a large network gains little, and its weights may be held once for each signature. tf_keras
+    can only read them as variables.
     """
-    constant = hasattr(model, "stateless_call") and sum(v.numpy().nbytes for v in model.variables) <= LARGEST_GRAPH
-    return [] if constant else list(model.variables)
-
-
-def _caller(model: Any) -> Callable[[Any], Any]:
     import tensorflow as tf
 
-    if _variables(model):
-        return lambda images: model(images, training=False)
+    size = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.variables)
+    return hasattr(model, "stateless_call") and size <= LARGEST_GRAPH
+
+
+def _with_constants(model: Any) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
     # Read here: while a graph is being made a variable has no numbers.
-    trainable, others = (
-        [v.numpy() for v in part] for part in (model.trainable_variables, model.non_trainable_variables)
-    )
+    parts = [[v.numpy() for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]
 
     def call(images: Any) -> Any:
-        constants = ([tf.constant(value) for value in values] for values in (trainable, others))
+        constants = ([tf.constant(value) for value in values] for values in parts)
         return model.stateless_call(*constants, images, training=False)[0]
 
     return call

@@ -64,12 +64,12 @@ def _in_rows(image: Any) -> Any:
     return tf.reshape(image, [tf.shape(image)[0], -1])
 
 
-def _over(rows: Any, reduce: Callable[..., Any]) -> Any:
+def _of_each_channel(rows: Any, reduce: Callable[..., Any]) -> Any:
     """For each channel the least or greatest of an image in rows, (3,)."""
     return reduce(_tf().reshape(reduce(rows, axis=0), [-1, 3]), axis=0)
 
 
-def _for_each_pixel(values: Any, image: Any) -> Any:
+def _as_row(values: Any, image: Any) -> Any:
     """Three values, one for each channel, as a row of an image."""
     tf = _tf()
     return tf.tile(values, [tf.shape(image)[1]])
@@ -137,19 +137,19 @@ def autocontrast(image: Any) -> Any:
     """Stretch each channel from its darkest and brightest value to 0 and 255."""
     tf = _tf()
     values = tf.cast(_in_rows(image), tf.float32)
-    low, high = (_over(values, reduce) for reduce in (tf.reduce_min, tf.reduce_max))
+    low, high = (_of_each_channel(values, reduce) for reduce in (tf.reduce_min, tf.reduce_max))
     scale = tf.where(high > low, 255.0 / tf.maximum(high - low, 1.0), 1.0)
     offset = tf.where(high > low, -low * scale, 0.0)
-    stretched = values * _for_each_pixel(scale, image) + _for_each_pixel(offset, image)
+    stretched = values * _as_row(scale, image) + _as_row(offset, image)
     return tf.reshape(tf.cast(tf.clip_by_value(stretched, 0.0, 255.0), tf.uint8), tf.shape(image))
 
 
 def equalize(image: Any) -> Any:
     """Make all values of a channel as frequent as each other."""
     tf = _tf()
-    channels = tf.cast(_in_rows(image), tf.int32) + _for_each_pixel(tf.constant([0, 256, 512]), image)
+    channels = tf.cast(_in_rows(image), tf.int32) + _as_row(tf.constant([0, 256, 512]), image)
     counts = tf.reshape(tf.math.bincount(tf.reshape(channels, [-1]), minlength=768), [3, 256])
-    brightest = tf.gather(tf.reshape(counts, [-1]), _over(channels, tf.reduce_max))
+    brightest = tf.gather(tf.reshape(counts, [-1]), _of_each_channel(channels, tf.reduce_max))
     step = (tf.reduce_sum(counts, axis=1) - brightest) // 255
     below = tf.cumsum(counts, axis=1, exclusive=True)
     # The source puts 0 first and then the sums to each value, half a step up: below the first value, that half is lost.
