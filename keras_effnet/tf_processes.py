@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from keras_effnet import jax_distribute
-from keras_effnet._keras import LEGACY
 from keras_effnet.shares import Share
 
 
@@ -43,6 +42,13 @@ def replicas(strategy: Any) -> int:
     return int(strategy.num_replicas_in_sync)
 
 
+def _legacy() -> bool:
+    # Imported here, since Keras imports TensorFlow.
+    from keras_effnet._keras import LEGACY
+
+    return LEGACY
+
+
 def share_of(strategy: Any) -> Share:
     """The part of every batch that this process reads."""
     import tensorflow as tf
@@ -55,7 +61,7 @@ def share_of(strategy: Any) -> Share:
     if count == 1:
         return Share()
     # tf_keras wants the number of the batches held out, which all processes must have.
-    return Share(index, count, replicas(strategy) // count, replicas(strategy) if LEGACY else None)
+    return Share(index, count, replicas(strategy) // count, replicas(strategy) if _legacy() else None)
 
 
 def shared(strategy: Any, make: Callable[[Share], Any]) -> Any:
@@ -76,7 +82,9 @@ def shared(strategy: Any, make: Callable[[Share], Any]) -> Any:
     if share.count == 1 or jax_distribute.is_data_parallel(strategy):
         return make(share)
     # tf_keras never begins anew with what is distributed: it has to go on by itself.
-    return strategy.distribute_datasets_from_function(lambda context: make(share).repeat() if LEGACY else make(share))
+    return strategy.distribute_datasets_from_function(
+        lambda context: make(share).repeat() if _legacy() else make(share)
+    )
 
 
 def validation_steps(strategy: Any, total: int, batch_size: int) -> int | None:
@@ -88,7 +96,7 @@ def validation_steps(strategy: Any, total: int, batch_size: int) -> int | None:
         True
     """
     share = share_of(strategy)
-    if share.count == 1 or not LEGACY:
+    if share.count == 1 or not _legacy():
         return None
     return total // share.held_out(total, batch_size)[0]
 
