@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What .ci/run and .ci/full share. A lane is a command that is timed and whose failure does not stop the next lane.
+# What .ci/run and .ci/full share. A lane is a function that is timed and whose failure does not stop the next lane; the
+# arguments of the script name the functions to run, in place of all.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset PYTHONPATH PYTEST_ADDOPTS KERAS_BACKEND TF_USE_LEGACY_KERAS
@@ -14,15 +15,18 @@ if [ -z "${KERAS_EFFNET_TEST_DATA:-}" ] && [ -d ../shared/data ]; then
     export KERAS_EFFNET_TEST_DATA
 fi
 
+wanted=("$@")
+known=()
 results=()
 failures=0
 
-lane() { # lane NAME COMMAND...
+lane() { # lane NAME FUNCTION
     local name=$1 start=$SECONDS status
-    shift
+    known+=("$2")
+    if [ "${#wanted[@]}" -gt 0 ] && [[ " ${wanted[*]} " != *" $2 "* ]]; then return; fi
     printf '\n===== %s\n' "$name"
     set +e
-    (set -euo pipefail; "$@")
+    (set -euo pipefail; "$2")
     status=$?
     set -e
     local row
@@ -33,6 +37,13 @@ lane() { # lane NAME COMMAND...
 }
 
 report() {
+    local name
+    for name in "${wanted[@]}"; do
+        if [[ " ${known[*]} " != *" $name "* ]]; then
+            echo "There is no lane '$name'. Expected some of: ${known[*]}." >&2
+            return 1
+        fi
+    done
     printf '\n===== lanes\n'
     printf '%s\n' "${results[@]}"
     [ "$failures" -eq 0 ]

@@ -56,6 +56,7 @@ def _fit(
         devices.batches(training),
         validation_data=devices.batches(validation),
         steps_per_epoch=plan.steps - start.step,
+        validation_steps=devices.validation_steps(data.held_out.total, plan.batch_size),
         initial_epoch=start.epoch,
         epochs=until,
         # What is saved has to be behind the average.

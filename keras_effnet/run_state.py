@@ -79,13 +79,17 @@ def state_of(model: Any, ema: EMA | None) -> dict[str, Any]:
     return {f"{group}/{i}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
 
 
-def write_state(folder: Path, model: Any, ema: EMA | None, progress: Progress) -> None:
+def write_state(folder: Path, arrays: Mapping[str, Any], progress: Progress) -> None:
     """Write a state and the history, and remove states that are older than the last two.
+
+    Args:
+        folder: of the run.
+        arrays: the values of `state_of`.
+        progress: how far the training is.
 
     Raises:
         OSError: there is no room; what was there before still is.
     """
-    arrays: dict[str, Any] = {name: array_of(variable) for name, variable in state_of(model, ema).items()}
     step = f"-{progress.step:08}" if progress.step else ""
     with staged(folder / f"state-{progress.epoch:05}{step}.npz") as part:
         np.savez(part, notes=np.array(json.dumps(asdict(progress))), **arrays)

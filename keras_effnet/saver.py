@@ -3,9 +3,10 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from keras_effnet.ema import EMA
 from keras_effnet.introspection import find_network, variant_of
 from keras_effnet.odd_files import OddFiles
 from keras_effnet.positions import BEGIN, Position
-from keras_effnet.run_state import BEST, Progress, array_of, write_state
+from keras_effnet.run_state import BEST, Progress, array_of, state_of, write_state
 from keras_effnet.saving import save_weights
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,12 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         if self.failure:
             raise self.failure
 
+    @contextmanager
+    def place(self) -> Iterator[Path]:
+        """Where this process writes what every one has to: the folder, or one that is thrown away."""
+        with nullcontext(self.folder) if self.saving.writes else TemporaryDirectory() as place:
+            yield Path(place)
+
     def mend(self, model: Any) -> None:
         """See to it that the best weights of the epochs that are done can be had; call it before `fit`."""
         self.set_model(model)
@@ -173,16 +180,17 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
     def _save(self) -> None:
         self.progress.batches = self.ema.batches if self.ema else 0
         self.progress.odd = [part.seen() for part in self.odd]
+        # On every process, since some variables of tf_keras are summed up over all of them to be read, and JAX compares
+        # what each of them assigns.
+        arrays = {name: array_of(variable) for name, variable in state_of(self.model, self.ema).items()}
         try:
             # A state may not speak of best weights that are not on the disk.
             if self._best:
-                # On every process, since JAX compares what each of them assigns.
-                with _holding(self.model, self._best):
-                    if self.saving.writes:
-                        save_weights(self.model, self.folder / BEST)
+                with _holding(self.model, self._best), self.place() as place:
+                    save_weights(self.model, place / BEST)
                 self._best = []
             if self.saving.writes:
-                write_state(self.folder, self.model, self.ema, self.progress)
+                write_state(self.folder, arrays, self.progress)
         except OSError as error:
             self._failed(error)
         else:

@@ -40,7 +40,7 @@ class Share:
         return place % batch_size // (batch_size // self.count) == self.index
 
     def held_out(self, total: int, batch_size: int) -> tuple[int, int | None]:
-        """The size of batches of which each image is seen once, and their number where all must have the same shape.
+        """The size of batches of which each image is seen once, and, where all must have one shape, the pieces to make.
 
         Of the sizes from half of `batch_size` on, the largest of those that leave the fewest images out.
 
@@ -62,7 +62,7 @@ class Share:
         smallest = max(self.replicas, batch_size // 2 // self.replicas * self.replicas)
         sizes = range(largest, min(smallest, largest) - 1, -self.replicas)
         size = min(sizes, key=lambda size: total % size)
-        return size, total // size
+        return size, total // size * self.pieces
 
     def left_out(self, total: int, batch_size: int) -> int:
         """Held-out images that are never seen, since batches of the same shape do not add up to all of them.
@@ -71,5 +71,5 @@ class Share:
             >>> Share(replicas=8).left_out(25_022, 4096)
             30
         """
-        size, count = self.held_out(total, batch_size)
-        return 0 if count is None else total - size * count
+        size, pieces = self.held_out(total, batch_size)
+        return 0 if pieces is None else total % size

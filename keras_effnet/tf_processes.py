@@ -42,6 +42,13 @@ def replicas(strategy: Any) -> int:
     return int(strategy.num_replicas_in_sync)
 
 
+def _legacy() -> bool:
+    # Imported here, since Keras imports TensorFlow.
+    from keras_effnet._keras import LEGACY
+
+    return LEGACY
+
+
 def share_of(strategy: Any) -> Share:
     """The part of every batch that this process reads."""
     import tensorflow as tf
@@ -51,7 +58,10 @@ def share_of(strategy: Any) -> Share:
         return Share(index, count, replicas=replicas(strategy))
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return Share(replicas=replicas(strategy))
-    return Share(index, count, pieces=replicas(strategy) // count if count > 1 else 1)
+    if count == 1:
+        return Share()
+    # tf_keras wants the number of the batches held out, which all processes must have.
+    return Share(index, count, replicas(strategy) // count, replicas(strategy) if _legacy() else None)
 
 
 def shared(strategy: Any, make: Callable[[Share], Any]) -> Any:
@@ -71,7 +81,24 @@ def shared(strategy: Any, make: Callable[[Share], Any]) -> Any:
     share = share_of(strategy)
     if share.count == 1 or jax_distribute.is_data_parallel(strategy):
         return make(share)
-    return strategy.distribute_datasets_from_function(lambda context: make(share))
+    # tf_keras never begins anew with what is distributed: it has to go on by itself.
+    return strategy.distribute_datasets_from_function(
+        lambda context: make(share).repeat() if _legacy() else make(share)
+    )
+
+
+def validation_steps(strategy: Any, total: int, batch_size: int) -> int | None:
+    """Batches of the images held out, where `fit` has to be told: under tf_keras, with several processes.
+
+    Example:
+        >>> from keras_effnet.tf_distribute import open_strategy
+        >>> validation_steps(open_strategy("one"), 100, 16) is None
+        True
+    """
+    share = share_of(strategy)
+    if share.count == 1 or not _legacy():
+        return None
+    return total // share.held_out(total, batch_size)[0]
 
 
 def check_batch_size(strategy: Any, batch_size: int) -> None:

@@ -4,10 +4,8 @@ import json
 import os
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from keras_effnet import __version__
@@ -125,9 +123,9 @@ def train(
         if report is None:
             report = _report(plan, found, saver, hints) | devices.report()
             report["seconds"] = round(time.perf_counter() - start, 1)
-            with nullcontext(folder) if writes else TemporaryDirectory() as place:
+            with saver.place() as place:
                 # Every process: with JAX, saving makes variables that all of them have to make.
-                _write(Path(place), network, found, report)
+                _write(place, network, found, report)
     except OSError as error:
         raise OSError(_unwritten(folder, error)) from error
     return Trained(network, folder, report)

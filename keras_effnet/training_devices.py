@@ -17,6 +17,7 @@ from keras_effnet.tf_processes import (
     share_of,
     shared,
     told_by_all,
+    validation_steps,
 )
 from keras_effnet.training_data import TrainingData
 from keras_effnet.training_plan import Plan
@@ -53,6 +54,10 @@ class Devices:
     def batches(self, make: Callable[..., Any]) -> Any:
         """What `fit` takes of a pipeline, which is called with `share=`."""
         return shared(self.strategy, lambda share: make(share=share))
+
+    def validation_steps(self, total: int, batch_size: int) -> int | None:
+        """What `fit` takes of the number of batches held out."""
+        return validation_steps(self.strategy, total, batch_size)
 
     def report(self) -> dict[str, Any]:
         """What report.json says of them."""

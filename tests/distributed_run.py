@@ -1,57 +1,102 @@
-"""A short training that a test starts in a process of its own: `python distributed_run.py STRATEGY FOLDER ARRAYS`."""
+"""A short training that `processes.py` starts in a process of its own: `python distributed_run.py OPTIONS` in JSON."""
 
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from short_runs import RECIPE, coloured, history, run
 
+from keras_effnet import tf_distribute
 from keras_effnet._keras import keras
-from keras_effnet.recipes import RECIPES
-from keras_effnet.variants import tiny
-
-RECIPE = replace(
-    RECIPES["imagenet"],
-    epochs=2,
-    batch_size=16,
-    learning_rate=0.3,
-    warmup_epochs=1,
-    holdout=0.3,
-    ema_decay=0.8,
-    drop_connect_rate=0.0,
-    dropout_rate=0.0,
-    sync_bn=True,
-)
+from keras_effnet.saver import Saver
+from keras_effnet.training_devices import Devices
 
 
-def coloured() -> tuple[np.ndarray, np.ndarray]:
-    """Noise of three colours, and which."""
-    labels = np.arange(64) % 3
-    images = np.random.default_rng(0).integers(0, 90, (64, 32, 32, 3)).astype("uint8")
-    for target in range(3):
-        images[labels == target, :, :, target] += 150
-    return images, labels
-
-
-def main(strategy: str, folder: str, arrays: str, changes: str = "{}") -> None:
-    from keras_effnet import tf_distribute
-    from keras_effnet.training import train
-
-    if strategy == "mirrored":
-        import tensorflow as tf
-
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        both = tf_distribute.mirrored_strategy
-        tf_distribute.mirrored_strategy = lambda: both(["CPU:0", "CPU:1"])
-    recipe = replace(RECIPE, **json.loads(changes))
-    trained = train(coloured(), folder, model=tiny(), recipe=recipe, strategy=strategy, verbose=0)
-    history = [json.loads(line) for line in (Path(folder) / "history.jsonl").read_text().splitlines()]
-    figures = {f"{row['epoch']} {name}": value for row in history for name, value in row.items()}
+def main(strategy: str, folder: str, arrays: str, *, recipe: dict[str, Any], **options: Any) -> None:
+    """Train, and write what came of it: weights, figures, report, and the shapes of the batches."""
+    prepare = {"mirrored": two_processors, "tpu": stand_in_for_a_tpu, "tpu of one": stand_in_for_a_compiling_tpu}
+    prepare.get(strategy, lambda: None)()
+    shapes = note_shapes()
+    tell_steps()
+    changed = replace(RECIPE, **recipe)
+    trained = run(coloured(), Path(folder), changed, strategy=strategy.removesuffix(" of one"), **options)
+    figures = {f"{row['epoch']} {name}": value for row in history(Path(folder)) for name, value in row.items()}
     weights = {f"weight {i}": np.asarray(value) for i, value in enumerate(trained.model.get_weights())}
-    np.savez(arrays, report=json.dumps(trained.report), keras=keras.__name__, **figures, **weights)
+    about = json.dumps({"report": trained.report, "keras": keras.__name__, "shapes": shapes})
+    np.savez(arrays, about=about, **figures, **weights)
+
+
+def two_processors() -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    both = tf_distribute.mirrored_strategy
+    tf_distribute.mirrored_strategy = lambda: both(["CPU:0", "CPU:1"])
+
+
+def tell_steps() -> None:
+    """After each step, and after what is saved then, a line on stdout."""
+    old = Saver.on_train_batch_end
+
+    def told(self: Saver, batch: int, logs: Any = None) -> None:
+        old(self, batch, logs)
+        print(f"epoch {self.progress.epoch + 1} step {self.progress.step}", flush=True)  # noqa: T201  # what `kill_at` waits for
+
+    Saver.on_train_batch_end = told
+
+
+def note_shapes() -> list[list[list[int | None]]]:
+    """Of all batches that `fit` gets, for training and for validation, as their type has them."""
+    noted: list[list[list[int | None]]] = []
+    old = Devices.batches
+
+    def batches(self: Devices, make: Any) -> Any:
+        made = old(self, make)
+        specs = tf.nest.flatten(made.element_spec)
+        noted.append([list(spec.shape) for spec in specs if isinstance(spec, tf.TensorSpec)])
+        return made
+
+    Devices.batches = batches
+    return noted
+
+
+# --- in place of a TPU ---
+
+
+def stand_in_for_a_tpu() -> None:
+    """Two replicas that are two processors: all of the way to them but for what talks to a TPU."""
+    two_processors()
+
+    class TPUStrategy(tf.distribute.MirroredStrategy):
+        def __init__(self, resolver: Any) -> None:
+            super().__init__(["CPU:0", "CPU:1"])
+
+    _connect(TPUStrategy)
+
+
+def stand_in_for_a_compiling_tpu() -> None:
+    """One replica whose steps are compiled by XLA as a whole, as TPUStrategy does with what it runs."""
+
+    class TPUStrategy(tf.distribute.OneDeviceStrategy):
+        def __init__(self, resolver: Any) -> None:
+            super().__init__("CPU:0")
+
+        def run(self, fn: Any, args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
+            compiled = tf.function(fn, jit_compile=True, autograph=False)
+            return super().run(compiled, args, kwargs, options)
+
+    _connect(TPUStrategy)
+
+
+def _connect(strategy: Any) -> None:
+    tf.distribute.cluster_resolver.TPUClusterResolver = lambda tpu: tpu
+    tf.config.experimental_connect_to_cluster = lambda resolver: None
+    tf.tpu.experimental.initialize_tpu_system = lambda resolver: None
+    tf.distribute.TPUStrategy = strategy
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(**json.loads(sys.argv[1]))

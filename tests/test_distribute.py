@@ -2,18 +2,16 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import addresses, finish, need, start, start_two
 
 from keras_effnet import jax_distribute, tf_distribute, tf_processes, training_devices
 from keras_effnet._keras import LEGACY, keras
@@ -146,9 +144,10 @@ def test_the_held_out_images_are_seen_once_by_one_of_the_workers() -> None:
     assert made[1][0].tolist() == list(range(8, 16))
 
 
-def test_where_batches_must_have_one_shape_those_held_out_do() -> None:
-    made = parts(lambda index: Share(index, 2, replicas=4), valid=True)
-    assert {len(batch) for part in made for batch in part} == {8}
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_where_batches_must_have_one_shape_those_held_out_do(pieces: int) -> None:
+    made = parts(lambda index: Share(index, 2, pieces, replicas=4), valid=True)
+    assert {len(batch) for part in made for batch in part} == {8 // pieces}
     assert sorted(np.concatenate([batch for part in made for batch in part])) == list(range(48))
     with pytest.raises(ValueError, match="3 images are held out and there are 4 replicas"):
         Share(replicas=4).held_out(3, 16)
@@ -321,123 +320,80 @@ def test_the_tpu_is_connected_initialised_and_given_to_the_strategy(monkeypatch:
 
 # --- the same numbers from one and from two ---
 
-SCRIPT = Path(__file__).parent / "distributed_run.py"
-FLAVOURS = {
-    "keras": {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"},
-    "tf_keras": {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "1"},
-    "jax": {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "0"},
+RECIPE = {
+    "batch_size": 16,
+    # An even number, which two replicas with batches of one shape all see.
+    "holdout": 0.25,
+    "augment": "autoaugment",
+    "drop_connect_rate": 0.0,
+    "dropout_rate": 0.0,
+    "sync_bn": True,
 }
 
 
-def start(flavour: str, strategy: str, folder: Path, arrays: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
-    # Of JAX all batches must have one shape: an even number of images held out, so that two replicas see them all.
-    changes = {"holdout": 0.25} if flavour == "jax" else {}
-    command = [sys.executable, str(SCRIPT), strategy, str(folder), str(arrays), json.dumps(changes)]
-    kept = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", *STEP)}
-    environ = {**kept, "PYTHONPATH": os.pathsep.join(sys.path), **FLAVOURS[flavour], **environ}
-    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(processes: list[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        try:
-            said, _ = process.communicate(timeout=900)
-        finally:
-            for other in processes if process.returncode else []:
-                other.kill()
-        assert process.returncode == 0, said[-3000:]
-
-
-def addresses(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return found
-
-
-def need(flavour: str) -> None:
-    if find_spec(flavour) is None:
-        pytest.skip(f"{flavour} is not installed")
+def trained(flavour: str, strategy: str, folder: Path) -> Path:
+    """The arrays of a training in a process of its own."""
+    options = {"strategy": strategy, "folder": str(folder / "run"), "arrays": str(folder / "arrays.npz")}
+    finish([start(flavour, {**options, "recipe": RECIPE})])
+    return folder / "arrays.npz"
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The arrays of a training in one process, by flavour."""
-    done: dict[str, Path] = {}
-
-    def run(flavour: str) -> Path:
-        if flavour not in done:
-            folder = tmp_path_factory.mktemp(flavour)
-            finish([start(flavour, "one", folder / "run", folder / "arrays.npz", {})])
-            done[flavour] = folder / "arrays.npz"
-        return done[flavour]
-
-    return run
+    return cache(lambda flavour: trained(flavour, "one", tmp_path_factory.mktemp(flavour)))
 
 
-def assert_equal(ours: Path, theirs: Path, *, replicas: int, flavour: str) -> None:
+def assert_equal(ours: Path, theirs: Path, *, replicas: int, flavour: str) -> dict[str, Any]:
     with np.load(ours) as a, np.load(theirs) as b:
         assert set(a.files) == set(b.files)
-        assert str(a["keras"]) == str(b["keras"]) == ("tf_keras" if flavour == "tf_keras" else "keras")
-        assert json.loads(str(a["report"]))["replicas"] == replicas
-        for name in set(a.files) - {"report", "keras"}:
+        about = json.loads(str(a["about"]))
+        assert about["keras"] == json.loads(str(b["about"]))["keras"] == flavour.replace("jax", "keras")
+        assert about["report"]["replicas"] == replicas
+        for name in set(a.files) - {"about"}:
             assert a[name] == pytest.approx(b[name], abs=1e-5), name
+    return dict(about)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 def test_two_replicas_end_where_one_does(single: Any, tmp_path: Path, flavour: str) -> None:
     need(flavour)
-    finish([start(flavour, "mirrored", tmp_path / "run", tmp_path / "arrays.npz", {})])
-    assert_equal(tmp_path / "arrays.npz", single(flavour), replicas=2, flavour=flavour)
+    assert_equal(trained(flavour, "mirrored", tmp_path), single(flavour), replicas=2, flavour=flavour)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
-def test_two_workers_end_where_one_does_and_one_of_them_writes(single: Any, tmp_path: Path, flavour: str) -> None:
+@pytest.mark.parametrize(
+    ("flavour", "strategy", "named"),
+    [
+        ("keras", "multiworker", "2 workers"),
+        ("tf_keras", "multiworker", "2 workers"),
+        ("jax", "jax-data-parallel", "2 processes"),
+    ],
+)
+def test_two_processes_end_where_one_does_and_one_of_them_writes(
+    single: Any, tmp_path: Path, flavour: str, strategy: str, named: str
+) -> None:
     need(flavour)
-    workers = tuple(addresses(2))
-    finish(
-        [
-            start(
-                flavour,
-                "auto",
-                tmp_path / "run",
-                tmp_path / f"{i}.npz",
-                {"TF_CONFIG": Cluster(workers, i).tf_config},
-            )
-            for i in range(2)
-        ]
-    )
+    finish(start_two(flavour, {"folder": str(tmp_path / "run"), "recipe": RECIPE}, addresses()))
     for i in range(2):
         assert_equal(tmp_path / f"{i}.npz", single(flavour), replicas=2, flavour=flavour)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert (report["strategy"], report["processes"]) == ("multiworker", 2)
-    assert "auto chose multiworker, since 2 workers are named" in " ".join(report["notes"])
+    assert (report["strategy"], report["processes"]) == (strategy, 2)
+    assert f"auto chose {strategy}, since {named} are named" in " ".join(report["notes"])
 
 
 @pytest.mark.slow
-def test_two_processes_of_jax_end_where_one_does(single: Any, tmp_path: Path) -> None:
-    need("jax")
-    names = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
-    (address,) = addresses(1)
-    finish(
-        [
-            start(
-                "jax",
-                "auto",
-                tmp_path / "run",
-                tmp_path / f"{i}.npz",
-                dict(zip(names, (address, "2", str(i)), strict=True)),
-            )
-            for i in range(2)
-        ]
-    )
-    for i in range(2):
-        assert_equal(tmp_path / f"{i}.npz", single("jax"), replicas=2, flavour="jax")
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert (report["strategy"], report["processes"]) == ("jax-data-parallel", 2)
+@pytest.mark.parametrize(("flavour", "stand_in"), [("keras", "tpu"), ("tf_keras", "tpu"), ("keras", "tpu of one")])
+def test_a_training_on_a_tpu_ends_where_one_does_but_for_the_tpu(
+    single: Any, tmp_path: Path, flavour: str, stand_in: str
+) -> None:
+    """In its place two processors, or one whose steps XLA compiles as a whole; all batches have one shape."""
+    need(flavour)
+    replicas = 1 if stand_in == "tpu of one" else 2
+    about = assert_equal(trained(flavour, stand_in, tmp_path), single(flavour), replicas=replicas, flavour=flavour)
+    assert about["report"]["strategy"] == "tpu"
+    assert about["shapes"] == [[[16, 32, 32, 3], [16, 3]], [[16, 32, 32, 3], [16, 3]]]
 
 
 def test_the_numbers_of_jax_are_asked_of_jax_alone() -> None:

@@ -16,34 +16,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import short_runs
 from PIL import Image
+from short_runs import assert_same, cut, history, states
 from typer.testing import CliRunner
 
 from keras_effnet import tf_pipeline, tf_sources, training
 from keras_effnet._keras import LEGACY
 from keras_effnet.odd_files import OddFiles
-from keras_effnet.recipes import RECIPES, Recipe
+from keras_effnet.recipes import Recipe
 from keras_effnet.run_state import Progress
-from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from keras_effnet.saver import DivergedError, Saver, Saving  # noqa: E402
-from keras_effnet.training import train  # noqa: E402
 
-RECIPE = replace(
-    RECIPES["imagenet"],
-    epochs=2,
-    batch_size=8,
-    learning_rate=0.3,
-    warmup_epochs=1,
-    decay_epochs=100,
-    holdout=0.25,
-    ema_decay=0.8,
-    augment=None,
-    # Accumulated gradients and the seeds of dropout and stochastic depth belong to what tf_keras cannot save.
-    **({"drop_connect_rate": 0.0, "dropout_rate": 0.0} if LEGACY else {"accumulate": 2}),
-)
+# Accumulated gradients belong to what tf_keras cannot save.
+RECIPE = short_runs.RECIPE if LEGACY else replace(short_runs.RECIPE, accumulate=2)
 # Batches of an epoch: of 28 photos three quarters are trained on, of which two are broken.
 STEPS = 5 if not LEGACY else 2
 
@@ -65,42 +54,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Any, folder: Path, recipe: Recipe = RECIPE, **options: Any) -> training.Trained:
-    return train(data, folder, model=tiny(), recipe=recipe, verbose=0, **options)
-
-
-def history(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-
-
-def assert_same(ours: Path, theirs: Path, epochs: int = 2) -> None:
-    """The same weights, average, optimizer, seeds and figures of each epoch."""
-    name = f"state-{epochs:05}.npz"
-    with np.load(ours / name) as a, np.load(theirs / name) as b:
-        assert set(a.files) == set(b.files)
-        for key in set(a.files) - {"notes"}:
-            assert a[key] == pytest.approx(b[key], abs=1e-6), key
-    for row, other in zip(history(ours), history(theirs), strict=True):
-        assert row == pytest.approx(other, abs=1e-6)
-    assert (ours / "best.weights.h5").stat().st_size == (theirs / "best.weights.h5").stat().st_size
-
-
-class CutError(Exception):
-    """Where a run is made to die."""
-
-
-def cut(data: Any, folder: Path, recipe: Recipe = RECIPE, *, at: tuple[int, int], **options: Any) -> None:
-    """Start a run that dies after a step, `at` epoch and step counted from one."""
-    old = Saver.on_train_batch_end
-
-    def die(self: Any, batch: int, logs: Any = None) -> None:
-        old(self, batch, logs)
-        if (self.progress.epoch + 1, self.progress.step) == at:
-            raise CutError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Saver, "on_train_batch_end", die)
-        with pytest.raises(CutError):
-            run(data, folder, recipe, **options)
+    return short_runs.run(data, folder, recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -109,16 +63,12 @@ def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> training.Tr
     return run(photos, tmp_path_factory.mktemp("whole") / "run")
 
 
-def states(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("state-*"))
-
-
 def test_cut_off_within_an_epoch_and_a_file_cut_short_it_ends_as_if_nothing_had_been(
     whole: training.Trained, photos: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     assert whole.report["steps_per_epoch"] == STEPS
-    cut(photos, folder, at=(2, 4), checkpoint_every=1)
+    cut(photos, folder, RECIPE, at=(2, 4), checkpoint_every=1)
     assert states(folder) == ["state-00001-00000003.npz", "state-00001-00000004.npz"]
     last = folder / "state-00001-00000004.npz"
     last.write_bytes(last.read_bytes()[:-100])
@@ -133,7 +83,7 @@ def test_cut_off_within_an_epoch_and_a_file_cut_short_it_ends_as_if_nothing_had_
     assert "state-00001-00000004.npz is damaged" in damaged
     assert "best.weights.h5 is damaged" in best
     assert "the weights of epoch 1 are lost" in best
-    assert_same(folder, whole.folder)
+    assert_same(folder, whole.folder, best=False)
     assert json.loads((folder / "settings.json").read_text())["seed"] == 0
     # Counted before the cut, and after it.
     assert resumed.report["odd_files"] == whole.report["odd_files"]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import short_runs
 from PIL import Image
+from short_runs import assert_same, coloured, cut, history
 from typer.testing import CliRunner
 
 from keras_effnet import training
@@ -26,50 +27,13 @@ from keras_effnet.variants import tiny
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.saver import Saver
-from keras_effnet.training import train
 from keras_effnet.training_data import open_training_data
 
-RECIPE = replace(
-    RECIPES["imagenet"],
-    epochs=3,
-    batch_size=16,
-    learning_rate=0.3,
-    warmup_epochs=1,
-    decay_epochs=100,
-    holdout=0.25,
-    ema_decay=0.8,
-    augment=None,
-    # Stochastic depth and dropout have seeds of their own, which tf_keras cannot save.
-    **({"drop_connect_rate": 0.0, "dropout_rate": 0.0} if LEGACY else {}),
-)
-
-
-def coloured(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Noise of three colours, and which."""
-    labels = np.arange(count) % 3
-    images = np.random.default_rng(0).integers(0, 90, (count, 32, 32, 3)).astype("uint8")
-    for target in range(3):
-        images[labels == target, :, :, target] += 150
-    return images, labels
+RECIPE = replace(short_runs.RECIPE, epochs=3, batch_size=16)
 
 
 def run(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> training.Trained:
-    return train(coloured(), folder, model=tiny(), recipe=recipe, verbose=0, **options)
-
-
-def weights(trained: training.Trained) -> list[np.ndarray]:
-    return [np.asarray(value) for value in trained.model.get_weights()]
-
-
-def assert_same(ours: training.Trained, theirs: training.Trained) -> None:
-    for a, b in zip(weights(ours), weights(theirs), strict=True):
-        assert a == pytest.approx(b, abs=1e-6)
-    state = "state-00003.npz"
-    with np.load(ours.folder / state) as a, np.load(theirs.folder / state) as b:
-        assert set(a.files) == set(b.files)
-        for name in set(a.files) - {"notes"}:
-            assert a[name] == pytest.approx(b[name], abs=1e-6), name
+    return short_runs.run(coloured(), folder, recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -78,38 +42,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> training.Trained:
     return run(tmp_path_factory.mktemp("whole") / "run")
 
 
-@pytest.fixture
-def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Start a run that dies in the middle of an epoch."""
-
-    class CutError(Exception):
-        pass
-
-    def start(folder: Path, *, epoch: int, batch: int, recipe: Recipe = RECIPE) -> None:
-        old = Saver.on_train_batch_end
-
-        def die(self: Any, at: int, logs: Any = None) -> None:
-            old(self, at, logs)
-            if (self.progress.epoch, at) == (epoch, batch):
-                raise CutError
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Saver, "on_train_batch_end", die)
-            with pytest.raises(CutError):
-                run(folder, recipe)
-
-    return start
-
-
 def test_a_training_learns_and_leaves_all_that_is_needed(whole: training.Trained) -> None:
-    history = [json.loads(line) for line in (whole.folder / "history.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    assert history[-1]["loss"] < history[0]["loss"] - 0.2
+    rows = history(whole.folder)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.2
     names = {"best.weights.h5", "history.jsonl", "labels.txt", "model.keras", "report.json", "settings.json"}
     assert {path.name for path in whole.folder.iterdir()} == names | {"state-00002.npz", "state-00003.npz"}
     report = json.loads((whole.folder / "report.json").read_text())
     assert report == whole.report
-    assert report["val_accuracy"] == max(row["val_accuracy"] for row in history)
+    assert report["val_accuracy"] == max(row["val_accuracy"] for row in rows)
     assert report["images"] == {"train": 48, "held_out": 16}
     assert report["odd_files"] == {"train": {}, "held_out": {}}
 
@@ -134,32 +75,22 @@ def test_the_model_classifies_by_its_path(whole: training.Trained) -> None:
     assert classifier.scores(images) == pytest.approx(whole.model.predict(images, verbose=0), abs=1e-5)
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (2, 1)])
+@pytest.mark.parametrize("at", [(1, 2), (3, 2)])
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
-    whole: training.Trained, cut: Callable[..., None], tmp_path: Path, epoch: int, batch: int
+    whole: training.Trained, tmp_path: Path, at: tuple[int, int]
 ) -> None:
-    cut(tmp_path / "run", epoch=epoch, batch=batch)
-    resumed = run(tmp_path / "run")
-    assert_same(resumed, whole)
-    kept = (resumed.folder / "history.jsonl").read_text()
-    rows, theirs = ([json.loads(line) for line in text.splitlines()] for text in (kept, history_of(whole)))
-    for row, other in zip(rows, theirs, strict=True):
-        assert row == pytest.approx(other, abs=1e-5)
+    cut(coloured(), tmp_path / "run", RECIPE, at=at)
+    run(tmp_path / "run")
+    assert_same(tmp_path / "run", whole.folder)
 
 
-def history_of(trained: training.Trained) -> str:
-    return (trained.folder / "history.jsonl").read_text()
-
-
-def test_a_state_that_was_cut_short_is_passed_over_and_said(
-    whole: training.Trained, cut: Callable[..., None], tmp_path: Path
-) -> None:
-    cut(tmp_path / "run", epoch=2, batch=0)
+def test_a_state_that_was_cut_short_is_passed_over_and_said(whole: training.Trained, tmp_path: Path) -> None:
+    cut(coloured(), tmp_path / "run", RECIPE, at=(3, 1))
     last = tmp_path / "run" / "state-00002.npz"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     resumed = run(tmp_path / "run")
     assert "state-00002.npz is damaged" in resumed.report["notes"][0]
-    assert_same(resumed, whole)
+    assert_same(resumed.folder, whole.folder)
 
 
 def test_a_byte_that_changed_is_noticed(whole: training.Trained, tmp_path: Path) -> None:
@@ -213,10 +144,12 @@ def test_halves_precision_patience_and_accumulation_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mixed_float16_can_be_cut_off_too(cut: Callable[..., None], tmp_path: Path) -> None:
+def test_mixed_float16_can_be_cut_off_too(tmp_path: Path) -> None:
     recipe = replace(RECIPE, precision="mixed_float16", learning_rate=0.01)
-    cut(tmp_path / "cut", epoch=1, batch=1, recipe=recipe)
-    assert_same(run(tmp_path / "cut", recipe), run(tmp_path / "whole", recipe))
+    cut(coloured(), tmp_path / "cut", recipe, at=(2, 2))
+    for name in ("cut", "whole"):
+        run(tmp_path / name, recipe)
+    assert_same(tmp_path / "cut", tmp_path / "whole")
 
 
 # --- data ---
@@ -341,8 +274,8 @@ def test_kill_9_costs_nothing_but_the_epoch(whole: training.Trained, tmp_path: P
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
-    resumed = run(folder)
-    assert_same(resumed, whole)
+    run(folder)
+    assert_same(folder, whole.folder)
 
 
 def test_a_strategy_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -355,7 +288,7 @@ def test_the_weights_of_a_run_load_by_their_path(whole: training.Trained) -> Non
     from keras_effnet.models import create
 
     loaded = create(tiny(), classes=3, weights=str(whole.folder / "best.weights.h5"))
-    for a, b in zip(loaded.get_weights(), weights(whole), strict=True):
+    for a, b in zip(loaded.get_weights(), whole.model.get_weights(), strict=True):
         assert np.array_equal(a, b)
     assert isinstance(loaded, keras.Model)
 
