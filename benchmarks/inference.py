@@ -20,14 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-Run = Callable[[np.ndarray], object]
+from contenders import Run, contenders
 
 
 def steady_seconds(run: Run, images: np.ndarray, calls: int = 5) -> float:
@@ -46,169 +43,6 @@ def matrix_product_rate(size: int = 1024) -> float:
     """Multiply-adds a second of NumPy's matrix product on all cores, the best of ten."""
     a = np.ones((size, size), np.float32)
     return size**3 / min(seconds(lambda x: x @ x, a) for _ in range(10))
-
-
-def exports(model: Any, folder: Path, *, int8: bool) -> dict[str, Path]:
-    """Every format whose engine is installed; LiteRT's in 8 bits too, if that is wanted."""
-    from keras_effnet.engines import FORMATS
-    from keras_effnet.export_check import SAMPLES
-    from keras_effnet.exporting import export
-    from keras_effnet.images import sample
-    from keras_effnet.sidecar import suffix
-
-    paths = {}
-    for kind, engine in FORMATS.items():
-        if engine.installed:
-            paths[kind] = export(model, folder / f"{kind}{suffix(kind)}", kind).path
-    if int8:
-        photos = [(name, sample(name)) for name in SAMPLES]
-        # Random weights agree on little; it is the time that is measured here.
-        options: dict[str, Any] = {"quantize": "int8", "representative": photos, "min_agreement": 0.0}
-        paths["litert int8"] = export(model, folder / "int8.tflite", "litert", **options).path
-    return paths
-
-
-def same_weights(model: Any, theirs: Any) -> Any:
-    """`keras.applications` with our weights, by the names of its layers."""
-    for layer in theirs.layers:
-        if layer.weights and layer.name != "normalization":
-            layer.set_weights(model.get_layer(layer.name).get_weights())
-    return theirs
-
-
-def in_keras(model: Any, theirs: Any) -> dict[str, Run]:
-    """Keras the usual ways: `predict`, and a compiled function."""
-    import tensorflow as tf
-
-    runs: dict[str, Run] = {}
-    for name, network in {"keras.applications": theirs, "ours, unfused": model}.items():
-        if network is not None:
-            compiled = tf.function(lambda images, network=network: network(images, training=False))
-            runs[f"{name}, compiled"] = lambda images, call=compiled: call(tf.constant(images)).numpy()
-            runs[f"{name}, predict"] = lambda images, network=network: network.predict(images, verbose=0)
-    return runs
-
-
-def saved_models(theirs: Any, folder: Path, ours: Path) -> dict[str, Run]:
-    """The plain SavedModel of `keras.applications`, and ours, which is fused."""
-    import tensorflow as tf
-
-    from keras_effnet.tf_saved_model import open_saved_model
-
-    runs: dict[str, Run] = {"fused SavedModel": open_saved_model(ours)}
-    if theirs is not None:
-        theirs.export(folder / "plain", verbose=False)
-        plain = tf.saved_model.load(str(folder / "plain"))
-        runs["plain SavedModel"] = lambda images: plain.serve(tf.constant(images)).numpy()
-    return runs
-
-
-def timm_runs(model: Any, variant: str, folder: Path, size: int) -> dict[str, Run]:
-    """timm with our weights, compiled; it takes normalised images, which is left out of its time."""
-    if find_spec("timm") is None or find_spec("torch") is None:
-        return {}
-    import torch
-
-    # Operators of torchvision's compiled part, which a CPU build of torch does not know and timm does not call.
-    operators = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import timm
-    from safetensors.torch import load_file
-
-    import keras_effnet
-
-    keras_effnet.save_weights(model, folder / "timm.safetensors", "timm")
-    network = timm.create_model(f"tf_efficientnet_{variant}")
-    network.load_state_dict(load_file(folder / "timm.safetensors"), strict=False)
-    network = torch.compile(network.eval().to(memory_format=torch.channels_last))
-
-    def run(images: np.ndarray, keep: Any = operators) -> object:
-        with torch.inference_mode():
-            x = torch.from_numpy(images).permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
-            return network(x).numpy()
-
-    return {"timm, compiled": run}
-
-
-def predictors(paths: dict[str, Path], mode: str) -> dict[str, Run]:
-    from keras_effnet.predictor import Predictor
-
-    return {
-        f"Predictor, {kind}": Predictor(path, mode=mode).scores for kind, path in paths.items() if kind != "saved_model"
-    }
-
-
-def throughput(run: Run, *, workers: int) -> Run:
-    """A batch, its images parted among as many threads as there are runs side by side."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(workers)
-    return lambda images: list(pool.map(lambda image: run(image[None]), images))
-
-
-def batched(paths: dict[str, Path]) -> dict[str, Run]:
-    """The other engines as they are used by themselves: a batch at a time, all cores on it."""
-    from keras_effnet.engines import FORMATS, cores, start
-
-    names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
-    return {
-        name: start(paths[kind], FORMATS[kind], threads=cores(), copies=1)[0]
-        for kind, name in names.items()
-        if kind in paths
-    }
-
-
-def memory(path: str) -> float:
-    """MB that a Predictor takes above the interpreter's own, at batch 1."""
-    code = f"""
-import re
-from pathlib import Path
-import numpy as np
-
-def peak():  # getrusage would give the parent's
-    return int(re.search(r"VmHWM:\\s+([0-9]+)", Path("/proc/self/status").read_text())[1]) / 1024
-
-before = peak()
-from keras_effnet.predictor import Predictor
-predictor = Predictor({path!r}, mode="latency")
-for _ in range(20):
-    list(predictor([np.zeros((500, 400, 3), np.uint8)]))
-print(peak() - before)
-"""
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)  # noqa: S603
-
-
-def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What is measured at batch 1 and at the larger one, the Predictor's megabytes and the network's multiply-adds."""
-    import keras
-
-    import keras_effnet
-    from keras_effnet.classifier import Classifier
-    from keras_effnet.complexity import complexity
-    from keras_effnet.engines import cores
-    from keras_effnet.imagenet import class_index
-    from keras_effnet.variants import VARIANTS
-
-    name = f"EfficientNet{options.model.capitalize()}"
-    weights = "imagenet" if options.model in ("lite0", "lite1", "lite2") else None
-    ours = getattr(keras_effnet, name)(weights=weights, input_shape=(options.size, options.size, 3))
-    theirs = getattr(keras.applications, name, None)
-    if theirs is not None:
-        theirs = same_weights(ours, theirs(weights=None, input_shape=(options.size, options.size, 3)))
-    paths = exports(Classifier(ours, class_index(), options.size), folder, int8=options.int8)
-    shared = {
-        **in_keras(ours, theirs),
-        **saved_models(theirs, folder, paths["saved_model"]),
-        **timm_runs(ours, options.model, folder, options.size),
-    }
-    wide = {kind: throughput(run, workers=cores()) for kind, run in predictors(paths, "throughput").items()}
-    return {
-        "1": {**shared, **predictors(paths, "latency")},
-        "many": {**shared, **batched(paths), **wide},
-        "megabytes": memory(str(paths["litert"])),
-        "macs": complexity(VARIANTS[options.model], resolution=options.size).macs,
-    }
 
 
 def serve(options: argparse.Namespace) -> None:

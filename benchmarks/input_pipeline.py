@@ -16,10 +16,11 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from peers import declare_operators
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SIZE, BATCH = 224, 32
@@ -52,7 +53,7 @@ def timm_loader(folder: Path, augment: str | None) -> Iterator[Any]:
     import torch
     from PIL import Image
 
-    _declare_operators()
+    declare_operators()
     from timm.data import create_transform
 
     paths = sorted(folder.glob("*/*.jpg"))
@@ -73,17 +74,6 @@ def timm_loader(folder: Path, augment: str | None) -> Iterator[Any]:
         Photos(), BATCH, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
     )
     return itertools.chain.from_iterable(itertools.repeat(loader))
-
-
-@cache
-def _declare_operators() -> Any:
-    """What torchvision's compiled part would register, which does not load beside a CPU build of torch."""
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import declare_operators
 
 # Name -> what is built, and the environment that it is run in.
 CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -85,10 +86,7 @@ def in_torch(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[floa
     """timm's network with its own RMSprop, in training mode."""
     import torch
 
-    # Operators that torchvision's compiled part would register; no classifier calls them.
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    declare_operators()
     import timm
     from timm.optim import RMSpropTF
 
