@@ -17,7 +17,7 @@ from keras_effnet.run_state import BEST, claim_settings, restore_state
 from keras_effnet.saver import Saver, Saving
 from keras_effnet.staging import staged
 from keras_effnet.training_data import Data, TrainingData, open_training_data
-from keras_effnet.training_devices import open_devices
+from keras_effnet.training_devices import Devices, open_devices
 from keras_effnet.training_plan import Plan, build, make_plan, synchronize
 from keras_effnet.variants import Variant, find_variant
 from keras_effnet.weights import load_weights
@@ -96,29 +96,18 @@ def train(
     found = open_training_data(data, holdout=recipe.holdout, seed=recipe.seed)
     plan = make_plan(recipe, variant, found)
     hints = devices.check(plan, found)
-    folder, writes = Path(out), devices.writes
-    settings = claim_settings(folder, _settings(plan, found)) if writes else {}
-    keras.utils.set_random_seed(recipe.seed)
-    with devices.scope():
-        network, ema = build(plan)
-        progress, notes = restore_state(folder, network, ema)
-    devices.meet(progress.epoch * plan.steps + progress.step, folder)
-    progress.settings = settings
-    progress.notes += notes
-    odd = OddFiles(found.train.total, strict), OddFiles(found.held_out.total, strict)
-    saving = Saving(plan.steps, plan.batch_size, checkpoint_every, recipe.patience, writes, alone=devices.alone)
-    saver = Saver(folder, progress, saving, ema=ema, odd=odd)
-    saver.mend(network)
+    folder = Path(out)
+    network, saver = _resume(folder, plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
     start = time.perf_counter()
-    over = progress.epoch >= plan.epochs or saver.out_of_patience
+    over = saver.progress.epoch >= plan.epochs or saver.out_of_patience
     if not over:
-        fit_epochs(network, plan, found, saver, devices, verbose=verbose if writes else 0)
+        fit_epochs(network, plan, found, saver, devices, verbose=verbose if devices.writes else 0)
     # What is saved has to load where nothing is synchronized.
     synchronize(network, False)
     report = _read_report(folder) if over else None
     try:
         saver.finish()
-        devices.meet(progress.epoch * plan.steps + progress.step, folder)
+        _meet(devices, plan, saver)
         load_weights(network, folder / BEST)
         if report is None:
             report = _report(plan, found, saver, hints) | devices.report()
@@ -129,6 +118,32 @@ def train(
     except OSError as error:
         raise OSError(_unwritten(folder, error)) from error
     return Trained(network, folder, report)
+
+
+def _resume(
+    folder: Path, plan: Plan, data: TrainingData, devices: Devices, *, strict: bool, checkpoint_every: int | None
+) -> tuple[Any, Saver]:
+    """The network and what saves it, as the last state in the folder has them, or at the beginning."""
+    settings = claim_settings(folder, _settings(plan, data)) if devices.writes else {}
+    keras.utils.set_random_seed(plan.recipe.seed)
+    with devices.scope():
+        network, ema = build(plan)
+        progress, notes = restore_state(folder, network, ema)
+    progress.settings = settings
+    progress.notes += notes
+    odd = OddFiles(data.train.total, strict), OddFiles(data.held_out.total, strict)
+    saving = Saving(
+        plan.steps, plan.batch_size, checkpoint_every, plan.recipe.patience, devices.writes, alone=devices.alone
+    )
+    saver = Saver(folder, progress, saving, ema=ema, odd=odd)
+    _meet(devices, plan, saver)
+    saver.mend(network)
+    return network, saver
+
+
+def _meet(devices: Devices, plan: Plan, saver: Saver) -> None:
+    """Wait for the other processes, which have to stand at the same step."""
+    devices.meet(saver.progress.epoch * plan.steps + saver.progress.step, saver.folder)
 
 
 def _read_report(folder: Path) -> dict[str, Any] | None:
