@@ -7,17 +7,18 @@ def trace(model: Any, size: int, batch: int | None) -> Any:
     """A TensorFlow function of a Keras model, and what holds its variables.
 
     Args:
-        model: takes images (batch, size, size, 3).
+        model: takes images (batch, size, size, 3); a function that has no variables will do.
         size: side of the images in pixels.
         batch: how many images at a time, None for any number.
     """
     import tensorflow as tf
 
     holder = tf.Module()
-    holder.values = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+    holder.values = [v if isinstance(v, tf.Variable) else v.value for v in getattr(model, "variables", ())]
+    call = (lambda images: model(images, training=False)) if holder.values else model
     spec = tf.TensorSpec((batch, size, size, 3), tf.float32, name="images")
     # Its name is that of the output in ONNX.
-    holder.call = tf.function(lambda images: {"probabilities": model(images, training=False)}, input_signature=[spec])
+    holder.call = tf.function(lambda images: {"probabilities": call(images)}, input_signature=[spec])
     return holder
 
 
@@ -25,9 +26,9 @@ def to_litert(model: Any, size: int, *, quantize: str | None) -> bytes:
     """The `.tflite` file of a model for one image at a time; its input and output stay float32.
 
     Args:
-        model: takes images (batch, size, size, 3).
+        model: takes images (batch, size, size, 3); for "int8" with the rounding in its graph.
         size: side of the images in pixels.
-        quantize: None, "float16" or "dynamic".
+        quantize: None, "float16", "dynamic" or "int8".
     """
     import tensorflow as tf
 

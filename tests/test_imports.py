@@ -41,7 +41,7 @@ READERS = (
 )
 GRAPH = (
     *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
-    *("layer_graph", "fusion", "rounding"),
+    *("layer_graph", "fusion", "rounding", "quantized"),
     *("heads", "overlays"),
     "transfer",
     *("schedules", "optimizers", "ema", "positions", "odd_files", "run_state", "saver"),
@@ -55,7 +55,7 @@ ENGINE = (
     *("tf_crops", "tf_sources", "tf_pipeline", "tf_blame"),
     *("tf_distribute", "tf_processes", "tf_batch_norm", "tf_rmsprop"),
     "tf_gradcam",
-    *("tf_convert", "tf_moments", "tf_quantize", "tf_saved_model"),
+    *("tf_convert", "tf_calibrate", "tf_quantize", "tf_saved_model"),
     *("tf_headers", "tf_decode", "tf_warmup", "tf_export"),
 )
 FACE = (
