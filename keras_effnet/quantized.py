@@ -19,6 +19,24 @@ SWISH = ("swish", "silu")
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """How an engine calculates in 8 bits.
+
+    Args:
+        fused: the activations that it applies before a convolution's output is rounded.
+        levels: of a weight, from 0 to the largest of its channel.
+    """
+
+    fused: tuple[str, ...]
+    levels: int
+
+
+LITERT = Arithmetic(CLIPPING, 127)
+# Processors with AVX2 and no VNNI add two products in 16 bits, and cut off what is more: 2 x 255 x 64 still fits.
+OPENVINO = Arithmetic((*CLIPPING, *SWISH), 64)
+
+
+@dataclass(frozen=True)
 class Step:
     """A layer, called on the outputs of others.
 

@@ -18,23 +18,24 @@ PARTS = np.linspace(1, 0.3, 36)
 DAMPING = 1e-3
 
 
-def round_layer(kernel: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+def round_layer(kernel: np.ndarray, covariance: np.ndarray, *, levels: int = LEVELS) -> np.ndarray:
     """A kernel on its grid, in the shape it had.
 
     Args:
         kernel: (height, width, inputs, outputs), or for a depthwise convolution (height, width, channels, 1).
         covariance: of what the kernel is multiplied with, (inputs, inputs) with the inputs of all its places; for a
             depthwise convolution (channels, inputs of each, inputs of each).
+        levels: steps from 0 to the largest of each output.
 
     Example:
         >>> round_layer(np.reshape([1.27, 0.503], (1, 1, 2, 1)), np.eye(2)).ravel().round(6)
         array([1.27, 0.5 ])
     """
     matrix = kernel.astype(np.float64).reshape(-1, kernel.shape[2 if covariance.ndim == 3 else 3])
-    return round_matrix(matrix, covariance).reshape(kernel.shape)
+    return round_matrix(matrix, covariance, levels).reshape(kernel.shape)
 
 
-def round_matrix(matrix: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+def round_matrix(matrix: np.ndarray, covariance: np.ndarray, levels: int = LEVELS) -> np.ndarray:
     """Columns on a grid each, so that the variance of the error of `inputs @ matrix` is small.
 
     The largest of a column stays at the end of its grid: by it a converter finds the same grid again.
@@ -42,40 +43,42 @@ def round_matrix(matrix: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     Args:
         matrix: (inputs, outputs).
         covariance: (inputs, inputs), or (outputs, inputs, inputs) if each output has inputs of its own.
+        levels: steps from 0 to the largest of a column.
     """
-    step = abs(matrix).max(axis=0) / LEVELS
+    step = abs(matrix).max(axis=0) / levels
     step[step == 0] = 1
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)
     floor = DAMPING * variance.mean(axis=-1)[..., None, None] + 1e-30
     damped = covariance + floor * np.eye(len(matrix))
     # The same for both shapes: [i] gives what input i has in common with all inputs, for each output.
     rows = damped.transpose(1, 2, 0) if damped.ndim == 3 else damped[..., None]
-    units = _compensated(matrix / step, damped)
+    units = _compensated(matrix / step, damped, levels)
     fixed = abs(matrix).argmax(axis=0)
     outputs = np.arange(matrix.shape[1])
-    units[fixed, outputs] = LEVELS * np.sign(matrix[fixed, outputs])
+    units[fixed, outputs] = levels * np.sign(matrix[fixed, outputs])
     _descend(units, matrix / step, rows, fixed)
     return units * step
 
 
-def _compensated(matrix: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+def _compensated(matrix: np.ndarray, covariance: np.ndarray, levels: int) -> np.ndarray:
     """One input after the other to the nearest number, its error made good by the next (arXiv:2210.17323)."""
     factor = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-2, -1)
     matrix, units = matrix.copy(), np.empty_like(matrix)
     rows = factor.transpose(1, 2, 0) if factor.ndim == 3 else factor[..., None]
     for i, row in enumerate(rows):
-        units[i] = np.round(matrix[i]).clip(-LEVELS, LEVELS)
+        units[i] = np.round(matrix[i]).clip(-levels, levels)
         matrix[i:] -= row[i:] * ((matrix[i] - units[i]) / row[i])
     return units
 
 
 def _descend(units: np.ndarray, matrix: np.ndarray, rows: np.ndarray, fixed: np.ndarray) -> None:
     """Move one input at a time to where the variance of the error is least, in place."""
+    levels = abs(units).max()
     slope = sum(row * (units[i] - matrix[i]) for i, row in enumerate(rows))
     for _ in range(SWEEPS):
         for i, row in enumerate(rows):
             wanted = units[i] - np.round(slope[i] / row[i])
-            moved = np.where(fixed == i, 0, wanted.clip(-LEVELS, LEVELS) - units[i])
+            moved = np.where(fixed == i, 0, wanted.clip(-levels, levels) - units[i])
             if moved.any():
                 units[i] += moved
                 slope += row * moved

@@ -5,6 +5,7 @@ rounded by the covariance of the rounded inputs (see `rounding`), and each bias 
 (arXiv:1906.04721, section 4.2): errors of the mean are made good where they appear.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,19 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import keras
-from keras_effnet.quantized import SWISH, Step, activation_of, follow, in_8_bits, is_convolution, rounded_outputs
-from keras_effnet.rounding import clipped_range, round_layer
+from keras_effnet.quantized import (
+    SWISH,
+    Arithmetic,
+    Step,
+    activation_of,
+    follow,
+    in_8_bits,
+    is_convolution,
+    rounded_outputs,
+)
+from keras_effnet.rounding import LEVELS, clipped_range, round_layer
 
+LOG = logging.getLogger(__name__)
 BATCH = 8
 # All maps of a layer are in memory, exact and rounded: 64 photos of 224 x 224 take about 1 GB.
 PIXELS = 64 * 224**2
@@ -31,14 +42,14 @@ class Quantized:
     Args:
         steps: all of it.
         eight: the names of the steps that calculate in 8 bits.
-        fused: the activations that are applied before a convolution's output is rounded.
+        arithmetic: of the engine that it is for.
         ranges: of the outputs that are rounded, by the step's name.
         weights: kernel and bias, by the step's name; of steps in 8 bits the kernel is on its grid.
     """
 
     steps: Sequence[Step]
     eight: frozenset[str]
-    fused: tuple[str, ...]
+    arithmetic: Arithmetic
     ranges: dict[str, tuple[float, float]]
     weights: dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -56,13 +67,13 @@ class Quantized:
             outputs = self.without_weights(step, inputs)
         else:
             kernel, bias = self.weights[step.name]
-            kernel = on_its_grid(kernel, step.layer) if step.name in self.eight else kernel
+            kernel = self.on_its_grid(kernel, step.layer) if step.name in self.eight else kernel
             outputs = step.layer.activation(linear(step.layer, inputs[0], kernel) + bias)
         return self.rounded(step, outputs)
 
     def without_weights(self, step: Step, inputs: list[Any]) -> Any:
         name = activation_of(step.layer)
-        if step.name in self.eight and name in SWISH and name not in self.fused:
+        if step.name in self.eight and name in SWISH and name not in self.arithmetic.fused:
             import tensorflow as tf
 
             return inputs[0] * fake_quant(tf.sigmoid(inputs[0]), SIGMOID)
@@ -71,23 +82,34 @@ class Quantized:
     def rounded(self, step: Step, outputs: Any) -> Any:
         return fake_quant(outputs, self.ranges[step.name]) if step.name in self.ranges else outputs
 
+    def on_its_grid(self, kernel: np.ndarray, layer: Any) -> Any:
+        """A kernel as steps of its largest number, for each channel."""
+        import tensorflow as tf
 
-def calibrate(steps: Sequence[Step], images: np.ndarray, *, kept: Collection[str], fused: tuple[str, ...]) -> Quantized:
+        columns = kernel.reshape(*kernel.shape[:2], -1) if _is_depthwise(layer) else kernel
+        top = abs(columns).max(axis=tuple(range(columns.ndim - 1)))
+        top = np.where(top == 0, 1, top) * np.float32(LEVELS / self.arithmetic.levels)
+        rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(columns, -top, top, narrow_range=True)
+        return tf.reshape(rounded, kernel.shape)
+
+
+def calibrate(steps: Sequence[Step], images: np.ndarray, *, kept: Collection[str], arithmetic: Arithmetic) -> Quantized:
     """Choose the ranges of a network, round its kernels, and correct its biases.
 
     Args:
         steps: the network, with its batch normalisations folded.
         images: float32 of shape (n, size, size, 3); about 64 of them are looked at, less if they are large.
         kept: the names of steps that stay in float32.
-        fused: the activations that an engine applies before a convolution's output is rounded.
+        arithmetic: of the engine that the network is for.
     """
     most = max(4, PIXELS // (images.shape[1] * images.shape[2]))
     images = images[:: -(-len(images) // most)]
     eight = in_8_bits(steps, kept)
-    net = Quantized(steps, eight, fused, {}, {})
-    outputs = rounded_outputs(steps, eight, fused=fused)
+    net = Quantized(steps, eight, arithmetic, {}, {})
+    outputs = rounded_outputs(steps, eight, fused=arithmetic.fused)
 
     def call(step: Step, pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        LOG.info("calibrating step %d of %d, %s", steps.index(step) + 1, len(steps), step.name)
         exact, rough = ([pair[i] for pair in pairs] for i in range(2))
         if has_kernel(step.layer):
             exact_output, rough_output = _with_weights(net, step, exact[0], rough[0])
@@ -109,7 +131,7 @@ def _with_weights(net: Quantized, step: Step, exact: np.ndarray, rough: np.ndarr
     layer, (kernel, bias) = step.layer, step.layer.get_weights()
     exact = batched(lambda part: linear(layer, part, kernel), exact)
     if step.name in net.eight:
-        kernel = round_layer(kernel, input_covariance(layer, rough)).astype(np.float32)
+        kernel = round_layer(kernel, input_covariance(layer, rough), levels=net.arithmetic.levels).astype(np.float32)
     rough = batched(lambda part: linear(layer, part, kernel), rough)
     channels = tuple(range(exact.ndim - 1))
     shift = exact.mean(axis=channels, dtype=np.float64) - rough.mean(axis=channels, dtype=np.float64)
@@ -140,17 +162,6 @@ def linear(layer: Any, inputs: Any, kernel: Any) -> Any:
     if _is_depthwise(layer):
         return tf.nn.depthwise_conv2d(inputs, kernel, **options)
     return tf.nn.conv2d(inputs, kernel, **options)
-
-
-def on_its_grid(kernel: np.ndarray, layer: Any) -> Any:
-    """A kernel as 255 steps of its largest number, for each channel."""
-    import tensorflow as tf
-
-    columns = kernel.reshape(*kernel.shape[:2], -1) if _is_depthwise(layer) else kernel
-    top = abs(columns).max(axis=tuple(range(columns.ndim - 1)))
-    top[top == 0] = 1
-    rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(columns, -top, top, narrow_range=True)
-    return tf.reshape(rounded, kernel.shape)
 
 
 def fake_quant(values: Any, limits: tuple[float, float]) -> Any:

@@ -7,13 +7,15 @@ step of a probability in 8 bits is 0.004, more than what parts the first two lab
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_effnet.quantized import CLIPPING, SWISH, Step, is_convolution, steps_of
-from keras_effnet.tf_calibrate import Quantized, calibrate
 from keras_effnet.tf_convert import to_litert, to_openvino
+
+if TYPE_CHECKING:
+    from keras_effnet.quantized import Arithmetic, Step
+    from keras_effnet.tf_calibrate import Quantized
 
 # How many convolutions stay in float32, of the first: those of Lite0's largest maps, half of B0's, more.
 FIRST = (9, 18, 27)
@@ -34,24 +36,33 @@ def litert_candidates(model: Any, size: int, images: np.ndarray) -> Iterator[Can
     Raises:
         ValueError: the model is no graph of layers, or calls one of them twice.
     """
-    return _candidates(model, images, CLIPPING, lambda net: to_litert(net.call, size, quantize="int8"))
+    from keras_effnet.quantized import LITERT
+
+    return _candidates(model, images, LITERT, lambda net: to_litert(net.call, size, quantize="int8"))
 
 
 def openvino_candidates(model: Any, size: int, images: np.ndarray) -> Iterator[Candidate]:
-    """The same for OpenVINO, which applies every activation before it rounds; as `litert_candidates` else."""
-    return _candidates(model, images, (*CLIPPING, *SWISH), lambda net: to_openvino(net.call, size))
+    """The same for OpenVINO, which applies every activation before it rounds, and has 7 bits for a weight."""
+    from keras_effnet.quantized import OPENVINO
+
+    return _candidates(model, images, OPENVINO, lambda net: to_openvino(net.call, size))
 
 
 def _candidates(
-    model: Any, images: np.ndarray, fused: tuple[str, ...], convert: Callable[[Quantized], Any]
+    model: Any, images: np.ndarray, arithmetic: "Arithmetic", convert: Callable[["Quantized"], Any]
 ) -> Iterator[Candidate]:
+    from keras_effnet.quantized import steps_of
+    from keras_effnet.tf_calibrate import calibrate
+
     steps = steps_of(model)
     for first in FIRST:
-        net = calibrate(steps, images, kept=_until(steps, first), fused=fused)
+        net = calibrate(steps, images, kept=_until(steps, first), arithmetic=arithmetic)
         yield convert(net), net.float_layers
 
 
-def _until(steps: Sequence[Step], convolutions: int) -> tuple[str, ...]:
+def _until(steps: Sequence["Step"], convolutions: int) -> tuple[str, ...]:
     """The first steps, with so many convolutions and what follows the last of them but the next."""
+    from keras_effnet.quantized import is_convolution
+
     places = [i for i, step in enumerate(steps) if is_convolution(step.layer)]
     return tuple(step.name for step in steps[: [*places, len(steps)][min(convolutions, len(places))]])

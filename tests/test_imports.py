@@ -134,7 +134,8 @@ def test_only_the_engine_imports_tensorflow_and_only_when_it_is_used(module: str
 
 
 def test_importing_the_engine_imports_no_tensorflow() -> None:
-    modules = ", ".join(f"keras_effnet.{name}" for name in ENGINE)
+    # All but what works on layers of Keras: Keras imports its backend.
+    modules = ", ".join(f"keras_effnet.{name}" for name in ENGINE if name != "tf_calibrate")
     assert python(f"import sys, {modules}; print('tensorflow' in sys.modules)").strip() == "False"
 
 

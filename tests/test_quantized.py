@@ -9,7 +9,7 @@ import pytest
 from keras_effnet._keras import keras
 from keras_effnet.fusion import fuse
 from keras_effnet.models import create
-from keras_effnet.quantized import CLIPPING, SWISH, in_8_bits, rounded_outputs, steps_of
+from keras_effnet.quantized import CLIPPING, LITERT, OPENVINO, SWISH, in_8_bits, rounded_outputs, steps_of
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow, by which networks are calibrated, is not installed")
@@ -62,7 +62,7 @@ def test_a_convolution_is_rounded_after_the_activation_that_belongs_to_it(networ
 def test_with_8_bits_the_means_stay_and_the_answers_nearly(network: Any, images: np.ndarray) -> None:
     from keras_effnet.tf_calibrate import calibrate
 
-    net = calibrate(steps_of(network), images, kept=("stem_conv",), fused=CLIPPING)
+    net = calibrate(steps_of(network), images, kept=("stem_conv",), arithmetic=LITERT)
     assert "stem_conv" in net.float_layers
     stem = network.get_layer("stem_conv").get_weights()[0]
     np.testing.assert_array_equal(net.weights["stem_conv"][0], stem)
@@ -82,7 +82,7 @@ def test_the_bias_keeps_the_mean_of_what_a_layer_gives() -> None:
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(5, 3, name="one")(image)
     model = keras.Model(image, keras.layers.DepthwiseConv2D(3, name="two")(x))
-    net = calibrate(steps_of(model), photos, kept=(), fused=CLIPPING)
+    net = calibrate(steps_of(model), photos, kept=(), arithmetic=LITERT)
     exact, rough = model.predict(photos, verbose=0), np.asarray(net.call(photos))
     step = np.ptp(net.ranges["two"]) / 255
     assert np.sqrt(np.square(exact - rough).mean()) < 3 * step
@@ -112,6 +112,6 @@ def test_the_engine_calculates_what_was_calibrated(network: Any, images: np.ndar
     from keras_effnet.tf_calibrate import calibrate
     from keras_effnet.tf_convert import to_openvino
 
-    net = calibrate(steps_of(network), images, kept=(), fused=(*CLIPPING, *SWISH))
+    net = calibrate(steps_of(network), images, kept=(), arithmetic=OPENVINO)
     compiled = openvino.Core().compile_model(to_openvino(net.call, 32), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     np.testing.assert_allclose(compiled(images)[0], net.call(images), atol=0.05)
