@@ -25,7 +25,7 @@ from keras_effnet.quantized import (
 )
 from keras_effnet.rounding import LEVELS, clipped_range, round_layer
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 BATCH = 8
 # All maps of a layer are in memory, exact and rounded: 64 photos of 224 x 224 take about 1 GB.
 PIXELS = 64 * 224**2
@@ -109,7 +109,7 @@ def calibrate(steps: Sequence[Step], images: np.ndarray, *, kept: Collection[str
     outputs = rounded_outputs(steps, eight, fused=arithmetic.fused)
 
     def call(step: Step, pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        LOG.info("calibrating step %d of %d, %s", steps.index(step) + 1, len(steps), step.name)
+        log.info("calibrating step %d of %d: %s", steps.index(step) + 1, len(steps), step.name)
         exact, rough = ([pair[i] for pair in pairs] for i in range(2))
         if has_kernel(step.layer):
             exact_output, rough_output = _with_weights(net, step, exact[0], rough[0])
