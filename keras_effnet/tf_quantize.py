@@ -1,9 +1,9 @@
 """A Keras model in 8 bits, for LiteRT and for OpenVINO, with as many of its first layers in float32 as it needs.
 
 The rounding is put into the graph (arXiv:1712.05877, section 3), so that both engines get the same weights and ranges,
-chosen in `tf_calibrate`, and find no statistics of their own. Of what is left in float32 the first is the stem and what
-filters it: pixels and the stem's output make the largest errors by far, at little cost. The classifier stays as well: a
-step of a probability in 8 bits is 0.004, more than what parts the first two labels of many a photo.
+chosen in `tf_calibrate`, and find no statistics of their own. What works on the largest maps is left in float32: pixels
+and the outputs of the first stages make the largest errors, and in 8 bits these layers are no faster. The classifier
+stays as well: a step of a probability in 8 bits is 0.004, more than what parts the first two labels of many a photo.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from keras_effnet.quantized import Arithmetic, Step
     from keras_effnet.tf_calibrate import Quantized
 
-# How many convolutions stay in float32, of the first: those of Lite0's largest maps, half of B0's, more.
-FIRST = (9, 18, 27)
+# How many convolutions stay in float32, of the first: those of the largest maps, in Lite0 a fifth, or else two fifths.
+FIRST = (9, 18)
 
 Candidate = tuple[Any, tuple[str, ...]]
 
