@@ -89,6 +89,28 @@ def test_the_bias_keeps_the_mean_of_what_a_layer_gives() -> None:
     np.testing.assert_allclose(rough.mean(axis=(0, 1, 2)), exact.mean(axis=(0, 1, 2)), atol=step / 4)
 
 
+def test_two_products_of_openvino_fit_in_16_bits() -> None:
+    assert 2 * 255 * OPENVINO.levels <= np.iinfo(np.int16).max < 2 * 255 * LITERT.levels
+
+
+@pytest.mark.parametrize("arithmetic", [LITERT, OPENVINO])
+@pytest.mark.parametrize("kind", [keras.layers.Conv2D, keras.layers.DepthwiseConv2D])
+def test_the_graph_holds_the_weights_that_were_chosen(kind: Any, arithmetic: Any) -> None:
+    from keras_effnet.rounding import round_layer
+    from keras_effnet.tf_calibrate import Quantized
+
+    rng, depthwise = np.random.default_rng(4), kind is keras.layers.DepthwiseConv2D
+    layer = kind(3) if depthwise else kind(5, 3)
+    kernel, identity = rng.normal(size=(3, 3, 4, 1 if depthwise else 5)), np.eye(9 if depthwise else 36)
+    covariance = np.stack([identity] * 4) if depthwise else identity
+    kernel = round_layer(kernel, covariance, levels=arithmetic.levels).astype("float32")
+    found = np.asarray(Quantized((), frozenset(), arithmetic, {}, {}).on_its_grid(kernel, layer))
+    np.testing.assert_allclose(found, kernel, atol=1e-5)
+    tops = abs(kernel).max(axis=(0, 1, 3) if depthwise else (0, 1, 2))
+    units = kernel.transpose(0, 1, 3, 2) / tops * arithmetic.levels if depthwise else kernel / tops * arithmetic.levels
+    np.testing.assert_allclose(units, units.round(), atol=1e-4)
+
+
 def test_litert_gets_all_convolutions_in_8_bits_with_a_scale_for_each_channel(network: Any, images: np.ndarray) -> None:
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai_edge_litert is not installed")
     from keras_effnet.tf_quantize import litert_candidates
