@@ -36,6 +36,16 @@ class LayerGraph:
         calls = self._calls.get(name, [])
         return calls[0][0] if len(calls) == 1 and len(calls[0]) == 1 else None
 
+    def sources(self, name: str) -> list[str]:
+        """The layers that feed a layer, which is called once."""
+        calls = self._calls.get(name, [])
+        if len(calls) > 1:
+            raise ValueError(
+                f"The layer {name!r} is called {len(calls)} times. Expected a graph in which each is called once. Give "
+                "each call a layer of its own."
+            )
+        return [source for call in calls for source, _, _ in call]
+
     def consumer(self, name: str) -> str | None:
         """The one layer that works on the output of this one; None if there are several, or the model returns it."""
         takers = self._takers[name]

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 Model = Annotated[str, typer.Option(metavar="NAME|PATH", help="A network (keras-effnet models) or a .keras file.")]
@@ -65,6 +66,31 @@ def start_keras() -> None:
             importlib.import_module("keras_effnet._keras")
 
 
+class _Follow(logging.Handler):
+    """Show what the package logs as the status of a terminal."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(logging.INFO)
+        self.status, self.what = status, status.status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.status.update(f"{self.what} {record.getMessage()}")
+
+
+@contextmanager
+def following(status: Status) -> Iterator[None]:
+    """For a while, show the progress that the package logs."""
+    log, handler = logging.getLogger("keras_effnet"), _Follow(status)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 @contextmanager
 def muted(status: str) -> Iterator[None]:
     """Keep what libraries write past Python off stderr; who has set TF_CPP_MIN_LOG_LEVEL sees it."""
@@ -75,7 +101,7 @@ def muted(status: str) -> Iterator[None]:
     with os.fdopen(os.dup(2), "w") as terminal, Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
         try:
-            with Console(file=terminal).status(status):
+            with Console(file=terminal).status(status) as shown, following(shown):
                 yield
         finally:
             os.dup2(terminal.fileno(), 2)

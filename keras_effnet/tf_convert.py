@@ -1,5 +1,7 @@
 """A Keras model into the formats of LiteRT, ONNX Runtime and OpenVINO, by way of one traced function."""
 
+import warnings
+from functools import partial
 from typing import Any
 
 
@@ -7,17 +9,18 @@ def trace(model: Any, size: int, batch: int | None) -> Any:
     """A TensorFlow function of a Keras model, and what holds its variables.
 
     Args:
-        model: takes images (batch, size, size, 3).
+        model: takes images (batch, size, size, 3); a function that has no variables will do.
         size: side of the images in pixels.
         batch: how many images at a time, None for any number.
     """
     import tensorflow as tf
 
     holder = tf.Module()
-    holder.values = tf_variables(model)
+    holder.values = tf_variables(model) if hasattr(model, "variables") else []
+    call = partial(model, training=False) if holder.values else model
     spec = tf.TensorSpec((batch, size, size, 3), tf.float32, name="images")
     # Its name is that of the output in ONNX.
-    holder.call = tf.function(lambda images: {"probabilities": model(images, training=False)}, input_signature=[spec])
+    holder.call = tf.function(lambda images: {"probabilities": call(images)}, input_signature=[spec])
     return holder
 
 
@@ -32,9 +35,9 @@ def to_litert(model: Any, size: int, *, quantize: str | None) -> bytes:
     """The `.tflite` file of a model for one image at a time; its input and output stay float32.
 
     Args:
-        model: takes images (batch, size, size, 3).
+        model: takes images (batch, size, size, 3); for "int8" with the rounding in its graph.
         size: side of the images in pixels.
-        quantize: None, "float16" or "dynamic".
+        quantize: None, "float16", "dynamic" or "int8".
     """
     import tensorflow as tf
 
@@ -44,7 +47,10 @@ def to_litert(model: Any, size: int, *, quantize: str | None) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
+    with warnings.catch_warnings():
+        # The ranges are in the graph; the converter misses those of the photos, which stay in float32.
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs")
+        return converter.convert()
 
 
 def to_onnx(model: Any, size: int) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import keras
-from keras_effnet.rounding import LEVELS, Moments, round_layer, round_matrix
+from keras_effnet.rounding import LEVELS, clipped_range, round_layer, round_matrix
 
 
 def alike(rng: np.random.Generator, places: int, inputs: int) -> np.ndarray:
@@ -50,22 +50,32 @@ def test_a_converter_finds_the_same_numbers_again() -> None:
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_the_bias_keeps_the_mean_of_the_outputs(depthwise: bool) -> None:
+def test_each_output_of_a_kernel_has_its_own_grid(depthwise: bool) -> None:
     rng = np.random.default_rng(3)
-    kernel, bias = rng.normal(size=(3, 3, 4, 1 if depthwise else 6)), rng.normal(size=4 if depthwise else 6)
-    inputs = alike(rng, 200, 36).reshape(200, 9, 4) + 2
-    groups = inputs.transpose(2, 0, 1) if depthwise else inputs.reshape(1, 200, 36)
-    mean = groups.mean(axis=1)
-    covariance = np.stack([np.cov(group.T, bias=True) for group in groups])
-    moments = Moments(mean, covariance) if depthwise else Moments(mean[0], covariance[0])
+    kernel = rng.normal(size=(3, 3, 4, 1 if depthwise else 6))
+    covariance = np.stack([np.cov(alike(rng, 200, 9).T)] * 4) if depthwise else np.cov(alike(rng, 200, 36).T)
+    rounded = round_layer(kernel, covariance)
+    columns, before = (value.reshape(-1, 4 if depthwise else 6) for value in (rounded, kernel))
+    assert abs(columns - before).max() > 0
+    np.testing.assert_allclose(nearest(columns), columns, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(abs(columns).max(axis=0), abs(before).max(axis=0))
 
-    def means(kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        outputs = np.einsum("nkc,kco->nco" if depthwise else "nkc,kco->no", inputs, kernel.reshape(9, 4, -1))
-        return outputs.reshape(200, -1).mean(axis=0) + bias
 
-    rounded = round_layer(kernel, bias, moments)
-    assert abs(rounded[0] - kernel).max() > 0
-    np.testing.assert_allclose(means(*rounded), means(kernel, bias), atol=1e-12)
+def test_a_range_is_as_good_as_the_best_of_all() -> None:
+    values = np.append(np.random.default_rng(5).laplace(size=200_000), [40.0, -25.0])
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / 255
+        return float(np.square(np.round(values.clip(low, high) / step) * step - values).mean())
+
+    best = min(error(low, high) for low in np.linspace(-25, -2, 24) for high in np.linspace(2, 40, 39))
+    assert error(*clipped_range(values)) < 1.3 * best
+    assert error(*clipped_range(values)) < 0.8 * error(-25, 40)
+
+
+@pytest.mark.parametrize(("values", "low", "high"), [((3.0, 4.0), 0, 4), ((-4.0, -3.0), -4, 0), ((0.0, 0.0), 0, 1)])
+def test_a_range_holds_zero(values: tuple[float, float], low: float, high: float) -> None:
+    np.testing.assert_allclose(clipped_range(np.array(values)), (low, high), atol=1e-9)
 
 
 def test_inputs_that_never_change_and_weights_of_nothing_do_no_harm() -> None:
@@ -73,14 +83,14 @@ def test_inputs_that_never_change_and_weights_of_nothing_do_no_harm() -> None:
     np.testing.assert_allclose(rounded, [[0, 1], [0, round(0.3 * LEVELS) / LEVELS]])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the moments are taken by TensorFlow")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the covariance is taken by TensorFlow")
 @pytest.mark.parametrize("kind", ["conv", "depthwise"])
 @pytest.mark.parametrize(
     ("side", "strides", "padding"), [(1, 1, "same"), (3, 1, "valid"), (3, 2, "same"), (5, 2, "same")]
 )
-def test_the_moments_are_those_of_what_the_kernel_sees(kind: str, side: int, strides: int, padding: str) -> None:
-    pytest.importorskip("tensorflow", reason="TensorFlow, by which the moments are taken, is not installed")
-    from keras_effnet.tf_moments import input_moments
+def test_the_covariance_is_that_of_what_the_kernel_sees(kind: str, side: int, strides: int, padding: str) -> None:
+    pytest.importorskip("tensorflow", reason="TensorFlow, by which the covariance is taken, is not installed")
+    from keras_effnet.tf_calibrate import input_covariance
 
     rng = np.random.default_rng(4)
     photos = rng.normal(2, 1, (5, 9, 9, 3)).astype("float32")
@@ -92,16 +102,13 @@ def test_the_moments_are_those_of_what_the_kernel_sees(kind: str, side: int, str
         else keras.layers.Conv2D(4, side, **options)
     )
     model = keras.Model(image, layer(image))
-    (moments,) = input_moments(model, [layer], photos).values()
-    kernel, bias = layer.get_weights()
+    covariance = input_covariance(layer, photos, most=5 * 81)
+    kernel, _ = layer.get_weights()
     outputs = model.predict(photos, verbose=0).reshape(-1, kernel.shape[2] if kind == "depthwise" else 4)
     if kind == "depthwise":
         columns = kernel.reshape(-1, 3).T
-        means = (moments.mean * columns).sum(axis=1)
-        variances = np.einsum("ci,cij,cj->c", columns, moments.covariance, columns)
+        variances = np.einsum("ci,cij,cj->c", columns, covariance, columns)
     else:
         columns = kernel.reshape(-1, 4)
-        means = moments.mean @ columns
-        variances = np.einsum("io,ij,jo->o", columns, moments.covariance, columns)
-    np.testing.assert_allclose(means + bias, outputs.mean(axis=0), atol=1e-4)
+        variances = np.einsum("io,ij,jo->o", columns, covariance, columns)
     np.testing.assert_allclose(variances, outputs.var(axis=0), rtol=1e-3)

@@ -1,0 +1,209 @@
+"""A network in 8 bits, made from photos in one pass: ranges, weights and biases, each layer after those before it.
+
+Every photo goes through the network twice at once, exactly and with all that has been rounded so far. So each kernel is
+rounded by the covariance of the rounded inputs (see `rounding`), and each bias keeps the exact mean of its outputs
+(arXiv:1906.04721, section 4.2): errors of the mean are made good where they appear.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_effnet._keras import keras
+from keras_effnet.quantized import (
+    SWISH,
+    Arithmetic,
+    Step,
+    activation_of,
+    follow,
+    in_8_bits,
+    is_convolution,
+    rounded_outputs,
+)
+from keras_effnet.rounding import LEVELS, clipped_range, round_layer
+
+log = logging.getLogger(__name__)
+BATCH = 8
+# All maps of a layer are in memory, exact and rounded: 64 photos of 224 x 224 take about 1 GB.
+PIXELS = 64 * 224**2
+# Places of each layer by which its kernel is rounded: the largest covariance has some 1,000 inputs.
+PLACES = 40_000
+# Of a sigmoid: the range that LiteRT gives it.
+SIGMOID = (0.0, 255 / 256)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A network of which most is in 8 bits.
+
+    Args:
+        steps: all of it.
+        eight: the names of the steps that calculate in 8 bits.
+        arithmetic: of the engine that it is for.
+        ranges: of the outputs that are rounded, by the step's name.
+        weights: kernel and bias, by the step's name; of steps in 8 bits the kernel is on its grid.
+    """
+
+    steps: Sequence[Step]
+    eight: frozenset[str]
+    arithmetic: Arithmetic
+    ranges: dict[str, tuple[float, float]]
+    weights: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """The layers with weights that stay in float32."""
+        return tuple(step.name for step in self.steps if step.layer.weights and step.name not in self.eight)
+
+    def call(self, images: Any) -> Any:
+        """What an engine calculates, in float32 with the rounding spelled out; it can be traced."""
+        return follow(self.steps, images, self._step)
+
+    def _step(self, step: Step, inputs: list[Any]) -> Any:
+        if step.name not in self.weights:
+            outputs = self.without_weights(step, inputs)
+        else:
+            kernel, bias = self.weights[step.name]
+            kernel = self.on_its_grid(kernel, step.layer) if step.name in self.eight else kernel
+            outputs = step.layer.activation(linear(step.layer, inputs[0], kernel) + bias)
+        return self.rounded(step, outputs)
+
+    def without_weights(self, step: Step, inputs: list[Any]) -> Any:
+        name = activation_of(step.layer)
+        if step.name in self.eight and name in SWISH and name not in self.arithmetic.fused:
+            import tensorflow as tf
+
+            return inputs[0] * fake_quant(tf.sigmoid(inputs[0]), SIGMOID)
+        return step.layer(inputs[0] if len(inputs) == 1 else inputs)
+
+    def rounded(self, step: Step, outputs: Any) -> Any:
+        return fake_quant(outputs, self.ranges[step.name]) if step.name in self.ranges else outputs
+
+    def on_its_grid(self, kernel: np.ndarray, layer: Any) -> Any:
+        """A kernel as steps of its largest number, for each channel."""
+        import tensorflow as tf
+
+        columns = kernel.reshape(*kernel.shape[:2], -1) if _is_depthwise(layer) else kernel
+        top = abs(columns).max(axis=tuple(range(columns.ndim - 1)))
+        top = np.where(top == 0, 1, top) * np.float32(LEVELS / self.arithmetic.levels)
+        rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(columns, -top, top, narrow_range=True)
+        return tf.reshape(rounded, kernel.shape)
+
+
+def calibrate(steps: Sequence[Step], images: np.ndarray, *, kept: Collection[str], arithmetic: Arithmetic) -> Quantized:
+    """Choose the ranges of a network, round its kernels, and correct its biases.
+
+    Args:
+        steps: the network, with its batch normalisations folded.
+        images: float32 of shape (n, size, size, 3); about 64 of them are looked at, less if they are large.
+        kept: the names of steps that stay in float32.
+        arithmetic: of the engine that the network is for.
+    """
+    most = max(4, PIXELS // (images.shape[1] * images.shape[2]))
+    images = images[:: -(-len(images) // most)]
+    eight = in_8_bits(steps, kept)
+    net = Quantized(steps, eight, arithmetic, {}, {})
+    outputs = rounded_outputs(steps, eight, fused=arithmetic.fused)
+
+    def call(step: Step, pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        log.info("calibrating step %d of %d: %s", steps.index(step) + 1, len(steps), step.name)
+        exact, rough = ([pair[i] for pair in pairs] for i in range(2))
+        if has_kernel(step.layer):
+            exact_output, rough_output = _with_weights(net, step, exact[0], rough[0])
+        else:
+            exact_output = batched(lambda *parts: step.layer(parts[0] if len(parts) == 1 else list(parts)), *exact)
+            rough_output = batched(lambda *parts: net.without_weights(step, list(parts)), *rough)
+        if step.name in outputs:
+            padded = isinstance(step.layer, keras.layers.ZeroPadding2D) and net.ranges.get(step.sources[0])
+            net.ranges[step.name] = padded or clipped_range(exact_output)
+            rough_output = batched(lambda part: net.rounded(step, part), rough_output)
+        return exact_output, rough_output
+
+    follow(steps, (images, images), call)
+    return net
+
+
+def _with_weights(net: Quantized, step: Step, exact: np.ndarray, rough: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The outputs of a layer, exact and rounded; its kernel and bias are put into the network."""
+    layer, (kernel, bias) = step.layer, step.layer.get_weights()
+    exact = batched(lambda part: linear(layer, part, kernel), exact)
+    if step.name in net.eight:
+        kernel = round_layer(kernel, input_covariance(layer, rough), levels=net.arithmetic.levels).astype(np.float32)
+    rough = batched(lambda part: linear(layer, part, kernel), rough)
+    channels = tuple(range(exact.ndim - 1))
+    shift = exact.mean(axis=channels, dtype=np.float64) - rough.mean(axis=channels, dtype=np.float64)
+    net.weights[step.name] = kernel, (bias + shift).astype(np.float32)
+    exact = batched(lambda part: layer.activation(part + bias), exact)
+    return exact, batched(lambda part: layer.activation(part + net.weights[step.name][1]), rough)
+
+
+def has_kernel(layer: Any) -> bool:
+    """Whether a layer is a product with a kernel, a bias and an activation, and known how to calculate."""
+    return is_convolution(layer) or (type(layer) is keras.layers.Dense and layer.use_bias)
+
+
+def batched(function: Any, *arrays: np.ndarray) -> np.ndarray:
+    """A function of some images at a time."""
+    parts = range(0, len(arrays[0]), BATCH)
+    return np.concatenate([np.asarray(function(*(array[i : i + BATCH] for array in arrays))) for i in parts])
+
+
+def linear(layer: Any, inputs: Any, kernel: Any) -> Any:
+    """What a layer multiplies, with another kernel."""
+    import tensorflow as tf
+
+    if isinstance(layer, keras.layers.Dense):
+        return tf.matmul(inputs, kernel)
+    # A depthwise convolution knows but square strides.
+    options = {"strides": [1, *layer.strides, 1], "padding": layer.padding.upper(), "dilations": layer.dilation_rate}
+    if _is_depthwise(layer):
+        return tf.nn.depthwise_conv2d(inputs, kernel, **options)
+    return tf.nn.conv2d(inputs, kernel, **options)
+
+
+def fake_quant(values: Any, limits: tuple[float, float]) -> Any:
+    """Values as 256 steps of a range."""
+    import tensorflow as tf
+
+    return tf.quantization.fake_quant_with_min_max_args(values, *limits)
+
+
+def input_covariance(layer: Any, inputs: np.ndarray, most: int = PLACES) -> np.ndarray:
+    """The covariance of what a convolution multiplies its weights with, in float64, over some of its places.
+
+    Args:
+        layer: a convolution.
+        inputs: (n, height, width, channels).
+        most: how many places are looked at.
+    """
+    first: Any = 0.0
+    second: Any = 0.0
+    count = 0
+    for start in range(0, len(inputs), BATCH):
+        places = _places(layer, inputs[start : start + BATCH], -(-most * BATCH // len(inputs)))
+        first = first + places.sum(axis=-2, dtype=np.float64)
+        second = second + (places.swapaxes(-2, -1) @ places).astype(np.float64)
+        count += places.shape[-2]
+    mean = first / count
+    return second / count - mean[..., :, None] * mean[..., None, :]
+
+
+def _places(layer: Any, inputs: np.ndarray, most: int) -> np.ndarray:
+    """The inputs at some places of the kernel: (places, inputs); depthwise (channels, places, inputs)."""
+    import tensorflow as tf
+
+    channels, (height, width), (down, right) = inputs.shape[-1], layer.kernel_size, layer.strides
+    seen = tf.image.extract_patches(
+        inputs, [1, height, width, 1], [1, down, right, 1], [1, *layer.dilation_rate, 1], layer.padding.upper()
+    )
+    rows = np.reshape(seen, (-1, height * width * channels))
+    # At random: places at equal distances would all be in the same columns.
+    rows = rows[np.random.default_rng(0).permutation(len(rows))[:most]]
+    return rows.reshape(-1, height * width, channels).transpose(2, 0, 1) if _is_depthwise(layer) else rows
+
+
+def _is_depthwise(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.DepthwiseConv2D)

@@ -1,0 +1,139 @@
+"""8 bits in a graph: what is rounded, by NumPy's arithmetic, and what the engines' own files then hold."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet._keras import keras
+from keras_effnet.fusion import fuse
+from keras_effnet.models import create
+from keras_effnet.quantized import CLIPPING, LITERT, OPENVINO, SWISH, in_8_bits, rounded_outputs, steps_of
+from keras_effnet.variants import tiny
+
+tf = pytest.importorskip("tensorflow", reason="TensorFlow, by which networks are calibrated, is not installed")
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are calibrated by TensorFlow")
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return (rng.uniform(0, 255, (12, 1, 1, 3)) + rng.normal(0, 60, (12, 32, 32, 3))).clip(0, 255).astype("float32")
+
+
+@pytest.fixture
+def network(randomise: Callable[..., None]) -> Any:
+    model = create(tiny(), classes=7)
+    randomise(model)
+    return fuse(model)
+
+
+def test_a_nested_model_is_taken_apart() -> None:
+    inner_image = keras.Input((8, 8, 3))
+    inner = keras.Model(inner_image, keras.layers.Conv2D(2, 3, name="conv")(inner_image), name="inner")
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Dropout(0.5)(inner(keras.layers.Rescaling(2.0, name="scale")(image)))
+    x = keras.layers.Flatten(name="flat")(x)
+    model = keras.Model(image, keras.layers.Add(name="add")([x, x]))
+    steps = {step.name: step.sources for step in steps_of(model)}
+    assert list(steps) == ["scale", "inner/conv", "flat", "add"]
+    assert steps["inner/conv"] == ("scale",)
+    assert steps["flat"] == ("inner/conv",)
+    assert steps["add"] == ("flat", "flat")
+
+
+def test_a_layer_that_is_called_twice_is_refused() -> None:
+    image, conv = keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1, name="twice")
+    with pytest.raises(ValueError, match=r"'twice' is called 2 times\. Expected"):
+        steps_of(keras.Model(image, conv(conv(image))))
+
+
+def test_a_convolution_is_rounded_after_the_activation_that_belongs_to_it(network: Any) -> None:
+    steps = steps_of(network)
+    eight = in_8_bits(steps, ())
+    lite, vino = (rounded_outputs(steps, eight, fused=fused) for fused in (CLIPPING, (*CLIPPING, *SWISH)))
+    assert {"normalization", "stem_conv", "stem_activation", "block1a_se_excite"} <= lite
+    assert lite - vino >= {"stem_conv", "block1a_dwconv", "top_conv"}
+    assert "block1a_project_conv" in vino
+    assert not {"predictions", "avg_pool", "block1a_se_reduce"} & lite
+
+
+def test_with_8_bits_the_means_stay_and_the_answers_nearly(network: Any, images: np.ndarray) -> None:
+    from keras_effnet.tf_calibrate import calibrate
+
+    net = calibrate(steps_of(network), images, kept=("stem_conv",), arithmetic=LITERT)
+    assert "stem_conv" in net.float_layers
+    stem = network.get_layer("stem_conv").get_weights()[0]
+    np.testing.assert_array_equal(net.weights["stem_conv"][0], stem)
+    exact, rough = network.predict(images, verbose=0), np.asarray(net.call(images))
+    assert 0 < abs(exact - rough).max() < 0.2
+    # Logits differ from probabilities by one constant an image.
+    shift = np.log(rough) - np.log(exact)
+    shift -= shift.mean(axis=1, keepdims=True)
+    assert abs(shift.mean(axis=0)).max() < 0.02
+
+
+def test_the_bias_keeps_the_mean_of_what_a_layer_gives() -> None:
+    from keras_effnet.tf_calibrate import calibrate
+
+    rng = np.random.default_rng(2)
+    photos = rng.uniform(0, 3, (20, 8, 8, 3)).astype("float32")
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 3, name="one")(image)
+    model = keras.Model(image, keras.layers.DepthwiseConv2D(3, name="two")(x))
+    net = calibrate(steps_of(model), photos, kept=(), arithmetic=LITERT)
+    exact, rough = model.predict(photos, verbose=0), np.asarray(net.call(photos))
+    step = np.ptp(net.ranges["two"]) / 255
+    assert np.sqrt(np.square(exact - rough).mean()) < 3 * step
+    np.testing.assert_allclose(rough.mean(axis=(0, 1, 2)), exact.mean(axis=(0, 1, 2)), atol=step / 4)
+
+
+def test_two_products_of_openvino_fit_in_16_bits() -> None:
+    assert 2 * 255 * OPENVINO.levels <= np.iinfo(np.int16).max < 2 * 255 * LITERT.levels
+
+
+@pytest.mark.parametrize("arithmetic", [LITERT, OPENVINO])
+@pytest.mark.parametrize("kind", [keras.layers.Conv2D, keras.layers.DepthwiseConv2D])
+def test_the_graph_holds_the_weights_that_were_chosen(kind: Any, arithmetic: Any) -> None:
+    from keras_effnet.rounding import round_layer
+    from keras_effnet.tf_calibrate import Quantized
+
+    rng, depthwise = np.random.default_rng(4), kind is keras.layers.DepthwiseConv2D
+    layer = kind(3) if depthwise else kind(5, 3)
+    kernel, identity = rng.normal(size=(3, 3, 4, 1 if depthwise else 5)), np.eye(9 if depthwise else 36)
+    covariance = np.stack([identity] * 4) if depthwise else identity
+    kernel = round_layer(kernel, covariance, levels=arithmetic.levels).astype("float32")
+    found = np.asarray(Quantized((), frozenset(), arithmetic, {}, {}).on_its_grid(kernel, layer))
+    np.testing.assert_allclose(found, kernel, atol=1e-5)
+    tops = abs(kernel).max(axis=(0, 1, 3) if depthwise else (0, 1, 2))
+    units = kernel.transpose(0, 1, 3, 2) / tops * arithmetic.levels if depthwise else kernel / tops * arithmetic.levels
+    np.testing.assert_allclose(units, units.round(), atol=1e-4)
+
+
+def test_litert_gets_all_convolutions_in_8_bits_with_a_scale_for_each_channel(network: Any, images: np.ndarray) -> None:
+    litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai_edge_litert is not installed")
+    from keras_effnet.tf_quantize import litert_candidates
+
+    model, kept = next(litert_candidates(network, 32, images))
+    interpreter = litert.Interpreter(model_content=model)
+    interpreter.allocate_tensors()
+    tensors = {row["index"]: row for row in interpreter.get_tensor_details()}
+    convolutions = [op for op in interpreter._get_ops_details() if op["op_name"].endswith("CONV_2D")]
+    types = [tensors[op["inputs"][1]]["dtype"] for op in convolutions]
+    convs = [layer for layer in network.layers if "conv" in layer.name]
+    assert types.count(np.int8) == sum(layer.name not in kept for layer in convs)
+    for op, dtype in zip(convolutions, types, strict=True):
+        if dtype == np.int8:
+            weights = tensors[op["inputs"][1]]
+            assert len(weights["quantization_parameters"]["scales"]) == max(weights["shape"][[0, -1]])
+
+
+def test_the_engine_calculates_what_was_calibrated(network: Any, images: np.ndarray) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    from keras_effnet.tf_calibrate import calibrate
+    from keras_effnet.tf_convert import to_openvino
+
+    net = calibrate(steps_of(network), images, kept=(), arithmetic=OPENVINO)
+    compiled = openvino.Core().compile_model(to_openvino(net.call, 32), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(compiled(images)[0], net.call(images), atol=0.05)
