@@ -68,3 +68,12 @@ def told_by_all(value: int) -> list[int]:
     from jax.experimental import multihost_utils
 
     return [int(told) for told in np.ravel(multihost_utils.process_allgather(np.array([value])))]
+
+
+def is_of_lost_process(error: Exception) -> bool:
+    """Whether an error says that another process does not answer; JAX has one kind of error for all that goes wrong."""
+    from jax.errors import JaxRuntimeError
+
+    # What processors say; of GPUs JAX's own service ends the process when the heartbeat is missed.
+    signs = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return isinstance(error, JaxRuntimeError) and any(sign in str(error) for sign in signs)

@@ -138,11 +138,27 @@ def told_by_all(strategy: Any, value: int) -> list[int]:
 
 @contextmanager
 def lost_workers_reported(strategy: Any, how_to_go_on: str) -> Iterator[None]:
-    """Say in words that another worker is gone, which TensorFlow says as an error of the network.
+    """Say in words that another worker is gone, which TensorFlow and JAX say as an error of the network.
 
     Raises:
         ConnectionError: a worker does not answer any more.
     """
+    try:
+        yield
+    except Exception as error:
+        index, count = processes(strategy)
+        if count == 1 or not _is_of_lost_worker(strategy, error):
+            raise
+        raise ConnectionError(
+            f"Worker {index} of 0 to {count - 1} has lost another one: {str(error).splitlines()[0][:300]!r}. Expected "
+            "all of them to run until the end. Read the last lines of the one that stopped, mend that, and start the "
+            f"same command again on all of them: {how_to_go_on}"
+        ) from error
+
+
+def _is_of_lost_worker(strategy: Any, error: Exception) -> bool:
+    if jax_distribute.is_data_parallel(strategy):
+        return jax_distribute.is_of_lost_process(error)
     import tensorflow as tf
 
     lost = (
@@ -151,14 +167,4 @@ def lost_workers_reported(strategy: Any, how_to_go_on: str) -> Iterator[None]:
         tf.errors.DeadlineExceededError,
         tf.errors.CancelledError,
     )
-    try:
-        yield
-    except lost as error:
-        index, count = processes(strategy)
-        if count == 1:
-            raise
-        raise ConnectionError(
-            f"Worker {index} of 0 to {count - 1} has lost another one: {str(error).splitlines()[0][:300]!r}. Expected "
-            "all of them to run until the end. Read the last lines of the one that stopped, mend that, and start the "
-            f"same command again on all of them: {how_to_go_on}"
-        ) from error
+    return isinstance(error, lost)
