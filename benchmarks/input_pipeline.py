@@ -4,10 +4,10 @@ command   python benchmarks/input_pipeline.py FOLDER [--rounds 5] [--images 320]
 prints    for each pipeline the median and the best of the rounds, and its ratio to ours with the same augmentation
 needs     FOLDER: a folder with a folder for each class, JPEGs; for the last three rows: torch==2.13.0, timm and,
           with --no-deps, torchvision
-measured  2026-11, 2 cores, flowers of 320 x 240, three rounds, images/s: crop and flip ours 883, timm 671; AutoAugment
-          448, timm 460; RandAugment 429, timm 412, Keras with its RandAugment layer 26. Keras's loader without
-          augmentation makes 1,536: it neither crops at random nor resizes bicubically. Photos of 500 x 375, crop and
-          flip: ours 641, timm 431
+measured  2026-11, 2 cores with some other work, flowers of 320 x 240, five rounds; images/s, and ours over theirs round
+          by round: crop and flip ours 742, timm 549 (1.13); AutoAugment 460, timm 323 (1.21); RandAugment 292, timm 277
+          (1.08), Keras with its RandAugment layer 21 (17.8). Keras's loader without augmentation makes 1,323: it
+          neither crops at random nor resizes bicubically
 """
 
 import argparse
