@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ class Saving:
         patience: epochs without a better one after which to stop, None for never.
         writes: whether this process writes files.
         alone: whether no other process makes a part of the batches; else what these left out is not known here.
+        told_by_all: gives the value that each process calls it with.
     """
 
     steps: int
@@ -46,6 +47,7 @@ class Saving:
     patience: int | None = None
     writes: bool = True
     alone: bool = True
+    told_by_all: Callable[[int], list[int]] = lambda value: [value]
 
 
 class Saver(keras.callbacks.Callback):  # type: ignore[misc]
@@ -183,20 +185,26 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         # On every process, since some variables of tf_keras are summed up over all of them to be read, and JAX compares
         # what each of them assigns.
         arrays = {name: array_of(variable) for name, variable in state_of(self.model, self.ema).items()}
+        error = self._write(arrays)
+        # For the same reason all of them have to try it again, whichever could not write.
+        if any(self.saving.told_by_all(int(error is not None))):
+            self._failed(error or OSError("another process could not write"))
+            return
+        if self.failure:
+            self.progress.notes.append(f"From {self.progress} on, the state could be written again.")
+        self.failure, self._best = None, []
+
+    def _write(self, arrays: Mapping[str, Any]) -> OSError | None:
         try:
             # A state may not speak of best weights that are not on the disk.
             if self._best:
                 with _holding(self.model, self._best), self.place() as place:
                     save_weights(self.model, place / BEST)
-                self._best = []
             if self.saving.writes:
                 write_state(self.folder, arrays, self.progress)
         except OSError as error:
-            self._failed(error)
-        else:
-            if self.failure:
-                self.progress.notes.append(f"From {self.progress} on, the state could be written again.")
-            self.failure = None
+            return error
+        return None
 
     def _failed(self, error: OSError) -> None:
         note = f"After {self.progress} the state could not be written: {error}."

@@ -133,7 +133,13 @@ def _resume(
     progress.notes += notes
     odd = OddFiles(data.train.total, strict), OddFiles(data.held_out.total, strict)
     saving = Saving(
-        plan.steps, plan.batch_size, checkpoint_every, plan.recipe.patience, devices.writes, alone=devices.alone
+        plan.steps,
+        plan.batch_size,
+        checkpoint_every,
+        plan.recipe.patience,
+        writes=devices.writes,
+        alone=devices.alone,
+        told_by_all=devices.told_by_all,
     )
     saver = Saver(folder, progress, saving, ema=ema, odd=odd)
     _meet(devices, plan, saver)

@@ -90,13 +90,17 @@ class Devices:
             notes.append("The precision is float32; on a TPU mixed_bfloat16 is faster and takes half of the memory.")
         return (*self.notes, *notes)
 
+    def told_by_all(self, value: int) -> list[int]:
+        """The value that each process calls this with; no process goes on before all have."""
+        return told_by_all(self.strategy, value)
+
     def meet(self, steps: int, folder: Path) -> None:
         """Wait for all processes.
 
         Raises:
             ValueError: they have not done the same number of steps.
         """
-        found = told_by_all(self.strategy, steps)
+        found = self.told_by_all(steps)
         if len(set(found)) > 1:
             raise ValueError(
                 f"The processes find {found} steps done in {str(folder)!r}. Expected the same number. Choose a folder "

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from short_runs import RECIPE, coloured, history, run
+from short_runs import RECIPE, coloured, full_disk, history, run
 
 from keras_effnet import tf_distribute
 from keras_effnet._keras import keras
@@ -16,10 +17,14 @@ from keras_effnet.saver import Saver
 from keras_effnet.training_devices import Devices
 
 
-def main(strategy: str, folder: str, arrays: str, *, recipe: dict[str, Any], **options: Any) -> None:
+def main(
+    strategy: str, folder: str, arrays: str, *, recipe: dict[str, Any], full: int | None = None, **options: Any
+) -> None:
     """Train, and write what came of it: weights, figures, report, and the shapes of the batches."""
     prepare = {"mirrored": two_processors, "tpu": stand_in_for_a_tpu, "tpu of one": stand_in_for_a_compiling_tpu}
     prepare.get(strategy, lambda: None)()
+    if full is not None:
+        fill_the_disk(full)
     shapes = note_shapes()
     tell_steps()
     changed = replace(RECIPE, **recipe)
@@ -46,6 +51,17 @@ def tell_steps() -> None:
         print(f"epoch {self.progress.epoch + 1} step {self.progress.step}", flush=True)  # noqa: T201  # what `kill_at` waits for
 
     Saver.on_train_batch_end = told
+
+
+def fill_the_disk(epochs: int) -> None:
+    """After so many epochs the process that writes has no room."""
+    old = Saver._save
+
+    def save(self: Saver) -> None:
+        with full_disk() if self.saving.writes and self.progress.epoch == epochs else nullcontext():
+            old(self)
+
+    Saver._save = save
 
 
 def note_shapes() -> list[list[list[int | None]]]:

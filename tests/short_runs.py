@@ -1,6 +1,9 @@
 """Trainings that take seconds: what several tests begin with, some of them in processes of their own."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,17 @@ def cut(data: Any, folder: Path, recipe: Recipe, *, at: tuple[int, int], **optio
         patch.setattr(Saver, "on_train_batch_end", die)
         with pytest.raises(CutError):
             run(data, folder, recipe, **options)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may be longer than 100 kB: what is written beyond fails as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class CutError(Exception):

@@ -2,14 +2,11 @@
 
 import json
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import numpy as np
 import pytest
 import short_runs
 from PIL import Image
-from short_runs import assert_same, cut, history, states
+from short_runs import assert_same, cut, full_disk, history, states
 from typer.testing import CliRunner
 
 from keras_effnet import tf_pipeline, tf_sources, training
@@ -88,17 +85,6 @@ def test_cut_off_within_an_epoch_and_a_file_cut_short_it_ends_as_if_nothing_had_
     # Counted before the cut, and after it.
     assert resumed.report["odd_files"] == whole.report["odd_files"]
     assert not list(folder.glob(".*"))
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """No file may be longer than 100 kB: what is written beyond fails as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_costs_the_states_that_do_not_fit_and_is_said(

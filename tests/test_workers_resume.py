@@ -1,5 +1,6 @@
 """Workers that are killed: the others end with what to do, and started again all of them end as if nothing had been."""
 
+import json
 import logging
 import random
 import signal
@@ -74,6 +75,16 @@ def test_one_killed_the_other_says_what_to_do_and_both_go_on(
     assert "start the same command again on all of them" in last
     finish(start_two(flavour, wanted, hosts))
     assert_same(tmp_path / "run", whole(flavour))
+
+
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras", "jax"])
+def test_a_full_disk_of_the_one_that_writes_costs_a_state(whole: Any, tmp_path: Path, flavour: str) -> None:
+    need(flavour)
+    finish(start_two(flavour, options(tmp_path / "run", None) | {"full": 1}, addresses()))
+    assert_same(tmp_path / "run", whole(flavour))
+    notes = " ".join(json.loads((tmp_path / "run" / "report.json").read_text())["notes"])
+    assert "After epoch 1 the state could not be written: [Errno 27] File too large" in notes
+    assert "From epoch 2 on, the state could be written again." in notes
 
 
 @pytest.mark.parametrize("victim", [0, 1])
