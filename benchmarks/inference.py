@@ -9,7 +9,10 @@ needs     pip install "keras_effnet[tf-cpu,litert,onnx,openvino]"; with torch==2
 measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch 1 is 0.29 of compiled
           keras.applications, 0.09 of its predict, 0.78 of ONNX Runtime, 0.73 of OpenVINO, 0.38 of compiled timm; in
           throughput 0.66 of ONNX Runtime by itself (0.92 through a Predictor), 0.61 of OpenVINO (0.82), 0.32 of
-          timm; the fused SavedModel's time is 0.70 of the plain one at batch 1 and 0.75 at batch 32; 87 MB
+          timm; the fused SavedModel's time is 0.70 of the plain one at batch 1 and 0.75 at batch 32; 87 MB. B4 at 380,
+          --batch 8 --rounds 3, without the peers: the Predictor's time is 0.60 of the plain SavedModel's at batch 1
+          and 0.55 in throughput (0.5 is wanted), 0.50 of compiled keras.applications, 0.32 of its predict, 61 % of the
+          matrix product's rate; the fused SavedModel's is 0.90 and 0.83 of the plain one's; 241 MB
 """
 
 import argparse
