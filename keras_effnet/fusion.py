@@ -181,14 +181,14 @@ class _Plan:
 
     def kernel_and_bias(self, layer: Any) -> tuple[np.ndarray, np.ndarray]:
         kernel, *bias = self.weights.get(layer.name) or layer.get_weights()
-        outputs = kernel.shape[2] * kernel.shape[3] if _is_depthwise(layer) else kernel.shape[-1]
+        outputs = kernel.shape[2] * kernel.shape[3] if is_depthwise(layer) else kernel.shape[-1]
         return kernel.astype(np.float64), bias[0].astype(np.float64) if bias else np.zeros(outputs)
 
     def put(self, layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
         dtype = layer.get_weights()[0].dtype
         self.weights[layer.name] = [kernel.astype(dtype), bias.astype(dtype)]
         # Random kernels would be drawn only to be overwritten.
-        drawn = "depthwise_initializer" if _is_depthwise(layer) else "kernel_initializer"
+        drawn = "depthwise_initializer" if is_depthwise(layer) else "kernel_initializer"
         self.changes[layer.name] = {"use_bias": True, drawn: "zeros"}
 
 
@@ -201,7 +201,8 @@ def _affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     return scale, beta - mean * scale
 
 
-def _is_depthwise(layer: Any) -> bool:
+def is_depthwise(layer: Any) -> bool:
+    """Whether each channel is convolved by itself."""
     return isinstance(layer, keras.layers.DepthwiseConv2D)
 
 
@@ -217,7 +218,7 @@ def _axis(layer: Any) -> int:
 
 def _as_outputs(scale: np.ndarray, kernel: np.ndarray, layer: Any) -> np.ndarray:
     """One factor for each output, in the axes of the kernel."""
-    return scale.reshape(kernel.shape[2:]) if _is_depthwise(layer) else scale
+    return scale.reshape(kernel.shape[2:]) if is_depthwise(layer) else scale
 
 
 def _refusal(layer: Any, reason: str) -> ValueError:

@@ -56,7 +56,7 @@ def round_matrix(matrix: np.ndarray, covariance: np.ndarray, levels: int = LEVEL
     fixed = abs(matrix).argmax(axis=0)
     outputs = np.arange(matrix.shape[1])
     units[fixed, outputs] = levels * np.sign(matrix[fixed, outputs])
-    _descend(units, matrix / step, rows, fixed)
+    _descend(units, matrix / step, rows, fixed, levels)
     return units * step
 
 
@@ -71,9 +71,8 @@ def _compensated(matrix: np.ndarray, covariance: np.ndarray, levels: int) -> np.
     return units
 
 
-def _descend(units: np.ndarray, matrix: np.ndarray, rows: np.ndarray, fixed: np.ndarray) -> None:
+def _descend(units: np.ndarray, matrix: np.ndarray, rows: np.ndarray, fixed: np.ndarray, levels: int) -> None:
     """Move one input at a time to where the variance of the error is least, in place."""
-    levels = abs(units).max()
     slope = sum(row * (units[i] - matrix[i]) for i, row in enumerate(rows))
     for _ in range(SWEEPS):
         for i, row in enumerate(rows):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import keras
+from keras_effnet.fusion import is_depthwise
 from keras_effnet.quantized import (
     SWISH,
     Arithmetic,
@@ -86,7 +87,7 @@ class Quantized:
         """A kernel as steps of its largest number, for each channel."""
         import tensorflow as tf
 
-        columns = kernel.reshape(*kernel.shape[:2], -1) if _is_depthwise(layer) else kernel
+        columns = kernel.reshape(*kernel.shape[:2], -1) if is_depthwise(layer) else kernel
         top = abs(columns).max(axis=tuple(range(columns.ndim - 1)))
         top = np.where(top == 0, 1, top) * np.float32(LEVELS / self.arithmetic.levels)
         rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(columns, -top, top, narrow_range=True)
@@ -159,7 +160,7 @@ def linear(layer: Any, inputs: Any, kernel: Any) -> Any:
         return tf.matmul(inputs, kernel)
     # A depthwise convolution knows but square strides.
     options = {"strides": [1, *layer.strides, 1], "padding": layer.padding.upper(), "dilations": layer.dilation_rate}
-    if _is_depthwise(layer):
+    if is_depthwise(layer):
         return tf.nn.depthwise_conv2d(inputs, kernel, **options)
     return tf.nn.conv2d(inputs, kernel, **options)
 
@@ -202,8 +203,4 @@ def _places(layer: Any, inputs: np.ndarray, most: int) -> np.ndarray:
     rows = np.reshape(seen, (-1, height * width * channels))
     # At random: places at equal distances would all be in the same columns.
     rows = rows[np.random.default_rng(0).permutation(len(rows))[:most]]
-    return rows.reshape(-1, height * width, channels).transpose(2, 0, 1) if _is_depthwise(layer) else rows
-
-
-def _is_depthwise(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.DepthwiseConv2D)
+    return rows.reshape(-1, height * width, channels).transpose(2, 0, 1) if is_depthwise(layer) else rows
