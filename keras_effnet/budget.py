@@ -74,12 +74,7 @@ def fit_budget(
         256
     """
     limits = {"macs": max_macs, "params": max_params, "memory": max_memory, "latency": max_latency}
-    wanted = {name: limit for name, limit in limits.items() if limit is not None}
-    if not wanted or not all(limit > 0 for limit in wanted.values()) or not precision > 0:
-        raise ValueError(
-            f"The budget is {wanted} with precision {precision!r}. Expected at least one of max_macs, max_params, "
-            "max_latency and max_memory, all positive. Pass for example max_macs=1e9."
-        )
+    wanted = _wanted(limits, precision)
     law = scaling or CompoundScaling()
 
     @cache
@@ -94,14 +89,27 @@ def fit_budget(
 
     _, too_much = candidate(0)
     if too_much:
-        needs = ", ".join(
-            f"{cost:,.6g} {LIMITS[name]} (max_{name}={wanted[name]:,.6g})" for name, cost in too_much.items()
-        )
-        raise ValueError(
-            f"Nothing of the family fits the budget: the baseline itself takes {needs}. Expected limits of at least "
-            "that. Raise them, or start from a smaller baseline: a lower resolution, fewer filters, fewer repeats."
-        )
+        raise _none_fits(too_much, wanted)
     return candidate(_last(lambda step: not candidate(step)[1], math.ceil(1 / precision), MAX_PHI / precision))[0]
+
+
+def _wanted(limits: Mapping[str, float | None], precision: float) -> dict[str, float]:
+    """The limits that are set."""
+    wanted = {name: limit for name, limit in limits.items() if limit is not None}
+    if not wanted or not all(limit > 0 for limit in wanted.values()) or not precision > 0:
+        raise ValueError(
+            f"The budget is {wanted} with precision {precision!r}. Expected at least one of max_macs, max_params, "
+            "max_latency and max_memory, all positive. Pass for example max_macs=1e9."
+        )
+    return wanted
+
+
+def _none_fits(too_much: Mapping[str, float], wanted: Mapping[str, float]) -> ValueError:
+    needs = ", ".join(f"{cost:,.6g} {LIMITS[name]} (max_{name}={wanted[name]:,.6g})" for name, cost in too_much.items())
+    return ValueError(
+        f"Nothing of the family fits the budget: the baseline itself takes {needs}. Expected limits of at least "
+        "that. Raise them, or start from a smaller baseline: a lower resolution, fewer filters, fewer repeats."
+    )
 
 
 def _last(fits: Callable[[int], bool], first: int, most: float) -> int:
