@@ -16,13 +16,18 @@ if [ -z "${KERAS_EFFNET_TEST_DATA:-}" ] && [ -d ../shared/data ]; then
 fi
 
 wanted=("$@")
-known=()
+mapfile -t known < <(sed -n 's/^lane "[^"]*" //p' ".ci/$(basename "$0")")
+for name in "${wanted[@]}"; do
+    if [[ " ${known[*]} " != *" $name "* ]]; then
+        echo "There is no lane '$name'. Expected some of: ${known[*]}." >&2
+        exit 2
+    fi
+done
 results=()
 failures=0
 
 lane() { # lane NAME FUNCTION
     local name=$1 start=$SECONDS status
-    known+=("$2")
     if [ "${#wanted[@]}" -gt 0 ] && [[ " ${wanted[*]} " != *" $2 "* ]]; then return; fi
     printf '\n===== %s\n' "$name"
     set +e
@@ -37,13 +42,6 @@ lane() { # lane NAME FUNCTION
 }
 
 report() {
-    local name
-    for name in "${wanted[@]}"; do
-        if [[ " ${known[*]} " != *" $name "* ]]; then
-            echo "There is no lane '$name'. Expected some of: ${known[*]}." >&2
-            return 1
-        fi
-    done
     printf '\n===== lanes\n'
     printf '%s\n' "${results[@]}"
     [ "$failures" -eq 0 ]

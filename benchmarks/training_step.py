@@ -7,7 +7,8 @@ prints    medians of the steps' seconds, taken in turn by processes that are sto
 needs     pip install "keras_effnet[tf-cpu]"; with torch==2.13.0 and timm, timm too
 measured  2026-11, 2 cores, 128 px, 11 rounds, theirs over ours: keras.applications 1.23 (oneDNN 1.24), timm 1.57, timm
           with channels last 1.08, of the cores' time 1.14; peak of memory 1.32, 1.27, 0.72, 0.68; the first step
-          after 13.8 s against 47.4, 45.7, 7.2 and 6.3 s. 224 px, 3 rounds: 1.79 (oneDNN 1.19), 1.72, 1.10, of the
+          after 13.8 s against 47.4, 45.7, 7.2 and 6.3 s. Two more runs put timm with channels last at 1.00 (9 rounds)
+          and 1.14 (17), of the cores' time 1.08 and 1.21. 224 px, 3 rounds: 1.79 (oneDNN 1.19), 1.72, 1.10, of the
           cores' time 1.14; memory 1.18, 1.11, 0.88, 0.83
 """
 

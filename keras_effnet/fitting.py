@@ -23,13 +23,11 @@ def fit_epochs(
     """Train until the last epoch, or until there is no patience left.
 
     Raises:
-        ConnectionError: another worker is gone.
         ValueError: a loss that is no number, or data that cannot be used.
     """
     odd = saver.odd
-    lost = devices.lost_workers_reported("it goes on from the last state that was saved.")
     try:
-        with warnings.catch_warnings(), lost:
+        with warnings.catch_warnings():
             # Keras says so of validation images whose number it cannot know, since broken ones are left out.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             if saver.progress.step:

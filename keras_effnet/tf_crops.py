@@ -94,7 +94,7 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
     import tensorflow as tf
 
     if element.data.dtype != tf.string:
-        return _cut(element.data, window, size), tf.constant(True)
+        return resize(cut(element.data, window), size), tf.constant(True)
 
     nothing = tf.zeros((0, 0, 3), tf.uint8)
 
@@ -109,10 +109,11 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
 
     def slow() -> tuple[Any, Any]:
         image, valid = tf.numpy_function(_reader(odd), [element.name, element.data], (tf.uint8, tf.bool))
-        return _cut(tf.ensure_shape(image, (None, None, 3)), window, size), tf.ensure_shape(valid, ())
+        image = cut(tf.ensure_shape(image, (None, None, 3)), window)
+        return resize(image, size), tf.ensure_shape(valid, ())
 
-    cut = _or_else(fast, element.data, nothing)
-    return tf.cond(tf.size(cut) > 0, lambda: (_resize(cut, size), True), slow)
+    image = _or_else(fast, element.data, nothing)
+    return tf.cond(tf.size(image) > 0, lambda: (resize(image, size), True), slow)
 
 
 def _is_upright(data: Any) -> Any:
@@ -155,14 +156,16 @@ def _reader(odd: OddFiles) -> Callable[[bytes, bytes], tuple[np.ndarray, np.bool
     return read
 
 
-def _cut(image: Any, window: Window, size: int) -> Any:
+def cut(image: Any, window: Window) -> Any:
+    """The window of an image (height, width, channels)."""
     import tensorflow as tf
 
     top, left, height, width = tf.unstack(window(tf.shape(image)))
-    return _resize(image[top : top + height, left : left + width], size)
+    return image[top : top + height, left : left + width]
 
 
-def _resize(image: Any, size: int) -> Any:
+def resize(image: Any, size: int) -> Any:
+    """An image in three channels as float32 (size, size, 3), bicubic as TensorFlow 1 did."""
     import tensorflow as tf
 
     return tf.ensure_shape(tf.raw_ops.ResizeBicubic(images=image[None], size=[size, size])[0], (size, size, 3))

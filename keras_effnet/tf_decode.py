@@ -7,8 +7,7 @@ error, so the batch goes through one.
 from collections.abc import Callable
 from typing import Any
 
-from keras_effnet.images import CROP_PADDING
-from keras_effnet.tf_crops import single_element
+from keras_effnet.tf_crops import central_window, cut, resize, single_element
 from keras_effnet.tf_headers import bmp_shape, jpeg_orientation, png_shape, webp_shape
 
 # Declared pixels beyond which a file is not decoded: Pillow's limit against decompression bombs.
@@ -34,7 +33,7 @@ def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
     count = tf.shape(files)[0]
 
     def read(place: Any, data: Any) -> tuple[Any, Any]:
-        return place, tf.ensure_shape(_resize(_square(data, size), size), (size, size, 3))
+        return place, resize(_square(data, size), size)
 
     images = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
     images = images.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
@@ -44,12 +43,6 @@ def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
     pixels = tf.scatter_nd(places[:, None], pixels, tf.stack([count + 1, size, size, 3]))
     valid = tf.scatter_nd(places[:, None], tf.ones_like(places), [count + 1]) > 0
     return pixels[:count], valid[:count]
-
-
-def _resize(image: Any, size: int) -> Any:
-    import tensorflow as tf
-
-    return tf.raw_ops.ResizeBicubic(images=image[None], size=[size, size])[0]
 
 
 def _square(data: Any, size: int) -> Any:
@@ -95,7 +88,7 @@ def _jpeg(data: Any, size: int) -> Any:
     image = tf.cond(_is_in(orientation, (3, 4, 6, 7)), lambda: image[::-1], lambda: image)
     image = tf.cond(_is_in(orientation, (2, 3, 7, 8)), lambda: image[:, ::-1], lambda: image)
     image = tf.cond(_is_in(orientation, (5, 6, 7, 8)), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-    return _cut(image, size)
+    return cut(image, central_window(size))
 
 
 def _is_in(value: Any, choices: tuple[int, ...]) -> Any:
@@ -111,32 +104,21 @@ def _png(data: Any, size: int) -> Any:
     data = _unless_too_large(data, height, width)
     # With less than 8 bits, TensorFlow 2.21 adds an alpha channel that is nearly transparent.
     image = tf.cond(depth < 8, lambda: tf.io.decode_png(data), lambda: tf.io.decode_png(data, channels=4))
-    return _on_white(_cut(image, size))
+    return _on_white(cut(image, central_window(size)))
 
 
 def _bmp(data: Any, size: int) -> Any:
     import tensorflow as tf
 
     data = _unless_too_large(data, *bmp_shape(data))
-    return _cut(tf.io.decode_image(data, channels=3, expand_animations=False), size)
+    return cut(tf.io.decode_image(data, channels=3, expand_animations=False), central_window(size))
 
 
 def _webp(data: Any, size: int) -> Any:
     import tensorflow as tf
 
     frames = tf.io.decode_webp(_unless_too_large(data, *webp_shape(data)))
-    return _on_white(_cut(frames[0], size))
-
-
-def _cut(image: Any, size: int) -> Any:
-    """The central square, as `images.center_crop_and_resize` cuts it."""
-    import tensorflow as tf
-
-    height, width = tf.unstack(tf.shape(image)[:2])
-    part = tf.constant(size / (size + CROP_PADDING), tf.float32)
-    side = tf.maximum(1, tf.cast(part * tf.cast(tf.minimum(height, width), tf.float32), tf.int32))
-    top, left = (height - side + 1) // 2, (width - side + 1) // 2
-    return image[top : top + side, left : left + side]
+    return _on_white(cut(frames[0], central_window(size)))
 
 
 def _on_white(image: Any) -> Any:

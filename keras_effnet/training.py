@@ -96,28 +96,9 @@ def train(
     found = open_training_data(data, holdout=recipe.holdout, seed=recipe.seed)
     plan = make_plan(recipe, variant, found)
     hints = devices.check(plan, found)
-    folder = Path(out)
-    network, saver = _resume(folder, plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
-    start = time.perf_counter()
-    over = saver.progress.epoch >= plan.epochs or saver.out_of_patience
-    if not over:
-        fit_epochs(network, plan, found, saver, devices, verbose=verbose if devices.writes else 0)
-    # What is saved has to load where nothing is synchronized.
-    synchronize(network, False)
-    report = _read_report(folder) if over else None
-    try:
-        saver.finish()
-        _meet(devices, plan, saver)
-        load_weights(network, folder / BEST)
-        if report is None:
-            report = _report(plan, found, saver, hints) | devices.report()
-            report["seconds"] = round(time.perf_counter() - start, 1)
-            with saver.place() as place:
-                # Every process: with JAX, saving makes variables that all of them have to make.
-                _write(place, network, found, report)
-    except OSError as error:
-        raise OSError(_unwritten(folder, error)) from error
-    return Trained(network, folder, report)
+    with devices.lost_workers_reported():
+        network, saver = _resume(Path(out), plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
+        return _train(network, plan, found, saver, devices, hints, verbose=verbose)
 
 
 def _resume(
@@ -145,6 +126,39 @@ def _resume(
     _meet(devices, plan, saver)
     saver.mend(network)
     return network, saver
+
+
+def _train(
+    network: Any,
+    plan: Plan,
+    data: TrainingData,
+    saver: Saver,
+    devices: Devices,
+    hints: tuple[str, ...],
+    *,
+    verbose: int | str,
+) -> Trained:
+    """Train what is left to be trained, and write what comes of it."""
+    start, folder = time.perf_counter(), saver.folder
+    over = saver.progress.epoch >= plan.epochs or saver.out_of_patience
+    if not over:
+        fit_epochs(network, plan, data, saver, devices, verbose=verbose if devices.writes else 0)
+    # What is saved has to load where nothing is synchronized.
+    synchronize(network, False)
+    report = _read_report(folder) if over else None
+    try:
+        saver.finish()
+        _meet(devices, plan, saver)
+        load_weights(network, folder / BEST)
+        if report is None:
+            report = _report(plan, data, saver, hints) | devices.report()
+            report["seconds"] = round(time.perf_counter() - start, 1)
+            with saver.place() as place:
+                # Every process: with JAX, saving makes variables that all of them have to make.
+                _write(place, network, data, report)
+    except OSError as error:
+        raise OSError(_unwritten(folder, error)) from error
+    return Trained(network, folder, report)
 
 
 def _meet(devices: Devices, plan: Plan, saver: Saver) -> None:

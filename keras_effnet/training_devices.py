@@ -63,9 +63,9 @@ class Devices:
         """What report.json says of them."""
         return {"strategy": self.name, "replicas": replicas(self.strategy), "processes": processes(self.strategy)[1]}
 
-    def lost_workers_reported(self, how_to_go_on: str) -> AbstractContextManager[None]:
+    def lost_workers_reported(self) -> AbstractContextManager[None]:
         """Say in words that another process is gone."""
-        return lost_workers_reported(self.strategy, how_to_go_on)
+        return lost_workers_reported(self.strategy, "it goes on from the last state that was saved.")
 
     def check(self, plan: Plan, data: TrainingData) -> tuple[str, ...]:
         """Refuse what cannot be done here, and say what will be done otherwise.
