@@ -14,7 +14,7 @@ import numpy as np
 
 import keras_effnet
 from keras_effnet._keras import keras
-from keras_effnet.finetune_phases import predict
+from keras_effnet.finetune_phases import predict, steadily
 from keras_effnet.photo_views import Photos, random_view, read_photos, shrink, training_batches
 from keras_effnet.run_report import FineTuned
 
@@ -37,7 +37,7 @@ def from_scratch(run: FineTuned, seconds: float) -> float:
     )
     # Epochs of one step: that is when Keras looks whether to stop.
     watch = keras.callbacks.LambdaCallback(on_epoch_end=stop)
-    model.fit(batches, steps_per_epoch=1, epochs=10**6, callbacks=[watch], shuffle=False, verbose=0)
+    model.fit(steadily(batches), steps_per_epoch=1, epochs=10**6, callbacks=[watch], shuffle=False, verbose=0)
     return _accuracy(model, run, size)
 
 

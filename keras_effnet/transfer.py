@@ -5,7 +5,7 @@ of a few small batches are worse than those of ImageNet.
 """
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_effnet._keras import keras
 from keras_effnet.fusion import fuse
@@ -136,7 +136,15 @@ def split(model: Any, block: str) -> tuple[Any, Any]:
     return keras.Model(network.input, cut, name="trunk"), keras.Model(cut, network.output, name="tail")
 
 
-def with_frozen_trunk(model: Any, block: str) -> Any:
+class FrozenTrunk(NamedTuple):
+    """A network for `fit`, and the two models that it is made of; without a trunk, all of it is the tail."""
+
+    whole: Any
+    trunk: Any
+    tail: Any
+
+
+def with_frozen_trunk(model: Any, block: str) -> FrozenTrunk:
     """The same network for `fit`, with the inference twin of all before a block: faster, and with no dropout.
 
     The layers from the block on are the network's own; those of the twin cannot be trained.
@@ -145,7 +153,8 @@ def with_frozen_trunk(model: Any, block: str) -> Any:
         ValueError: no EfficientNet, or no such block.
     """
     if block == "stem":
-        return find_network(model)
+        network = find_network(model)
+        return FrozenTrunk(network, None, network)
     # Keras 3 hands `training` of the outer model down even where a nested one is called with training=False.
     trunk, tail = split(model, block)
     twin = fuse(trunk)
@@ -153,4 +162,4 @@ def with_frozen_trunk(model: Any, block: str) -> Any:
     for layer in twin.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    return keras.Model(twin.input, tail(twin.output), name=model.name)
+    return FrozenTrunk(keras.Model(twin.input, tail(twin.output), name=model.name), twin, tail)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_effnet import cli, finetuning, run_report
+from keras_effnet import cli, finetune_phases, finetuning, run_report
 from keras_effnet._keras import keras
 from keras_effnet.classifier import load_classifier
 from keras_effnet.classify import classify
@@ -281,6 +281,24 @@ def test_photos_that_memory_has_no_room_for_are_read_again(photos: Path) -> None
     some, _ = read_photos(rows, lambda image: image, room=5 * size, tick=lambda: None)
     assert [kept is not None for kept in some.kept] == [True] * 5 + [False] * (len(rows) - 5)
     assert all(np.array_equal(some.pixels(i), load_image(row.photo)) for i, row in enumerate(rows))
+
+
+def test_the_same_batches_come_through_a_dataset_in_their_order_and_once() -> None:
+    batches = [(np.full((2, 4, 4, 3), i, np.float32), np.full((2, 3), i, np.float32)) for i in range(5)]
+    found = zip(batches, finetune_phases.steadily(iter(batches)), strict=False)
+    assert [[np.array_equal(a, b) for a, b in zip(*pair, strict=True)] for pair in found] == [[True, True]] * 5
+
+
+def test_the_held_out_photos_score_the_same_where_the_trunk_sees_them_each_epoch(
+    run: SimpleNamespace, photos: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune_phases, "_TRUNK_ROOM", 0)
+    again = finetune(photos, model=pretrained, **FAST)
+    kept, anew = ([row for row in each.history if row.phase == "blocks"] for each in (run.result, again))
+    assert len(kept) == len(anew) == FAST["epochs"]
+    for a, b in zip(kept, anew, strict=True):
+        assert a.val_accuracy == b.val_accuracy
+        assert a.val_loss == pytest.approx(b.val_loss, abs=1e-5)
 
 
 # --- What is trained ---

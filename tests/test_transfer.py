@@ -96,5 +96,5 @@ def test_a_frozen_trunk_drops_no_blocks_while_the_rest_is_trained(images: np.nda
     randomise(model)
     still = np.asarray(model(images))
     unfreeze(model, "top")
-    assert np.allclose(np.asarray(with_frozen_trunk(model, "top")(images, training=True)), still, atol=1e-5)
+    assert np.allclose(np.asarray(with_frozen_trunk(model, "top").whole(images, training=True)), still, atol=1e-5)
     assert not np.allclose(np.asarray(model(images, training=True)), still, atol=1e-4)
