@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ import numpy as np
 from keras_effnet._keras import keras
 from keras_effnet.finetune_settings import Settings
 from keras_effnet.fusion import fuse
-from keras_effnet.photo_views import Batch, Photos, center_view, ordered_batches, random_view, training_batches
+from keras_effnet.photo_views import Photos, center_view, ordered_batches, random_view, training_batches
 from keras_effnet.run_report import Epoch
+from keras_effnet.tf_steady import steadily
 from keras_effnet.training_speed import speed_up
 from keras_effnet.transfer import FrozenTrunk, first_block, unfreeze, with_frozen_trunk
 
@@ -120,28 +120,6 @@ def predict(model: Any, photos: Photos, tell: Callable[[int, int], object], view
     watch.on_predict_batch_end = done
     batches = steadily(ordered_batches(photos, view, batch_size=_FEATURE_BATCH))
     return model.predict(batches, steps=steps, callbacks=[watch], verbose=0)[: len(photos)]
-
-
-def steadily(batches: Iterator[Batch]) -> Any:
-    """The same batches of one shape, for `fit` and `predict`, which have to say how many they want.
-
-    TensorFlow's dataset from a generator makes the C library give memory back at once, for as long as the process lives
-    (generator_dataset_op.cc, M_TRIM_THRESHOLD). An epoch of Lite0 without it took the cores 0.85 of the time, and 0.68
-    where oneDNN is off.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return batches
-    import tensorflow as tf
-
-    first = next(batches)
-    every = chain([first], batches)
-
-    def draw(_: Any) -> tuple[Any, ...]:
-        parts = tf.numpy_function(lambda: next(every), [], [tf.float32] * len(first))
-        return tuple(tf.ensure_shape(part, value.shape) for part, value in zip(parts, first, strict=True))
-
-    # Nothing is made ahead of time: Keras may begin anew, and what was made would be lost.
-    return tf.data.Dataset.counter().map(draw)
 
 
 def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Photos, run: Run) -> None:

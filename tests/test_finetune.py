@@ -24,6 +24,7 @@ from keras_effnet.finetuning import finetune
 from keras_effnet.images import load_image
 from keras_effnet.models import create
 from keras_effnet.photo_views import center_view, random_view, read_photos, shrink, training_batches
+from keras_effnet.tf_steady import steadily
 from keras_effnet.training_photos import open_training_photos
 from keras_effnet.variants import tiny
 
@@ -285,7 +286,7 @@ def test_photos_that_memory_has_no_room_for_are_read_again(photos: Path) -> None
 
 def test_the_same_batches_come_through_a_dataset_in_their_order_and_once() -> None:
     batches = [(np.full((2, 4, 4, 3), i, np.float32), np.full((2, 3), i, np.float32)) for i in range(5)]
-    found = zip(batches, finetune_phases.steadily(iter(batches)), strict=False)
+    found = zip(batches, steadily(iter(batches)), strict=False)
     assert [[np.array_equal(a, b) for a, b in zip(*pair, strict=True)] for pair in found] == [[True, True]] * 5
 
 

@@ -57,6 +57,7 @@ ENGINE = (
     "tf_gradcam",
     *("tf_convert", "tf_calibrate", "tf_quantize", "tf_saved_model"),
     *("tf_headers", "tf_decode", "tf_warmup", "tf_export"),
+    "tf_steady",
 )
 FACE = (
     *("engines", "classifier", "classify", "matching", "labelled", "evaluate"),
