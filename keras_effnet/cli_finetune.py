@@ -105,7 +105,7 @@ def _bars() -> Progress:
 
 
 def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
-    for note in (*run.photos.notes, *run.errors):
+    for note in (*run.notes, *run.errors):
         complain(note)
     if run.interrupted:
         complain("Interrupted: the model is as far as it had come.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_effnet.clusters import STRATEGIES
-from keras_effnet.recipes import CHOICES, RECIPES, find_recipe
+from keras_effnet.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
 from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ DataPath = Annotated[
     list[str],
     typer.Option(
         "--data",
+        "--dataset",
         metavar="DIR | CSV | TFRECORD... | tfds:NAME[:SPLIT]",
         help="A folder with a folder for each class, or with train/ and val/; a CSV with path,label[,split]; TFRecord "
         "files in ImageNet's layout, a pattern of them or their folder; or a dataset of TensorFlow Datasets.",
@@ -38,6 +39,7 @@ Weights = Annotated[str | None, typer.Option(metavar="SET|PATH", help="Weights t
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training images.")]
 Size = Annotated[int | None, typer.Option(min=32, help="Side of the images; by default the network's own.")]
 Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images of an update; the rate goes with it.")]
+Rate = Annotated[float | None, typer.Option("--learning-rate", help="For 256 images; it grows with the batch size.")]
 Precision = Annotated[str | None, typer.Option(metavar="|".join(map(str, CHOICES["precision"])), help="Dtype policy.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same run.")]
 Accumulate = Annotated[int | None, typer.Option(min=1, help="Parts in which a batch is computed, for memory.")]
@@ -53,6 +55,7 @@ def train(
     recipe: RecipeName = "imagenet",
     epochs: Epochs = None,
     batch_size: Batch = None,
+    learning_rate: Rate = None,
     size: Size = None,
     weights: Weights = None,
     precision: Precision = None,
@@ -69,6 +72,7 @@ def train(
     """Train a network from a recipe; started again, a training that was cut off goes on from what it saved last."""
     changes: dict[str, Any] = {
         "batch_size": batch_size,
+        "learning_rate": learning_rate,
         "size": size,
         "weights": weights,
         "precision": precision,
@@ -135,4 +139,9 @@ def recipes(as_json: AsJson = False) -> None:
         expected = ", ".join(f"{variant} {top1}" for variant, top1 in row.record.expected) or row.record.source
         measured = "yes" if row.record.measured else "no"
         view.add_row(row.name, row.augment or "-", length, f"{row.batch_size:,}", expected, measured)
+    console().print(view)
+    console().print("\nData sets of the paper's Table 6, for the recipe transfer:")
+    view = plain_table("data set", "--data", "split to report", left=("data set", "--data", "split to report"))
+    for dataset in TRANSFER_DATASETS:
+        view.add_row(dataset.name, dataset.data or "a folder with a folder for each class", dataset.test or "-")
     console().print(view)

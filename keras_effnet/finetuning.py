@@ -12,11 +12,11 @@ from typing import Any
 
 from keras_effnet._keras import keras
 from keras_effnet.classifier import Classifier, load_classifier
-from keras_effnet.finetune_phases import Progress, Run, predict, train_phases
-from keras_effnet.finetune_settings import Settings
+from keras_effnet.finetune_phases import Progress, Run, measure, train_phases
+from keras_effnet.finetune_settings import DEFAULTS, Settings
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.photo_views import Photos, read_photos, shrink
-from keras_effnet.run_report import FineTuned, claim, write_run
+from keras_effnet.run_report import FineTuned, claim, write_somewhere
 from keras_effnet.training_photos import TrainingPhotos, check_parts, open_training_photos
 from keras_effnet.transfer import first_block, replace_head
 
@@ -52,7 +52,10 @@ def finetune(
         **settings: the fields of `Settings`: epochs=3, seed=1, ...
 
     Raises:
-        ValueError: data, settings or a folder that cannot be used; nothing has been written then.
+        OSError: there is no room for the results; the message says where they are instead.
+        TypeError: a setting that does not exist.
+        ValueError: data, settings or a folder that cannot be used, or a head whose loss is no number; nothing has been
+            written then.
         WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
 
     Example:
@@ -67,6 +70,10 @@ def finetune(
         1.0
     """
     cpu_start = time.process_time()
+    if unknown := sorted(settings.keys() - asdict(DEFAULTS).keys()):
+        raise TypeError(
+            f"There is no setting {unknown[0]!r}. Expected some of {', '.join(asdict(DEFAULTS))}. Correct the name."
+        )
     chosen = Settings(**settings)
     folder = None if out is None else claim(out, overwrite=overwrite)
     found = open_training_photos(data, val_share=chosen.val_share, seed=chosen.seed)
@@ -80,7 +87,7 @@ def finetune(
     check_parts(photos, errors, strict=strict)
     interrupted = train_phases(classifier.model, train, val, classifier.size, run)
     with run.part("measuring"):
-        predicted = predict(classifier.model, val, lambda *far: run.tell("measuring", *far)).argmax(axis=-1)
+        predicted, dropped = measure(classifier.model, val, run)
     result = FineTuned(
         classifier,
         photos,
@@ -91,9 +98,10 @@ def finetune(
         time.process_time() - cpu_start,
         errors,
         interrupted,
+        dropped,
     )
     if folder is not None:
-        write_run(folder, result)
+        write_somewhere(folder, result)
     return result
 
 

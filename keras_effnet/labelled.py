@@ -139,7 +139,7 @@ def _of_list(folder: Path, labels: Path, classes: Classes) -> Examples:
 
 
 def _of_records(files: Sequence[str], classes: Classes, limit: int | None) -> Examples:
-    total, wnids = count_records(files), {wnid for wnid, _ in classes}
+    (total, _), wnids = count_records(files), {wnid for wnid, _ in classes}
     rows = (_example(record, classes, wnids) for file in files for record in read_records(file))
     return Examples(islice(rows, limit), min(total, limit or total))
 

@@ -4,10 +4,22 @@ Source: the hyper-parameters of github.com/tensorflow/tpu, models/official/effic
 preprocessing.py); for transfer, arXiv:1805.08974, appendix A.5, as the paper cites it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+# The least and the most of a number, where it is given.
+_TINY = 1e-12
+RANGES = {
+    **dict.fromkeys(("epochs", "learning_rate", "decay_epochs", "global_clipnorm"), (_TINY, math.inf)),
+    **dict.fromkeys(("steps", "batch_size", "accumulate", "patience"), (1, math.inf)),
+    **dict.fromkeys(("warmup_epochs", "layers", "magnitude", "seed"), (0, math.inf)),
+    **dict.fromkeys(("momentum", "label_smoothing", "drop_connect_rate", "dropout_rate"), (0, 0.999)),
+    **dict.fromkeys(("decay_rate", "weight_decay", "ema_decay"), (0, 1)),
+    "size": (32, math.inf),
+    "holdout": (_TINY, 0.99),
+}
 CHOICES = {
     "optimizer": ("rmsprop", "sgd"),
     "schedule": ("constant", "cosine", "exponential"),
@@ -106,16 +118,18 @@ class Recipe:
             if getattr(self, field) not in choices:
                 listed = ", ".join(sorted(map(str, choices)))
                 raise ValueError(f"{field} is {getattr(self, field)!r}. Expected one of {listed}. Choose one of these.")
-        for field in ("epochs", "batch_size", "accumulate", "learning_rate"):
-            if getattr(self, field) <= 0:
-                raise ValueError(f"{field} is {getattr(self, field)!r}. Expected more than 0. Pass a larger number.")
+        for field, (least, most) in RANGES.items():
+            value = getattr(self, field)
+            # Written so that what is no number is refused too.
+            if value is not None and not (least <= value <= most and value < math.inf):
+                bounds = "more than 0" if least == _TINY else f"at least {least}"
+                bounds += f" and at most {most}" if most < math.inf else ""
+                raise ValueError(f"{field} is {value!r}. Expected a number, {bounds}. Pass one, or leave it out.")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size is {self.batch_size} and accumulate {self.accumulate}. Expected parts of equal size. "
                 "Choose a batch size that accumulate divides."
             )
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"holdout is {self.holdout!r}. Expected a share between 0 and 1. Pass 0.02, say.")
 
     @property
     def scaled_learning_rate(self) -> float:

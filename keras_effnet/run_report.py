@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import shutil
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,10 +19,10 @@ import numpy as np
 from keras_effnet.classifier import Classifier
 from keras_effnet.evaluate import provenance
 from keras_effnet.run_plots import confusion_matrix, learning_curves
-from keras_effnet.staging import staged
 from keras_effnet.training_photos import TrainingPhotos
 
 MODEL = "model.keras"
+WEIGHTS = "model.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class FineTuned:
         cpu_seconds: of this process, on all cores together.
         errors: why photos could not be read, one each.
         interrupted: whether it was stopped before the last epoch.
+        blocks_dropped: whether phase 2 made the model worse on the photos held out, so that it is that of phase 1.
     """
 
     classifier: Classifier
@@ -61,6 +64,7 @@ class FineTuned:
     cpu_seconds: float
     errors: tuple[str, ...] = ()
     interrupted: bool = False
+    blocks_dropped: bool = False
 
     @property
     def model(self) -> Any:
@@ -84,6 +88,15 @@ class FineTuned:
         """The same after phase 1, the head alone."""
         return [row.val_accuracy for row in self.history if row.phase == "head"][-1]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be assumed, left out or dropped, a sentence or two each."""
+        dropped = (
+            "Training the blocks made the model worse on the photos held out: what is kept is the head on the network "
+            "as it was. A lower learning rate (--learning-rate), or photos whose labels are checked, may help."
+        )
+        return (*self.photos.notes, *([dropped] if self.blocks_dropped else []))
+
     def report(self) -> dict[str, Any]:
         """All that `report.json` holds."""
         return {
@@ -100,7 +113,7 @@ class FineTuned:
             "settings": dict(self.settings),
             "classes": list(self.photos.classes),
             "confusion": self.confusion.tolist(),
-            "notes": list(self.photos.notes),
+            "notes": list(self.notes),
             "errors": list(self.errors),
         }
 
@@ -135,15 +148,18 @@ def claim(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 
 def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
-    """Write a run; each file replaces an earlier one only when it is whole.
+    """Write a run: all of it, or nothing.
 
     Returns:
         The names of the files.
+
+    Raises:
+        OSError: there is no room.
     """
     names = "\n".join(run.photos.classes) + "\n"
     writers = {
         MODEL: run.model.save,
-        "model.weights.h5": run.model.save_weights,
+        WEIGHTS: lambda path: _extract_weights(path.with_name(MODEL), path),
         "labels.txt": lambda path: path.write_text(names, "utf-8"),
         "history.csv": lambda path: _write_history(path, run.history),
         "report.json": lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
@@ -154,12 +170,42 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
     }
     shown = pictures if find_spec("matplotlib") else {}
     writers |= shown | {"report.md": lambda path: path.write_text(markdown(run, tuple(shown)), "utf-8")}
-    for name, write in writers.items():
-        with staged(folder / name) as part:
-            write(part)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as aside:
+        for name, write in writers.items():
+            write(Path(aside, name))
+        for name in writers:
+            Path(aside, name).replace(folder / name)
     for name in pictures.keys() - shown.keys():
         (folder / name).unlink(missing_ok=True)  # of an earlier run
     return tuple(writers)
+
+
+def _extract_weights(model: Path, path: Path) -> None:
+    """The file of weights that is inside of a model's; HDF5 itself ends the process on a disk that is full."""
+    with zipfile.ZipFile(model) as archive, archive.open(WEIGHTS) as source, path.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def write_somewhere(folder: Path, run: FineTuned) -> None:
+    """Write a run, and where the folder has no room for it, to another one: what was learnt is not lost.
+
+    Raises:
+        OSError: it is not in the folder; the message says where it is.
+    """
+    try:
+        write_run(folder, run)
+    except OSError as error:
+        elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
+        try:
+            write_run(elsewhere, run)
+        except OSError:
+            elsewhere.rmdir()
+            kept = "It is in no other place either. Make room, and start again."
+        else:
+            kept = f"The results are in {str(elsewhere)!r}. Move them from there."
+        raise OSError(
+            f"Nothing can be written to {str(folder)!r}: {error}. Expected room for the model. {kept}"
+        ) from error
 
 
 def _write_history(path: Path, history: Sequence[Epoch]) -> None:
@@ -195,7 +241,7 @@ def markdown(run: FineTuned, pictures: Sequence[str] = ()) -> str:
             for name, part in zip(run.photos.classes, recall, strict=True)
         ),
         "",
-        *(f"- {_cell(note)}" for note in (*run.photos.notes, *run.errors)),
+        *(f"- {_cell(note)}" for note in (*run.notes, *run.errors)),
         "",
         *(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures),
         *([] if pictures else ['No pictures: Matplotlib is missing (`pip install "keras_effnet[plots]"`).']),

@@ -100,12 +100,17 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
 
     def fast(data: Any) -> Any:
         data = tf.io.read_file(data) if element.is_path else data
-        shape = tf.io.extract_jpeg_shape(data)
 
         def decode() -> Any:
-            return tf.io.decode_and_crop_jpeg(data, window(shape), channels=3, dct_method=method)
+            shape = tf.io.extract_jpeg_shape(data)
+            return tf.cond(
+                shape[2] == 3,
+                lambda: tf.io.decode_and_crop_jpeg(data, window(shape), channels=3, dct_method=method),
+                lambda: nothing,
+            )
 
-        return tf.cond((shape[2] == 3) & _is_upright(data), decode, lambda: nothing)
+        # Of anything else, TensorFlow would complain on stderr, file by file.
+        return tf.cond(starts_with(data, b"\xff\xd8\xff") & _is_upright(data), decode, lambda: nothing)
 
     def slow() -> tuple[Any, Any]:
         image, valid = tf.numpy_function(_reader(odd), [element.name, element.data], (tf.uint8, tf.bool))
@@ -114,6 +119,13 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
 
     image = _or_else(fast, element.data, nothing)
     return tf.cond(tf.size(image) > 0, lambda: (resize(image, size), True), slow)
+
+
+def starts_with(data: Any, magic: bytes) -> Any:
+    """Whether a file begins with some bytes."""
+    import tensorflow as tf
+
+    return tf.strings.substr(data, 0, tf.minimum(len(magic), tf.strings.length(data))) == magic
 
 
 def _is_upright(data: Any) -> Any:

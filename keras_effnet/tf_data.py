@@ -85,9 +85,12 @@ def _parse(name: str, data: bytes) -> Record:
     return Record(name, image[0], label[0], wnid[0].decode("utf-8", "replace") if wnid else "")
 
 
-def count_records(paths: Sequence[str | os.PathLike[str]]) -> int:
-    """How many records TFRecord files hold, by their lengths alone; a damaged file counts as far as it can be read."""
-    total = 0
+def count_records(paths: Sequence[str | os.PathLike[str]]) -> tuple[int, tuple[str, ...]]:
+    """How many records TFRecord files hold, by their lengths alone, and which files end within one.
+
+    A damaged file counts as far as it can be read.
+    """
+    total, cut = 0, []
     for path in paths:
         size, position = Path(path).stat().st_size, 0
         with Path(path).open("rb") as file:
@@ -98,7 +101,9 @@ def count_records(paths: Sequence[str | os.PathLike[str]]) -> int:
                     break
                 total += 1
                 file.seek(position)
-    return total
+        if position != size:
+            cut.append(os.fspath(path))
+    return total, tuple(cut)
 
 
 @dataclass(frozen=True)

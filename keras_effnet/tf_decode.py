@@ -7,7 +7,7 @@ error, so the batch goes through one.
 from collections.abc import Callable
 from typing import Any
 
-from keras_effnet.tf_crops import central_window, cut, resize, single_element
+from keras_effnet.tf_crops import central_window, cut, resize, single_element, starts_with
 from keras_effnet.tf_headers import bmp_shape, jpeg_orientation, png_shape, webp_shape
 
 # Declared pixels beyond which a file is not decoded: Pillow's limit against decompression bombs.
@@ -52,14 +52,8 @@ def _square(data: Any, size: int) -> Any:
     readers: dict[bytes, Callable[..., Any]] = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"BM": _bmp}
     if hasattr(tf.io, "decode_webp"):
         readers[b"RIFF"] = _webp
-    cases = [(_starts_with(data, magic), lambda read=read: read(data, size)) for magic, read in readers.items()]
+    cases = [(starts_with(data, magic), lambda read=read: read(data, size)) for magic, read in readers.items()]
     return tf.case(cases, default=lambda: _check(tf.constant(False), tf.zeros((1, 1, 3), tf.uint8)))
-
-
-def _starts_with(data: Any, magic: bytes) -> Any:
-    import tensorflow as tf
-
-    return tf.strings.substr(data, 0, tf.minimum(len(magic), tf.strings.length(data))) == magic
 
 
 def _check(condition: Any, value: Any) -> Any:

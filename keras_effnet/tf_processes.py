@@ -56,12 +56,10 @@ def share_of(strategy: Any) -> Share:
     index, count = processes(strategy)
     if jax_distribute.is_data_parallel(strategy):
         return Share(index, count, replicas=replicas(strategy))
-    if isinstance(strategy, tf.distribute.TPUStrategy):
-        return Share(replicas=replicas(strategy))
-    if count == 1:
+    if replicas(strategy) == 1 and not isinstance(strategy, tf.distribute.TPUStrategy):
         return Share()
-    # tf_keras wants the number of the batches held out, which all processes must have.
-    return Share(index, count, replicas(strategy) // count, replicas(strategy) if _legacy() else None)
+    # Images for some replicas only, in a last batch, are an error: of none, oneDNN's convolution has the wrong shape.
+    return Share(index, count, replicas(strategy) // count if count > 1 else 1, replicas(strategy))
 
 
 def shared(strategy: Any, make: Callable[[Share], Any]) -> Any:

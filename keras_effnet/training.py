@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,8 @@ def _train(
         if report is None:
             report = _report(plan, data, saver, hints) | devices.report()
             report["seconds"] = round(time.perf_counter() - start, 1)
+            over = False
+        if not over or not zipfile.is_zipfile(folder / MODEL):
             with saver.place() as place:
                 # Every process: with JAX, saving makes variables that all of them have to make.
                 _write(place, network, data, report)
@@ -216,9 +219,10 @@ def _report(plan: Plan, data: TrainingData, saver: Saver, hints: tuple[str, ...]
 
 
 def _write(folder: Path, network: Any, data: TrainingData, report: dict[str, Any]) -> None:
+    # Of the same layers and not compiled: an optimizer of ours would not load where this package is not installed.
+    plain = keras.Model(network.input, network.output, name=network.name)
     with staged(folder / MODEL) as part:
-        # tf_keras cannot leave the optimizer out of this format.
-        network.save(part, **({} if LEGACY else {"include_optimizer": False}))
+        plain.save(part)
     with staged(folder / LABELS) as part:
         part.write_text("".join(f"{name}\n" for name in data.classes), "utf-8")
     with staged(folder / REPORT) as part:

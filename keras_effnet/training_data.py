@@ -1,6 +1,7 @@
 """Where images to train on come from: folders, a CSV, ImageNet's TFRecords, TensorFlow Datasets or arrays."""
 
 import glob
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,10 +67,21 @@ def open_training_data(data: Data, *, holdout: float = 20 / 1024, seed: int = 0)
 
 def _of_arrays(images: Any, labels: Any, holdout: float, seed: int) -> TrainingData:
     images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+    if (
+        images.ndim != 4
+        or images.shape[3] != 3
+        or images.dtype != np.uint8
+        or labels.shape != images.shape[:1]
+        or not np.issubdtype(labels.dtype, np.integer)
+    ):
         raise ValueError(
             f"The arrays have the shapes {images.shape} and {labels.shape} and the types {images.dtype} and "
-            f"{labels.dtype}. Expected images uint8 (n, height, width, 3) and labels (n,). Convert them."
+            f"{labels.dtype}. Expected images uint8 (n, height, width, 3) and labels (n,), whole numbers. Convert them."
+        )
+    if not len(labels) or labels.min() < 0 or labels.max() < 1:
+        raise ValueError(
+            f"The labels go from {labels.min(initial=0)} to {labels.max(initial=0)}. Expected classes from 0 to 1 or "
+            "more. Number the classes from 0."
         )
     rng = np.random.default_rng(seed)
     held: list[int] = []
@@ -97,7 +109,8 @@ def _check_held_out(held: Sequence[Any], where: str) -> None:
 def _of_dataset(name: str, holdout: float) -> TrainingData:
     short, _, split = name.removeprefix("tfds:").partition(":")
     found = open_dataset(short, split or "train")
-    held = max(1, round(holdout * found.total))
+    # Of ImageNet the published 25,022.
+    held = max(1, math.floor(holdout * found.total))
     _check_held_out([held] if held < found.total else [], repr(name))
     train = from_dataset(found.stream.skip(held), found.total - held, name)
     return TrainingData(found.names, train, from_dataset(found.stream.take(held), held, f"{name} held out"))
@@ -119,10 +132,14 @@ def _record_files(names: Sequence[str]) -> list[str]:
 def _of_records(files: Sequence[str], holdout: float) -> TrainingData:
     held = min(max(1, round(holdout * len(files))), len(files) - 1)
     _check_held_out(files[:held], f"{len(files)} TFRecord file")
-    train, held_out = (from_records(part, count_records(part)) for part in (files[held:], files[:held]))
+    (held_total, held_cut), (total, cut) = count_records(files[:held]), count_records(files[held:])
     classes = tuple(label for _, label in class_index())
-    notes = (f"{held} of {len(files)} files are held out; the classes are ImageNet's.",)
-    return TrainingData(classes, train, held_out, notes)
+    notes = [f"{held} of {len(files)} files are held out; the classes are ImageNet's."]
+    if cut := (*held_cut, *cut):
+        notes.append(f"{len(cut)} files are cut off and read as far as they are whole: {', '.join(cut[:8])}.")
+    return TrainingData(
+        classes, from_records(files[held:], total), from_records(files[:held], held_total), tuple(notes)
+    )
 
 
 def _of_photos(name: str, holdout: float, seed: int) -> TrainingData:

@@ -125,6 +125,11 @@ def _of_csv(file: Path) -> TrainingPhotos:
         raise ValueError(f"The list {str(file)!r} cannot be read: {error}. Expected {LAYOUTS}. Check it.") from error
     if lines and [cell.strip().lower() for cell in lines[0][1][:2]] == ["path", "label"]:
         del lines[0]
+    elif lines and not Path(lines[0][1][0].strip()).suffix:
+        raise ValueError(
+            f"The list {str(file)!r} begins with {','.join(lines[0][1])!r}. Expected the columns path,label or "
+            "path,label,split, or a photo. Name and order the columns so."
+        )
     by_part: dict[str, dict[str, list[Path]]] = {"train": defaultdict(list), "val": defaultdict(list)}
     for number, row in lines:
         path, label, part = (*(cell.strip() for cell in row), "", "", "")[:3]

@@ -48,8 +48,17 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
-    """How many steps and epochs a recipe takes with some data."""
-    steps = max(1, data.train.total // (recipe.batch_size // recipe.accumulate))
+    """How many steps and epochs a recipe takes with some data.
+
+    Raises:
+        ValueError: a batch of more images than there are.
+    """
+    steps = data.train.total // (recipe.batch_size // recipe.accumulate)
+    if not steps:
+        raise ValueError(
+            f"A batch has {recipe.batch_size // recipe.accumulate} images and there are {data.train.total} to train "
+            "on. Expected no more than those. Choose a smaller batch size, 32 for example (--batch-size)."
+        )
     if recipe.steps is not None:
         steps = min(steps, recipe.steps * recipe.accumulate)
     epochs = math.ceil(total_steps(recipe, steps) / steps)

@@ -153,6 +153,24 @@ def test_where_batches_must_have_one_shape_those_held_out_do(pieces: int) -> Non
         Share(replicas=4).held_out(3, 16)
 
 
+@pytest.mark.parametrize(("replicas", "index", "count"), [(1, 0, 1), (2, 0, 1), (2, 1, 2), (4, 1, 2)])
+def test_every_replica_gets_images_of_every_held_out_batch(
+    monkeypatch: pytest.MonkeyPatch, replicas: int, index: int, count: int
+) -> None:
+    """Of no image, oneDNN's convolution has the shape of its input, which ended the validation."""
+    monkeypatch.setattr(tf_processes, "processes", lambda strategy: (index, count))
+    monkeypatch.setattr(tf_processes, "replicas", lambda strategy: replicas)
+    share = tf_processes.share_of(SimpleNamespace())
+    for total in range(4, 40):
+        size, pieces = share.held_out(total, 8)
+        if replicas == 1:
+            assert (size, pieces) == (8, None)
+        else:
+            assert size % replicas == 0
+            assert pieces is not None
+            assert total - share.left_out(total, 8) == pieces // share.pieces * size
+
+
 def test_the_learning_rate_grows_with_the_batch_of_all_replicas() -> None:
     """The paper's 0.016 for 256 images."""
     for batch_size, peak in ((256, 0.016), (4096, 0.256), (32, 0.002)):

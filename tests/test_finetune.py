@@ -3,8 +3,10 @@
 import csv
 import json
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from short_runs import full_disk
 from typer.testing import CliRunner
 
 from keras_effnet import cli, finetune_phases, finetuning, run_report
@@ -166,6 +169,10 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a line without a class": (
         lambda path: make(path, "list.csv", text="1.jpg,a\n2.jpg\n") / "list.csv",
         r"the line 2",
+    ),
+    "columns of other names": (
+        lambda path: make(path, "l.csv", text="filename,class\n1.jpg,a\n2.jpg,b\n") / "l.csv",
+        "begins with 'filename,class'. Expected the columns path,label",
     ),
     "a split of no name": (lambda path: make(path, "l.csv", text="1.jpg,a,test\n") / "l.csv", "split train or val"),
     "a class in val only": (
@@ -342,6 +349,7 @@ def test_the_resolution_can_be_chosen(photos: Path, pretrained: Path) -> None:
     ("settings", "message"),
     [
         ({"epochs": -1}, "epochs is -1"),
+        ({"epochs": "3"}, "epochs is '3'. Expected a number"),
         ({"learning_rate": 3}, "learning_rate is 3. Expected a number from 0 to 1"),
         ({"val_share": 1}, "val_share is 1"),
         ({"unfreeze": "block9a"}, "'block9a'.*block3a, top"),
@@ -466,6 +474,61 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(run: Simp
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot be written to"):
         finetune(run.data, tmp_path / "file" / "run")
+
+
+def test_a_setting_that_does_not_exist_is_refused_by_name(photos: Path) -> None:
+    with pytest.raises(TypeError, match="There is no setting 'epoch'. Expected some of unfreeze, epochs"):
+        finetune(photos, epoch=3)
+
+
+# --- What goes wrong ---
+
+
+def test_blocks_that_make_the_model_worse_are_dropped_for_the_head(
+    run: SimpleNamespace, pretrained: Path, tmp_path: Path
+) -> None:
+    result = finetune(run.data, tmp_path / "run", model=pretrained, **FAST | {"learning_rate": 1})
+    assert result.blocks_dropped
+    assert result.val_accuracy == pytest.approx(result.head_val_accuracy)
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert "made the model worse" in " ".join(report["notes"])
+    head = finetune(run.data, model=pretrained, **HEAD_ALONE)
+    for ours, theirs in zip(result.model.get_weights(), head.model.get_weights(), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_network_whose_weights_are_no_numbers_is_refused(
+    run: SimpleNamespace, pretrained: Path, tmp_path: Path
+) -> None:
+    network = load_classifier(pretrained).model
+    stem = network.get_layer("stem_conv")
+    stem.set_weights([np.full_like(value, np.nan) for value in stem.get_weights()])
+    network.save(tmp_path / "nan.keras")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="The loss of the head is nan in epoch 1. Expected a finite number"):
+        finetune(run.data, tmp_path / "run", model=tmp_path / "nan.keras", **FAST)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_on_a_full_disk_the_results_are_put_elsewhere_and_that_is_said(
+    run: SimpleNamespace, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = finetune(run.data, model=pretrained, **HEAD_ALONE)
+    full, other = tmp_path / "full", tmp_path / "other"
+    full.mkdir(), other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    write = run_report.write_run
+
+    def write_run(folder: Path, run: Any) -> tuple[str, ...]:
+        with full_disk() if folder == full else nullcontext():
+            return write(folder, run)
+
+    monkeypatch.setattr(run_report, "write_run", write_run)
+    with pytest.raises(OSError, match=r"Nothing can be written to '.*full': .*The results are in '.*Move them"):
+        run_report.write_somewhere(full, result)
+    assert not list(full.iterdir())
+    (kept,) = other.glob("keras-effnet-*")
+    assert load_classifier(kept).classes == result.classifier.classes
 
 
 # --- Interrupts ---

@@ -1,5 +1,6 @@
 """The recipes: optimizer, schedule and average against a few lines of arithmetic, decay by name against the network."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -99,7 +100,14 @@ def test_the_transfer_data_sets_are_those_of_table_6() -> None:
     [
         ({"optimizer": "adam"}, "optimizer is 'adam'. Expected one of rmsprop, sgd."),
         ({"augment": "trivial"}, "Expected one of None, autoaugment, randaugment."),
-        ({"epochs": 0}, "epochs is 0. Expected more than 0."),
+        ({"epochs": 0}, "epochs is 0. Expected a number, more than 0."),
+        ({"epochs": math.nan}, "epochs is nan."),
+        ({"learning_rate": math.inf}, "learning_rate is inf."),
+        ({"warmup_epochs": -1}, "warmup_epochs is -1. Expected a number, at least 0."),
+        ({"ema_decay": 2}, "ema_decay is 2. Expected a number, at least 0 and at most 1."),
+        ({"drop_connect_rate": 3}, "drop_connect_rate is 3."),
+        ({"size": 3}, "size is 3. Expected a number, at least 32."),
+        ({"patience": 0}, "patience is 0."),
         ({"accumulate": 3}, "batch_size is 4096 and accumulate 3."),
         ({"holdout": 1.0}, "holdout is 1.0."),
     ],

@@ -111,6 +111,29 @@ def test_a_run_that_is_over_is_only_reported(whole: training.Trained) -> None:
     assert (whole.folder / "state-00003.npz").stat().st_mtime_ns == before
 
 
+def test_a_run_that_is_over_gets_back_a_model_that_was_cut_off(tmp_path: Path) -> None:
+    first = run(tmp_path / "run")
+    model = first.folder / "model.keras"
+    for damage in (lambda: model.write_bytes(model.read_bytes()[:1000]), model.unlink):
+        damage()
+        assert run(first.folder).report == first.report
+        for ours, theirs in zip(keras.models.load_model(model).get_weights(), first.model.get_weights(), strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_what_is_saved_loads_where_this_package_is_not(whole: training.Trained) -> None:
+    """Keras's names alone: of an optimizer of ours, it could not be loaded."""
+    with zipfile.ZipFile(whole.folder / "model.keras") as archive:
+        config = archive.read("config.json").decode()
+    assert "keras_effnet" not in config
+    assert not json.loads(config).get("compile_config")
+
+
+def test_a_batch_of_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="A batch has 64 images and there are 48 to train on.*a smaller batch size"):
+        run(tmp_path / "run", replace(RECIPE, batch_size=64))
+
+
 def test_a_run_with_other_settings_is_not_gone_on_with(whole: training.Trained, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other settings: batch_size 16 there, 8 now; seed 0 there, 1 now"):
         run(whole.folder, replace(RECIPE, batch_size=8, seed=1))
@@ -181,6 +204,9 @@ def test_a_part_of_each_class_is_held_out_the_same_for_a_seed() -> None:
     [
         ((np.zeros((4, 8, 8, 3)), np.zeros(4, int)), "types float64 and int64. Expected images uint8"),
         ((np.zeros((2, 8, 8, 3), "uint8"), np.arange(2)), "nothing to hold out of the arrays"),
+        ((np.zeros((2, 8, 8, 3), "uint8"), np.array([0.5, 1.5])), "types uint8 and float64.*whole numbers"),
+        ((np.zeros((2, 8, 8, 3), "uint8"), np.array([-1, 1])), "The labels go from -1 to 1. Expected classes from 0"),
+        ((np.zeros((2, 8, 8, 3), "uint8"), np.zeros(2, int)), "The labels go from 0 to 0."),
         (["a-*", "b-*"], "There are no files a-[*], b-[*]"),
         ("nowhere", "There is no data 'nowhere'"),
     ],
