@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Real
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Settings:
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             value = getattr(self, name)
-            if not isinstance(value, Real) or not least <= value <= most:
+            if not isinstance(value, int | float | np.number) or not least <= value <= most:
                 raise ValueError(
                     f"{name} is {value!r}. Expected a number from {least} to {most}. Leave it out for "
                     f"{type(self).__dataclass_fields__[name].default!r}."
