@@ -126,6 +126,11 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
     """
     if isinstance(model, Classifier):
         return model
+    if not hasattr(model, "output_shape"):
+        raise ValueError(
+            f"The model is {model!r}. Expected a Keras model, a Classifier, the name of a network or the path of a "
+            "model. Pass one of these."
+        )
     outputs = model.output_shape
     if not isinstance(outputs, tuple) or len(outputs) != 2 or not isinstance(outputs[1], int):
         raise ValueError(

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def classify(
         >>> [prediction.labels[0][1] for prediction in classify([("coffee", sample("coffee"))], model=model)]
         ['espresso']
     """
-    at_least_one(top=top)
+    at_least_one(top=top or 0)
     classifier = as_classifier(model)
     rows = score(photos, classifier, batch_size)
     return (label(row, classifier.classes, top) for row in rows)
@@ -81,7 +82,7 @@ def at_least_one(**counts: int | None) -> None:
         ValueError: a count below 1.
     """
     for name, value in counts.items():
-        if value is not None and value < 1:
+        if value is not None and not (isinstance(value, Integral) and value >= 1):
             raise ValueError(f"{name} is {value!r}. Expected a whole number of at least 1. Pass for example {name}=5.")
 
 
@@ -104,8 +105,8 @@ def _stream(photos: Iterable[Photo], classifier: Classifier, batch_size: int) ->
     pool = ThreadPoolExecutor(THREADS)
     waiting: deque[Future[tuple[str, np.ndarray, str | None]]] = deque()
     try:
-        for photo in photos:
-            waiting.append(pool.submit(prepare, photo, classifier.size))
+        for number, photo in enumerate(photos):
+            waiting.append(pool.submit(prepare, named(photo, number), classifier.size))
             if len(waiting) == 2 * batch_size:
                 yield from _score([waiting.popleft().result() for _ in range(batch_size)], classifier)
         while waiting:
@@ -115,17 +116,31 @@ def _stream(photos: Iterable[Photo], classifier: Classifier, batch_size: int) ->
         pool.shutdown(cancel_futures=True)
 
 
+def named(image: Any, number: int) -> Photo:
+    """What is to be looked at, with a name, by its number if it has none."""
+    if isinstance(image, str | os.PathLike) or (
+        isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], str)
+    ):
+        return image
+    return f"image {number}", bytes(image) if isinstance(image, bytearray | memoryview) else image
+
+
 def prepare(photo: Photo, size: int) -> tuple[str, np.ndarray, str | None]:
     """A photo's name, its pixels as a model of that size gets them, and why they are black if it cannot be read."""
     name, image = photo if isinstance(photo, tuple) else (os.fspath(photo), None)
     try:
+        if isinstance(photo, tuple) and not isinstance(image, bytes | np.ndarray | Image.Image):
+            raise ValueError(
+                f"it is a {type(image).__name__}. Expected a path, the bytes of a file, a uint8 array or an image of "
+                "Pillow. Pass one of these."
+            )
         if isinstance(image, Image.Image):
             image = from_pil(image)
         pixels = image if isinstance(image, np.ndarray) else load_image(name if image is None else image)
         return name, center_crop_and_resize(pixels, size), None
     except ValueError as error:
         # A black image keeps the bad one's place: batches of one shape are compiled once.
-        reason = str(error) if image is None else f"{name!r}: {error}"
+        reason = f"{name!r}: {error}" if isinstance(photo, tuple) else str(error)
         return name, np.zeros((size, size, 3), np.float32), reason
 
 

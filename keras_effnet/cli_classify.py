@@ -64,11 +64,18 @@ def classify(
         photos = [*find_images(files or ()), *photos]
         results = stack.enter_context(_results(out, top)) if out else None
         if results:
+            earlier = [name for name in map(_name, photos) if name in results.failed]
             photos = [photo for photo in photos if _name(photo) not in results.done]
         with muted(f"Loading {model} ..."):
             label = _open(model, weights, engine, batch_size, one=len(photos) == 1)
         chunks = _chunks(label(photos, top=top), batch_size, len(photos))
         failures = _save(chunks, results) if results else _show(chunks, as_json)
+        if results and earlier:
+            complain(
+                f"{len(earlier)} photos failed in an earlier run, the first {earlier[0]!r}, and were not tried again. "
+                f"Take their lines out of {out!r}, or give another file."
+            )
+            failures += len(earlier)
     # Not sooner: a file of results is finished by its own end, and not by an exception.
     if failures:
         raise typer.Exit(1)

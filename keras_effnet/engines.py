@@ -170,7 +170,9 @@ def start(path: Path, engine: Engine, *, threads: int, copies: int) -> Sequence[
 
 
 def _faults(engine: Engine) -> tuple[Any, ...]:
-    """What ONNX Runtime raises is no RuntimeError."""
+    """What ONNX Runtime and TensorFlow raise is no RuntimeError."""
+    if engine.name == "tensorflow":
+        return (importlib.import_module(engine.package).errors.OpError,)
     if engine.name != "onnx":
         return ()
     from onnxruntime.capi import onnxruntime_pybind11_state as state

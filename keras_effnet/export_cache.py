@@ -1,6 +1,7 @@
 """Networks by name, exported once: kept beside the weight files, under a name that changes with whatever went in."""
 
 import hashlib
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def _place(name: str, weights: str | None, engine: Engine) -> Path:
     variant = find_variant(name).name
     weights = weights or best_weights(variant)
     file = Path(weights) if Path(weights).is_file() else here(find_weights(variant, weights))
-    key = f"{variant}-{_digest(file)}-{__version__}-{engine.name}{version(engine)}"
+    # OpenVINO's version has the name of a branch in it, with slashes.
+    key = re.sub(r"[^\w.+-]", "-", f"{variant}-{_digest(file)}-{__version__}-{engine.name}{version(engine)}")
     return cache_directories()[0] / "exports" / f"{key}{suffix(engine.format)}"
 
 

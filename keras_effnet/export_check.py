@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.classifier import Classifier
-from keras_effnet.classify import Photo, at_least_one, prepare
+from keras_effnet.classify import Photo, at_least_one, named, prepare
 from keras_effnet.engines import Run
 from keras_effnet.images import find_images, sample
 
 SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
 # Of the largest score of an image; rounding in float32 makes about 1e-5.
 TOLERANCE = {None: 1e-3, "float16": 5e-2}
+# Without quantization, of the images with the same first label; two labels may be as likely in float32.
+LEAST_AGREEMENT = 0.5
 MOST = 16
 # More photos make the ranges wider, by their outliers, and every number coarser.
 CALIBRATION = 250
@@ -69,7 +71,7 @@ def check_images(representative: Any, size: int) -> Images:
 
 
 def _prepared(photos: Iterable[Photo], size: int) -> np.ndarray:
-    rows = [prepare(photo, size) for photo in photos]
+    rows = [prepare(named(photo, number), size) for number, photo in enumerate(photos)]
     faults = [error for _, _, error in rows if error]
     if faults or not rows:
         raise ValueError(faults[0] if faults else "There are no representative photos. Expected some. Pass a folder.")
@@ -112,11 +114,13 @@ def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str |
             f"The exported scores differ from the model's by {difference:.2g} of the largest score, on {check.count} "
             f"{check.images}. Expected at most {limit:.2g}. Nothing was written; try another format."
         )
-    if quantize and not agreement >= min_agreement:
+    # Of a model that finds all classes as likely, the scores differ by little and tell little.
+    if not agreement >= (min_agreement if quantize else LEAST_AGREEMENT):
         raise ValueError(
-            f"The exported model ({quantize}) agrees with the model on the first label of {agreement:.1%} of "
-            f"{check.count} {check.images}. Expected at least {min_agreement:.1%}. Nothing was written; give more "
-            "representative photos, another way to quantize, or a lower min_agreement."
+            f"The exported model ({quantize or 'float32'}) agrees with the model on the first label of {agreement:.1%} "
+            f"of {check.count} {check.images}. Expected at least {min_agreement if quantize else LEAST_AGREEMENT:.1%}. "
+            f"Nothing was written; give {'more representative photos, ' if quantize else ''}another "
+            f"{'way to quantize, or a lower min_agreement' if quantize else 'format'}."
         )
     return check
 

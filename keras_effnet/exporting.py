@@ -5,6 +5,8 @@ Source of the layouts: TensorFlow Serving and OpenVINO Model Server, both <model
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,9 @@ def export(
 ) -> Exported:
     """Write a model for a fast engine; it takes pixels 0..255, gives probabilities, and says what they mean.
 
-    It is fused where it can be, loaded again by its own engine and compared with the model; if it differs too much
-    nothing is written. What was at `path` stays whole until the new one is.
+    It is fused where it can be, in float32 whatever precision it was trained in, loaded again by its own engine and
+    compared with the model; if it differs too much nothing is written. What was at `path` stays whole until the new one
+    is.
 
     Args:
         model: a Keras model with ImageNet's classes, a `Classifier`, or what `load_classifier` takes.
@@ -80,6 +83,7 @@ def export(
 
     Raises:
         ImportError: the format's engine or converter is not installed.
+        OSError: there is no room, or no permission to write.
         ValueError: an unknown format, a model that is none of a classifier, or one that differs too much.
 
     Example:
@@ -90,33 +94,85 @@ def export(
         ('lite0.tflite', 1.0)
     """
     target = Path(path)
-    _check_arguments(target, format, quantize, representative)
+    _check_arguments(target, format, quantize, representative, held_out)
     engine = find_engine("auto", format)
     classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
+    classifier = _in_float32(classifier)
     images = check_images(representative, classifier.size)
     calibration, others = images, images
     if quantize == "int8":
         calibration, others = split(images, check_images(held_out, classifier.size) if held_out is not None else None)
     network, fused = _serving_model(classifier)
-    with staged(target, numbered=not suffix(format)) as part:
+    with _faults_in_words(target, format), staged(target, numbered=not suffix(format)) as part:
         kept = WRITERS[format](network, part, classifier, quantize, calibration.pixels)
         (run,) = start(part, engine, threads=cores(), copies=1)
         check = compare(classifier, run, others, quantize=quantize, min_agreement=min_agreement)
         record = replace(_record(classifier, format, check), quantize=quantize, fused=fused, float_layers=kept)
         _put_inside(record, part)
     if suffix(format):
-        with staged(sidecar_path(target)) as part:
+        with _faults_in_words(target, format), staged(sidecar_path(target)) as part:
             part.write_text(record.to_json(), "utf-8")
     return Exported(target if suffix(format) else target / str(latest(target)), record, check)
 
 
-def _check_arguments(path: Path, format: str, quantize: str | None, representative: Any) -> None:  # noqa: A002
+@contextmanager
+def _faults_in_words(target: Path, format: str) -> Iterator[None]:  # noqa: A002
+    """Say what could not be written, whatever the converters and runtimes raise."""
+    try:
+        yield
+    except (ImportError, ValueError):
+        raise
+    except OSError as error:
+        raise OSError(
+            f"The export cannot be written to {str(target)!r}: {error.strerror or error}. Expected room there, and "
+            "permission to write. Make room, or choose another place; what was there before still is."
+        ) from error
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"The model cannot be written as {format!r}: {type(error).__name__}: {reason[:300]} Expected operations "
+            "that the format has, and room on the disk. Make room, or choose another format; nothing was written."
+        ) from error
+
+
+def _in_float32(classifier: Classifier) -> Classifier:
+    """The same model in the precision in which it is served, if it calculates in another one."""
+    from keras_effnet._keras import LEGACY, keras
+
+    def precisions(model: Any) -> set[str]:
+        nested = (precisions(part) if isinstance(part, keras.Model) else {part.compute_dtype} for part in model.layers)
+        return set().union(*nested)
+
+    if precisions(classifier.model) <= {"float32"}:
+        return classifier
+
+    def plain(layer: Any) -> Any:
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    twin = keras.models.clone_model(classifier.model, clone_function=plain, **({} if LEGACY else {"recursive": True}))
+    twin.set_weights(classifier.model.get_weights())
+    return replace(classifier, model=twin)
+
+
+def _check_arguments(
+    path: Path,
+    format: str,  # noqa: A002
+    quantize: str | None,
+    representative: Any,
+    held_out: Any,
+) -> None:
     if format not in QUANTIZE:
         raise ValueError(f"format is {format!r}. Expected one of {', '.join(QUANTIZE)}. Choose one of these.")
     if quantize not in QUANTIZE[format]:
         raise ValueError(
             f"quantize is {quantize!r} for the format {format!r}. Expected one of "
-            f"{', '.join(str(way) for way in QUANTIZE[format])}. Choose one of these, or the format 'litert'."
+            f"{', '.join(str(way) for way in QUANTIZE[format])}. Choose one of these"
+            f"{'.' if format == 'litert' else ', or the format ' + repr('litert') + '.'}"
+        )
+    if held_out is not None and quantize != "int8":
+        raise ValueError(
+            f"There are photos held out and quantize is {quantize!r}. Expected 'int8', which is compared on them. "
+            "Leave held_out away, or pass quantize='int8'."
         )
     if quantize == "int8" and representative is None:
         raise ValueError(
@@ -129,6 +185,8 @@ def _check_arguments(path: Path, format: str, quantize: str | None, representati
             f"The path {str(path)!r} is for the format {format!r}. Expected "
             f"{f'a file *{ending}' if ending else 'a folder'}. Choose another path."
         )
+    if ending and path.is_dir():
+        raise ValueError(f"The path {str(path)!r} is a folder. Expected a file *{ending}. Choose another path.")
 
 
 def _serving_model(classifier: Classifier) -> tuple[Any, bool]:

@@ -116,6 +116,9 @@ def _build(
     if network.input_shape[1] != size:
         resized = keras.models.clone_model(network, input_tensors=keras.Input((size, size, 3)))
         resized.set_weights(network.get_weights())
+        for layer in resized.layers:
+            # A Normalization works with constants that it makes of its weights.
+            getattr(layer, "finalize_state", lambda: None)()
         network = resized
     return Classifier(network, tuple((None, name) for name in classes), size, loaded.name, loaded.weights)
 

@@ -80,9 +80,14 @@ def _own_classes(model: Any) -> dict[str, Any]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             found |= _own_classes(layer)
-        elif not type(layer).__module__.startswith(("keras.", "tf_keras.")):
+        elif not _is_of_keras(layer):
             found[type(layer).__name__] = type(layer)
     return found
+
+
+def _is_of_keras(layer: Any) -> bool:
+    """Whether Keras has the class of a layer by itself."""
+    return type(layer).__module__.startswith(("keras.", "tf_keras."))
 
 
 class _Plan:
@@ -101,7 +106,7 @@ class _Plan:
                 self.nested[layer.name] = self.plan_nested(layer)
             elif isinstance(layer, keras.layers.BatchNormalization):
                 self.fold_batch_norm(layer)
-            elif isinstance(layer, keras.layers.Rescaling):
+            elif type(layer) is keras.layers.Rescaling:
                 self.fold_scale(layer)
 
     def layer(self, name: str | None) -> Any:
@@ -119,6 +124,8 @@ class _Plan:
                 self.nested[layer.name].assign(layer)
             elif layer.weights:
                 layer.set_weights(self.weights.get(layer.name) or self.layers[layer.name].get_weights())
+                # A Normalization works with constants that it makes of its weights.
+                getattr(layer, "finalize_state", lambda: None)()
 
     def plan_nested(self, layer: Any) -> "_Plan":
         plan = _Plan(layer)
@@ -131,6 +138,8 @@ class _Plan:
         origin = self.graph.source(layer.name)
         source = self.layer(origin and origin[0])
         dense = self.dense_behind(layer)
+        if not _is_of_keras(layer):
+            raise _refusal(layer, f"what a {type(layer).__name__} computes is not known")
         if trains_when_called(self.original, layer.name):
             raise _refusal(layer, "it normalises with the batch's own statistics (training=True)")
         if self.is_linear_before(source, layer):

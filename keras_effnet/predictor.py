@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.classifier import Classifier, as_classifier, load_classifier
-from keras_effnet.classify import Photo, Prediction, at_least_one, label, prepare, scored
+from keras_effnet.classify import Photo, Prediction, at_least_one, label, named, prepare, scored
 from keras_effnet.engines import ENGINES, Run, cores, find_engine, start
 from keras_effnet.export_cache import cached_export, can_convert, find_cached, is_name
 from keras_effnet.sidecar import Export, open_export, suffix
@@ -89,7 +89,10 @@ class Predictor:
             return load_classifier(model, weights) if isinstance(model, str | os.PathLike) else as_classifier(model)
         kind = ENGINES[engine].format
         if is_name(model):
-            return open_export(cached_export(model, weights, kind))
+            try:
+                return open_export(cached_export(model, weights, kind))
+            except OSError:  # nothing can be written there: it is exported for this once
+                model = load_classifier(model, weights)
         from keras_effnet.exporting import export
 
         folder = tempfile.mkdtemp(prefix="keras-effnet-")
@@ -114,6 +117,7 @@ class Predictor:
             top: how many labels to give for each.
 
         Raises:
+            RuntimeError: the predictor was closed; what was under way comes first.
             TypeError: `images` is one image.
             ValueError: `top` below 1.
         """
@@ -121,15 +125,23 @@ class Predictor:
             raise TypeError(
                 f"The images are one {type(images).__name__}. Expected several. Put it into a list: [image]."
             )
-        at_least_one(top=top)
+        at_least_one(top=top or 0)
         return self._stream(images, top)
 
     def _stream(self, images: Iterable[Input], top: int) -> Iterator[Prediction]:
-        photos = (_named(image, number) for number, image in enumerate(images))
+        photos = (named(image, number) for number, image in enumerate(images))
         waiting: deque[Future[list[Prediction]]] = deque()
         try:
             while chunk := list(islice(photos, self._batch)):
-                waiting.append(self._pool.submit(self._predict, chunk, top))
+                try:
+                    waiting.append(self._pool.submit(self._predict, chunk, top))
+                except RuntimeError as error:
+                    while waiting:
+                        yield from waiting.popleft().result()
+                    raise RuntimeError(
+                        "The predictor is closed. Expected one that is open until its last image is labelled. Close it "
+                        "later, or make a new one."
+                    ) from error
                 if len(waiting) > 2 * self._threads:
                     yield from waiting.popleft().result()
             while waiting:
@@ -156,12 +168,6 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _named(image: Input, number: int) -> Photo:
-    if isinstance(image, bytes | np.ndarray | Image.Image):
-        return f"image {number}", image
-    return image
 
 
 def is_export(model: Any) -> bool:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,11 +26,18 @@ class Results:
 
     Args:
         done: the paths that were in it already.
+        failed: those of them that have an error.
         write: adds the next prediction; what is written stays, should the run be cut.
     """
 
     done: frozenset[str]
+    failed: frozenset[str]
     write: Callable[[Prediction], object]
+
+
+def _results(failed: Mapping[str, bool], write: Callable[[Prediction], object]) -> Results:
+    """Results from whether each path that is done has failed."""
+    return Results(frozenset(failed), frozenset(name for name, yes in failed.items() if yes), write)
 
 
 @contextmanager
@@ -65,10 +72,10 @@ def open_results(path: str | os.PathLike[str], top: int) -> Iterator[Results]:
             writer = csv.writer(file, lineterminator="\n")
             if not file.tell():
                 file.write(head)
-            yield Results(done, lambda prediction: (writer.writerow(_cells(prediction, top)), file.flush()))
+            yield _results(done, lambda prediction: (writer.writerow(_cells(prediction, top)), file.flush()))
     elif path.suffix == ".jsonl":
         with _lines(path, _json_paths, JSON_OPENING) as (done, file):
-            yield Results(done, lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()))
+            yield _results(done, lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()))
     else:
         with _parquet(path) as results:
             yield results
@@ -86,11 +93,11 @@ def _cells(prediction: Prediction, top: int) -> list[Any]:
 
 @contextmanager
 def _lines(
-    path: Path, read: Callable[[Path], tuple[list[str], int]], opening: str
-) -> Iterator[tuple[frozenset[str], IO[str]]]:
+    path: Path, read: Callable[[Path], tuple[dict[str, bool], int]], opening: str
+) -> Iterator[tuple[dict[str, bool], IO[str]]]:
     """What a file of lines has already, and the file, open at the end of its last whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    done: list[str] = []
+    done: dict[str, bool] = {}
     length = 0
     if path.exists():
         with path.open("rb") as old:
@@ -101,35 +108,50 @@ def _lines(
                 f"The file {str(path)!r} does not hold predictions of this kind. Expected it to begin with "
                 f"{opening.strip()}. Give another name, or delete it to begin anew."
             )
-        done, length = read(path)
+        try:
+            done, length = read(path)
+        except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
+            raise _damaged(path) from error
     # Names that are no Unicode come back as they were.
     with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.truncate(length)
         file.seek(length)
-        yield frozenset(done), file
+        yield done, file
 
 
-def _json_paths(path: Path) -> tuple[list[str], int]:
-    done, length = [], 0
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"The file {str(path)!r} holds lines that are no predictions. Expected those of an earlier run alone. Correct "
+        "it, or give another name."
+    )
+
+
+def _json_paths(path: Path) -> tuple[dict[str, bool], int]:
+    done: dict[str, bool] = {}
+    length = 0
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
-                done.append(json.loads(line)["path"])
+                row = json.loads(line)
+                done[os.fspath(row["path"])] = "error" in row
                 length += len(line)
     return done, length
 
 
-def _csv_paths(path: Path) -> tuple[list[str], int]:
-    done, length, record = [], 0, b""
+def _csv_paths(path: Path) -> tuple[dict[str, bool], int]:
+    done: dict[str, bool] = {}
+    length, record = 0, b""
     with path.open("rb") as file:
         for line in file:
             record += line
             # A line break between quotes belongs to a name.
             if record.endswith(b"\n") and record.count(b'"') % 2 == 0:
                 text = record.decode("utf-8", "surrogateescape")
-                done += next(csv.reader(io.StringIO(text, newline="")))[:1]
+                name, error, *_ = next(csv.reader(io.StringIO(text, newline="")))
+                # The first line is the head.
+                done |= {name: bool(error)} if length else {}
                 length, record = length + len(record), b""
-    return done[1:], length
+    return done, length
 
 
 @contextmanager
@@ -143,10 +165,19 @@ def _parquet(path: Path) -> Iterator[Results]:
     import pyarrow.parquet as parquet
 
     journal = path.with_name(f".{path.name}.jsonl")
-    before = frozenset(parquet.read_table(path, columns=["path"])["path"].to_pylist() if path.exists() else ())
+    before: dict[str, bool] = {}
+    if path.exists():
+        try:
+            rows = parquet.read_table(path, columns=["path", "error", "labels"])
+            before = {
+                name: error is not None
+                for name, error in zip(rows["path"].to_pylist(), rows["error"].to_pylist(), strict=True)
+            }
+        except (ValueError, KeyError, OSError) as error:
+            raise _damaged(path) from error
     with _lines(journal, _json_paths, JSON_OPENING) as (done, file):
-        yield Results(
-            done | before,
+        yield _results(
+            before | done,
             lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()),
         )
     with staged(path) as part, journal.open(encoding="utf-8") as lines:

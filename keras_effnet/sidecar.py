@@ -98,14 +98,17 @@ def open_export(path: Path) -> Export:
     Raises:
         ValueError: there is none, or its record is missing or damaged.
     """
+    if path.suffix in (".xml", ".bin"):
+        path = path.parent  # one file of OpenVINO's two
     numbered = latest(path)
     if path.is_dir() and not (path / NAME).is_file() and numbered:
         path = path / str(numbered)
     try:
         record = Sidecar(**json.loads(_inside(path)))
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        reason = error if isinstance(error, OSError) else "its record is missing or damaged"
         raise ValueError(
-            f"There is no exported model {str(path)!r} that says what it is: {error}. Expected a .tflite or .onnx "
+            f"There is no exported model {str(path)!r} that says what it is: {reason}. Expected a .tflite or .onnx "
             f"file, or a folder with a {NAME} or with numbered ones that have it. Write it with keras-effnet export."
         ) from error
     classes = tuple((wnid, label) for wnid, label in record.classes)

@@ -3,9 +3,14 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_PREFIX = ".partial-"
+# Seconds after which what lies aside is nobody's any more: a day.
+_STALE = 86_400
 
 
 @contextmanager
@@ -21,7 +26,10 @@ def staged(target: Path, *, numbered: bool = False) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  # a link is replaced where it points from
     existing = next(parent for parent in target.parents if parent.exists())
-    aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=existing))
+    for old in existing.glob(f"{_PREFIX}*"):
+        if time.time() - old.lstat().st_mtime > _STALE:
+            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed
+    aside = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=existing))
     try:
         part = aside / target.name
         yield part

@@ -37,8 +37,9 @@ def write_saved_model(
     Its signatures are `serving_default` (`images`, float32), `images_uint8` (`images`, uint8), both (batch, size, size,
     3) with pixels 0..255, and `image_bytes` (`image_bytes`, the bytes of image files of any size, (batch,)), which
     decodes, crops and resizes as the published accuracies were measured. Each gives `probabilities` (batch, classes)
-    and the best of them, `scores` and their labels `classes`, both (batch, top). A file that cannot be read has
-    "invalid" for labels and zeros for scores, and the others of its batch are answered.
+    and the best of them, `scores` and their labels `classes`, both (batch, top). A file that cannot be read, or an
+    image with pixels that are no finite numbers, has "invalid" for labels and zeros for scores, and the others of its
+    batch are answered.
 
     Args:
         model: takes pixels 0..255, (batch, size, size, 3), and gives probabilities (batch, classes).
@@ -100,21 +101,24 @@ def _signatures(call: Callable[[Any], Any], labels: Sequence[str], size: int, to
     shape = (None, size, size, 3)
 
     def answer(images: Any) -> dict[str, Any]:
-        probabilities = tf.cast(call(images), tf.float32)
+        count = tf.shape(images)[0]
+        # Of no image, oneDNN's convolution is an error.
+        images = tf.cond(count > 0, lambda: images, lambda: tf.zeros((1, *shape[1:])))
+        probabilities = tf.cast(call(images), tf.float32)[:count]
         scores, best = tf.math.top_k(probabilities, top)
-        return {"probabilities": probabilities, "classes": tf.gather(tf.constant(labels), best), "scores": scores}
+        answers = {"probabilities": probabilities, "classes": tf.gather(tf.constant(labels), best), "scores": scores}
+        # Activations may turn what is no number into one.
+        return _only_valid(answers, tf.math.is_finite(tf.reduce_sum(images, axis=(1, 2, 3)))[:count])
 
     # Traced once, for all signatures.
     answer_once = tf.function(answer, input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
 
     def serve(images: Any) -> dict[str, Any]:
-        return answer_once(tf.cast(images, tf.float32))
+        return answer_once(tf.cast(_of_shape(images, shape), tf.float32))
 
     def serve_files(image_bytes: Any) -> dict[str, Any]:
-        images, valid = decode_batch(image_bytes, size)
-        valid = valid[:, None]
-        answers = answer_once(images).items()
-        return {key: tf.where(valid, value, INVALID if key == "classes" else 0.0) for key, value in answers}
+        images, valid = decode_batch(_of_shape(image_bytes, (None,)), size)
+        return _only_valid(answer_once(images), valid)
 
     inputs = {
         "serving_default": (serve, tf.TensorSpec(shape, tf.float32, "images")),
@@ -124,6 +128,24 @@ def _signatures(call: Callable[[Any], Any], labels: Sequence[str], size: int, to
     return {
         key: tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
         for key, (run, spec) in inputs.items()
+    }
+
+
+def _of_shape(value: Any, shape: tuple[int | None, ...]) -> Any:
+    """What is given, or an error if it has another shape; in C++ a session compares it with nothing by itself."""
+    import tensorflow as tf
+
+    # Of a shape that is not known here, or the comparison would be optimised away as true.
+    unknown = tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None))
+    return tf.ensure_shape(unknown, shape)
+
+
+def _only_valid(answers: dict[str, Any], valid: Any) -> dict[str, Any]:
+    """Answers, with `INVALID` and zeros in the rows that have none."""
+    import tensorflow as tf
+
+    return {
+        key: tf.where(valid[:, None], value, INVALID if key == "classes" else 0.0) for key, value in answers.items()
     }
 
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 import keras_effnet
 from keras_effnet import cli, export_check, exporting, staging
-from keras_effnet._keras import keras
+from keras_effnet._keras import dtype_policy, keras
 from keras_effnet.classifier import Classifier
 from keras_effnet.export_check import check_images
 from keras_effnet.exporting import Exported, export
@@ -151,6 +151,44 @@ def test_pixels_go_in_and_probabilities_come_out_whatever_the_model_does(
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     done = export(classifier, path_of(tmp_path, format), format)
     np.testing.assert_allclose(run(done.path, format, images), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_of_halves_is_exported_in_float32(dtype: str, images: np.ndarray, tmp_path: Path) -> None:
+    needs("litert")
+    with dtype_policy(dtype):
+        model = create(tiny(), classes=7, input_shape=(32, 32, 3))
+    exact = create(tiny(), classes=7, input_shape=(32, 32, 3))
+    exact.set_weights(model.get_weights())
+    done = export(Classifier(model, CLASSES, 32), tmp_path / "m.tflite", "litert")
+    np.testing.assert_allclose(run(done.path, "litert", images), exact.predict(images, verbose=0), atol=1e-5)
+
+
+def test_what_cannot_be_written_is_said_in_one_sentence(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("litert")
+    (tmp_path / "m.tflite").mkdir()
+    with pytest.raises(ValueError, match="is a folder. Expected a file"):
+        export(classifier, tmp_path / "m.tflite", "litert")
+    for fault, kind, message in (
+        (
+            OSError(28, "No space left on device"),
+            OSError,
+            "cannot be written to '.*': No space left on device. Expected",
+        ),
+        (RuntimeError("basic_ios::clear\nmore"), ValueError, "cannot be written as 'litert': RuntimeError: basic_ios"),
+    ):
+
+        def fail(*_: Any, fault: Exception = fault) -> None:
+            raise fault
+
+        monkeypatch.setitem(exporting.WRITERS, "litert", fail)
+        with pytest.raises(kind, match=message):
+            export(classifier, tmp_path / "n.tflite", "litert")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.tflite"]
+    with pytest.raises(ValueError, match="The model is None. Expected a Keras model"):
+        export(None, tmp_path / "o.tflite", "litert")
 
 
 def test_a_model_that_cannot_be_fused_is_exported_as_it_is(images: np.ndarray, tmp_path: Path) -> None:

@@ -201,6 +201,16 @@ def test_the_twin_of_a_network_of_keras_applications_gives_the_same_logits(rando
     assert_twin(fuse(model), model, images())
 
 
+def test_statistics_of_the_pixels_are_kept():
+    """A Normalization works with constants that it makes of its weights, not with these."""
+    inputs = keras.Input((32, 32, 3))
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.random.default_rng(1).uniform(0, 255, (4, 32, 32, 3)))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(normalization(inputs)))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(fuse(model)(pixels), model(pixels), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_the_twin_is_as_exact_as_its_model_under_mixed_precision(dtype, randomise, images):
     """The distance to float32 logits, over four networks: of one it is a matter of luck."""
@@ -347,10 +357,19 @@ def behind_a_convolution_of_ones_own():
     return keras.Sequential([layers.Input(IMAGE), Doubled(4, 3), layers.BatchNormalization(name="culprit")])
 
 
+def of_ones_own():
+    class Shifted(layers.BatchNormalization):
+        def call(self, inputs, **options):
+            return super().call(inputs, **options) + 1
+
+    return keras.Sequential([layers.Input(IMAGE), layers.Conv2D(4, 3), Shifted(name="culprit")])
+
+
 @builders
 @pytest.mark.parametrize(
     "build",
     [
+        of_ones_own,
         behind_an_activation,
         convolution_with_two_consumers,
         convolution_that_is_an_output,

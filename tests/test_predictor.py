@@ -443,7 +443,24 @@ def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_
     assert [row["labels"][0]["label"] for row in rows[:3]] == ["red", "green", "blue"]
     assert "is not an image" in rows[3]["error"]
     third = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
-    assert (third.exit_code, third.output) == (0, "")
+    # What failed is not tried again, and not hidden either.
+    assert (third.exit_code, third.stdout) == (1, "")
+    assert third.stderr.startswith("keras-effnet: 1 photos failed in an earlier run, the first")
+    out.write_text(out.read_text() + '{"path": ["no name"]}\n')
+    damaged = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
+    assert (damaged.exit_code, len(damaged.stderr.splitlines())) == (1, 1)
+    assert "holds lines that are no predictions" in damaged.stderr
+
+
+def test_what_is_no_image_costs_its_own_row_and_a_closed_predictor_says_so(exported: Callable[[str], Path]) -> None:
+    predictor = Predictor(exported("litert"))
+    red = np.full((40, 40, 3), (255, 0, 0), np.uint8)
+    rows = list(predictor([5, red, ("a", "b", "c"), None, ("name", 3)], top=1))
+    assert [row.error is None for row in rows] == [False, True, False, False, False]
+    assert str(rows[0].error).startswith("'image 0': it is a int. Expected a path, the bytes of a file, a uint8 array")
+    predictor.close()
+    with pytest.raises(RuntimeError, match="The predictor is closed"):
+        list(predictor([red]))
 
 
 def test_an_unreadable_photo_does_not_keep_parquet_from_being_finished(

@@ -270,6 +270,18 @@ def test_files_are_answered_as_by_the_model_and_a_bad_one_says_invalid(picture, 
     assert (answer["scores"][::2] > 0).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_cost_the_others_of_their_batch_nothing(value, exported):
+    images = np.random.default_rng(1).uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
+    signature = exported.signatures["serving_default"]
+    expected = signature(images=tf.constant(images))["probabilities"].numpy()
+    images[1, 5, 5] = value
+    answer = {key: x.numpy() for key, x in signature(images=tf.constant(images)).items()}
+    assert answer["classes"][1].tolist() == [b"invalid"] * 3
+    assert not answer["scores"][1].any()
+    np.testing.assert_allclose(answer["probabilities"][::2], expected[::2], rtol=0, atol=1e-6)
+
+
 @pytest.mark.skipif(LEGACY, reason="tf_keras keeps weights as variables, whatever their number")
 def test_weights_are_in_the_graph_unless_there_are_many(exported, tmp_path, monkeypatch):
     """Either way the answers are the same."""

@@ -30,24 +30,54 @@ def run(command, **options):
     return done.stdout
 
 
-def test_a_program_in_c_loads_and_runs_it(served, tmp_path):
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """`run_saved_model.c`, compiled."""
     compiler = shutil.which("gcc")
     folder = Path(tf.__file__).parent
     library = folder / "libtensorflow_cc.so.2"
     if compiler is None or not library.is_file() or not (folder / "include/tensorflow/c/c_api.h").is_file():
         pytest.skip("no gcc, or no library and headers in this TensorFlow")
-    program = tmp_path / "run_saved_model"
+    program = tmp_path_factory.mktemp("program") / "run_saved_model"
     headers = ["-isystem", folder / "include", "-L", folder]
     libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2", f"-Wl,-rpath,{folder}"]
-
     run([compiler, "-Wall", "-Werror", *headers, HERE / "run_saved_model.c", "-o", program, *libraries])
+    return program
 
-    signature = signatures(served.base / "10")["image_bytes"]
+
+def ends(folder, name):
+    """What the program wants to know of a signature: its input, an output and which of an operation's that is."""
+    signature = signatures(folder)[name]
     (source,) = signature.inputs.values()
-    operation, index = signature.outputs["probabilities"].name.split(":")
-    printed = run([program, served.base / "10", source.name.split(":")[0], operation, index, *served.files])
+    return [source.name.split(":")[0], *signature.outputs["probabilities"].name.split(":")]
+
+
+def test_a_program_in_c_loads_and_runs_it(served, program):
+    folder = served.base / "10"
+    printed = run([program, folder, *ends(folder, "image_bytes"), *served.files])
     rows = [[float(value) for value in line.split()] for line in printed.splitlines() if line]
     np.testing.assert_allclose(rows, served.probabilities, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_in_c_an_empty_batch_is_answered_and_another_shape_is_refused(served, program, onednn):
+    """Unlike Python's, a session in C compares no shapes, and oneDNN ends the process on some."""
+    folder = served.base / "10"
+    command = [program, folder, *ends(folder, "serving_default"), "--shape"]
+    env = QUIET | {"TF_ENABLE_ONEDNN_OPTS": onednn}
+    assert len(run([*command, 2, SIZE, SIZE, 3], env=env).splitlines()) == 2
+    assert run([*command, 0, SIZE, SIZE, 3], env=env) == ""
+    for shape in ((SIZE, SIZE, 3), (3,), (1, 20, 20, 3), (1, SIZE, SIZE, 1), (1, SIZE, SIZE, 3, 1)):
+        done = subprocess.run(
+            [str(part) for part in (*command, *shape)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=env,
+        )
+        assert done.returncode == 1, (shape, done.stderr[-3000:])
+        assert f"is not compatible with expected shape [?,{SIZE},{SIZE},3]" in done.stderr
 
 
 def signatures(folder):
