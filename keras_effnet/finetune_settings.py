@@ -2,8 +2,7 @@
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
+from numbers import Real
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Settings:
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             value = getattr(self, name)
-            if not isinstance(value, int | float | np.number) or not least <= value <= most:
+            if not isinstance(value, Real) or not least <= float(value) <= most:
                 raise ValueError(
                     f"{name} is {value!r}. Expected a number from {least} to {most}. Leave it out for "
                     f"{type(self).__dataclass_fields__[name].default!r}."
