@@ -90,19 +90,21 @@ def train(
         # Measured 1.3 x and more in training; TensorFlow reads it once, when it is imported.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
-        from keras_effnet.training import train as run
-
         options: dict[str, Any] = {"strategy": strategy, "strict": strict, "checkpoint_every": checkpoint_every}
         verbose = 0 if as_json else 1 if console().is_terminal else 2
-        source: Any = data[0] if len(data) == 1 else data
-        try:
-            trained = run(source, out, model=model, recipe=chosen, verbose=verbose, **options)
-        except KeyboardInterrupt:
-            complain(
-                "Interrupted. Start the same command again: it goes on from the last epoch or step that was saved."
-            )
-            raise
+        trained = _run(data, out, model=model, recipe=chosen, verbose=verbose, **options)
         _print(trained, as_json=as_json)
+
+
+def _run(data: list[str], out: Path, **options: Any) -> "Trained":
+    """Train; of an interrupt it is said how to go on."""
+    from keras_effnet.training import train as run
+
+    try:
+        return run(data[0] if len(data) == 1 else data, out, **options)
+    except KeyboardInterrupt:
+        complain("Interrupted. Start the same command again: it goes on from the last epoch or step that was saved.")
+        raise
 
 
 def _print(trained: "Trained", *, as_json: bool) -> None:

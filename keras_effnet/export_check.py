@@ -115,12 +115,13 @@ def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str |
             f"{check.images}. Expected at most {limit:.2g}. Nothing was written; try another format."
         )
     # Of a model that finds all classes as likely, the scores differ by little and tell little.
-    if not agreement >= (min_agreement if quantize else LEAST_AGREEMENT):
+    least, remedy = LEAST_AGREEMENT, "another format"
+    if quantize:
+        least, remedy = min_agreement, "more representative photos, another way to quantize, or a lower min_agreement"
+    if not agreement >= least:
         raise ValueError(
             f"The exported model ({quantize or 'float32'}) agrees with the model on the first label of {agreement:.1%} "
-            f"of {check.count} {check.images}. Expected at least {min_agreement if quantize else LEAST_AGREEMENT:.1%}. "
-            f"Nothing was written; give {'more representative photos, ' if quantize else ''}another "
-            f"{'way to quantize, or a lower min_agreement' if quantize else 'format'}."
+            f"of {check.count} {check.images}. Expected at least {least:.1%}. Nothing was written; give {remedy}."
         )
     return check
 

@@ -16,7 +16,7 @@ import numpy as np
 from keras_effnet.classifier import Classifier, as_classifier, gives_logits, load_classifier
 from keras_effnet.engines import FORMATS, cores, find_engine, start, version
 from keras_effnet.evaluate import provenance
-from keras_effnet.export_check import Check, check_images, compare, split
+from keras_effnet.export_check import Check, Images, check_images, compare, split
 from keras_effnet.export_writers import WRITERS
 from keras_effnet.imagenet import normalizes_inside, preprocess_input
 from keras_effnet.images import CROP_PADDING
@@ -93,15 +93,14 @@ def export(
         ...     (done.path.name, done.check.agreement)
         ('lite0.tflite', 1.0)
     """
+    from keras_effnet.twins import in_float32
+
     target = Path(path)
     _check_arguments(target, format, quantize, representative, held_out)
     engine = find_engine("auto", format)
     classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
-    classifier = _in_float32(classifier)
-    images = check_images(representative, classifier.size)
-    calibration, others = images, images
-    if quantize == "int8":
-        calibration, others = split(images, check_images(held_out, classifier.size) if held_out is not None else None)
+    classifier = replace(classifier, model=in_float32(classifier.model))
+    calibration, others = _photos(representative, held_out, classifier.size, quantize)
     network, fused = _serving_model(classifier)
     with _faults_in_words(target, format), staged(target, numbered=not suffix(format)) as part:
         kept = WRITERS[format](network, part, classifier, quantize, calibration.pixels)
@@ -135,23 +134,12 @@ def _faults_in_words(target: Path, format: str) -> Iterator[None]:  # noqa: A002
         ) from error
 
 
-def _in_float32(classifier: Classifier) -> Classifier:
-    """The same model in the precision in which it is served, if it calculates in another one."""
-    from keras_effnet._keras import LEGACY, keras
-
-    def precisions(model: Any) -> set[str]:
-        nested = (precisions(part) if isinstance(part, keras.Model) else {part.compute_dtype} for part in model.layers)
-        return set().union(*nested)
-
-    if precisions(classifier.model) <= {"float32"}:
-        return classifier
-
-    def plain(layer: Any) -> Any:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    twin = keras.models.clone_model(classifier.model, clone_function=plain, **({} if LEGACY else {"recursive": True}))
-    twin.set_weights(classifier.model.get_weights())
-    return replace(classifier, model=twin)
+def _photos(representative: Any, held_out: Any, size: int, quantize: str | None) -> tuple[Images, Images]:
+    """What is calibrated on, and what is compared."""
+    images = check_images(representative, size)
+    if quantize != "int8":
+        return images, images
+    return split(images, check_images(held_out, size) if held_out is not None else None)
 
 
 def _check_arguments(
@@ -164,10 +152,10 @@ def _check_arguments(
     if format not in QUANTIZE:
         raise ValueError(f"format is {format!r}. Expected one of {', '.join(QUANTIZE)}. Choose one of these.")
     if quantize not in QUANTIZE[format]:
+        other = "" if format == "litert" else ", or the format 'litert'"
         raise ValueError(
             f"quantize is {quantize!r} for the format {format!r}. Expected one of "
-            f"{', '.join(str(way) for way in QUANTIZE[format])}. Choose one of these"
-            f"{'.' if format == 'litert' else ', or the format ' + repr('litert') + '.'}"
+            f"{', '.join(str(way) for way in QUANTIZE[format])}. Choose one of these{other}."
         )
     if held_out is not None and quantize != "int8":
         raise ValueError(

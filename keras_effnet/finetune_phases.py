@@ -35,7 +35,7 @@ class Run:
         tell: called with the part of the run, how far it is and how far it goes.
         history: the epochs that are done.
         seconds: by part.
-        head: the weights of the network after phase 1.
+        head: the weights of the network after phase 1, once phase 2 is begun.
     """
 
     settings: Settings
@@ -81,8 +81,8 @@ def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) 
             features = _features(network, train, val, size, run)
         with run.part("head"):
             _train_head(network, features, train, val, run)
-        run.head = network.get_weights()
         if run.settings.unfreeze and run.settings.epochs:
+            run.head = network.get_weights()
             with run.part("blocks"):
                 _train_blocks(network, train, val, size, run)
     except KeyboardInterrupt:
@@ -94,8 +94,8 @@ def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) 
     return False
 
 
-def measure(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, bool]:
-    """The classes that a network gives the photos held out, and whether phase 2 was dropped, having had fewer right."""
+def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, bool]:
+    """Go back to phase 1 if that had more of the photos held out right: the classes they get, and whether it was so."""
 
     def classes() -> np.ndarray:
         return predict(network, val, lambda *far: run.tell("measuring", *far)).argmax(axis=-1)
@@ -103,7 +103,7 @@ def measure(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, bool]:
     targets = [row.target for row in val.rows]
     predicted = classes()
     head = next(row.val_accuracy for row in reversed(run.history) if row.phase == "head")
-    # With the head alone trained, or training stopped within it, there is nothing to go back to.
+    # Where phase 2 was not begun there is nothing to go back to.
     if not run.head or (predicted == targets).mean() >= head - 1e-6:
         return predicted, False
     network.set_weights(run.head)

@@ -1,8 +1,10 @@
 """What can be chosen about a fine-tuning; what it gives is measured by benchmarks/finetune.py."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from numbers import Real
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,21 @@ class Settings:
 
 
 DEFAULTS = Settings()
+
+
+def make_settings(given: Mapping[str, Any]) -> Settings:
+    """Settings from some of their fields.
+
+    Raises:
+        TypeError: a field that does not exist.
+        ValueError: a value that cannot be.
+
+    Example:
+        >>> make_settings({"epochs": 3}).epochs
+        3
+    """
+    if unknown := sorted(given.keys() - asdict(DEFAULTS).keys()):
+        raise TypeError(
+            f"There is no setting {unknown[0]!r}. Expected some of {', '.join(asdict(DEFAULTS))}. Correct the name."
+        )
+    return Settings(**given)

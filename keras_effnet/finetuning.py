@@ -12,13 +12,15 @@ from typing import Any
 
 from keras_effnet._keras import keras
 from keras_effnet.classifier import Classifier, load_classifier
-from keras_effnet.finetune_phases import Progress, Run, measure, train_phases
-from keras_effnet.finetune_settings import DEFAULTS, Settings
+from keras_effnet.finetune_phases import Progress, Run, keep_the_better, train_phases
+from keras_effnet.finetune_settings import Settings, make_settings
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.photo_views import Photos, read_photos, shrink
-from keras_effnet.run_report import FineTuned, claim, write_somewhere
+from keras_effnet.run_folder import claim, write_somewhere
+from keras_effnet.run_report import FineTuned
 from keras_effnet.training_photos import TrainingPhotos, check_parts, open_training_photos
 from keras_effnet.transfer import first_block, replace_head
+from keras_effnet.twins import resized
 
 # Bytes of decoded photos, half for each part; what does not fit is read again when it is needed.
 ROOM = 2 * 2**30
@@ -70,11 +72,7 @@ def finetune(
         1.0
     """
     cpu_start = time.process_time()
-    if unknown := sorted(settings.keys() - asdict(DEFAULTS).keys()):
-        raise TypeError(
-            f"There is no setting {unknown[0]!r}. Expected some of {', '.join(asdict(DEFAULTS))}. Correct the name."
-        )
-    chosen = Settings(**settings)
+    chosen = make_settings(settings)
     folder = None if out is None else claim(out, overwrite=overwrite)
     found = open_training_photos(data, val_share=chosen.val_share, seed=chosen.seed)
     run = Run(chosen, progress or (lambda *_: None))
@@ -87,7 +85,7 @@ def finetune(
     check_parts(photos, errors, strict=strict)
     interrupted = train_phases(classifier.model, train, val, classifier.size, run)
     with run.part("measuring"):
-        predicted, dropped = measure(classifier.model, val, run)
+        predicted, dropped = keep_the_better(classifier.model, val, run)
     result = FineTuned(
         classifier,
         photos,
@@ -114,12 +112,7 @@ def _build(
     first_block(network, chosen.unfreeze)
     size = chosen.resolution or loaded.size
     if network.input_shape[1] != size:
-        resized = keras.models.clone_model(network, input_tensors=keras.Input((size, size, 3)))
-        resized.set_weights(network.get_weights())
-        for layer in resized.layers:
-            # A Normalization works with constants that it makes of its weights.
-            getattr(layer, "finalize_state", lambda: None)()
-        network = resized
+        network = resized(network, size)
     return Classifier(network, tuple((None, name) for name in classes), size, loaded.name, loaded.weights)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_effnet._keras import keras
 from keras_effnet.layer_graph import LayerGraph, Reference, change, trains_when_called, without
+from keras_effnet.twins import give_weights
 
 # What a batch normalisation can be folded into; a class of one's own may compute something else.
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
@@ -123,9 +124,7 @@ class _Plan:
             if layer.name in self.nested:
                 self.nested[layer.name].assign(layer)
             elif layer.weights:
-                layer.set_weights(self.weights.get(layer.name) or self.layers[layer.name].get_weights())
-                # A Normalization works with constants that it makes of its weights.
-                getattr(layer, "finalize_state", lambda: None)()
+                give_weights(layer, self.weights.get(layer.name) or self.layers[layer.name].get_weights())
 
     def plan_nested(self, layer: Any) -> "_Plan":
         plan = _Plan(layer)

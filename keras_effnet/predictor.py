@@ -133,15 +133,7 @@ class Predictor:
         waiting: deque[Future[list[Prediction]]] = deque()
         try:
             while chunk := list(islice(photos, self._batch)):
-                try:
-                    waiting.append(self._pool.submit(self._predict, chunk, top))
-                except RuntimeError as error:
-                    while waiting:
-                        yield from waiting.popleft().result()
-                    raise RuntimeError(
-                        "The predictor is closed. Expected one that is open until its last image is labelled. Close it "
-                        "later, or make a new one."
-                    ) from error
+                waiting.append(self._submit(chunk, top))
                 if len(waiting) > 2 * self._threads:
                     yield from waiting.popleft().result()
             while waiting:
@@ -149,6 +141,20 @@ class Predictor:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _submit(self, chunk: list[Photo], top: int) -> Future[list[Prediction]]:
+        try:
+            return self._pool.submit(self._predict, chunk, top)
+        except RuntimeError:
+            # In its place among the others, so that what was under way comes first.
+            failed: Future[list[Prediction]] = Future()
+            failed.set_exception(
+                RuntimeError(
+                    "The predictor is closed. Expected one that is open until its last image is labelled. Close it "
+                    "later, or make a new one."
+                )
+            )
+            return failed
 
     def _predict(self, photos: list[Photo], top: int) -> list[Prediction]:
         rows = [prepare(photo, self.size) for photo in photos]

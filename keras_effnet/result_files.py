@@ -162,19 +162,8 @@ def _parquet(path: Path) -> Iterator[Results]:
             f"The file {str(path)!r} is to be Parquet. Expected the package pyarrow. Run pip install pyarrow, or "
             "choose a name in .csv or .jsonl."
         )
-    import pyarrow.parquet as parquet
-
     journal = path.with_name(f".{path.name}.jsonl")
-    before: dict[str, bool] = {}
-    if path.exists():
-        try:
-            rows = parquet.read_table(path, columns=["path", "error", "labels"])
-            before = {
-                name: error is not None
-                for name, error in zip(rows["path"].to_pylist(), rows["error"].to_pylist(), strict=True)
-            }
-        except (ValueError, KeyError, OSError) as error:
-            raise _damaged(path) from error
+    before = _parquet_paths(path) if path.exists() else {}
     with _lines(journal, _json_paths, JSON_OPENING) as (done, file):
         yield _results(
             before | done,
@@ -187,12 +176,31 @@ def _parquet(path: Path) -> Iterator[Results]:
     journal.unlink()
 
 
+def _schema() -> Any:
+    import pyarrow as pa
+
+    label = pa.struct([("wnid", pa.string()), ("label", pa.string()), ("score", pa.float64())])
+    return pa.schema([("path", pa.string()), ("error", pa.string()), ("labels", pa.list_(label))])
+
+
+def _parquet_paths(path: Path) -> dict[str, bool]:
+    import pyarrow.parquet as parquet
+
+    try:
+        known = parquet.read_schema(path).equals(_schema())
+    except (ValueError, OSError) as error:
+        raise _damaged(path) from error
+    if not known:
+        raise _damaged(path)
+    rows = parquet.read_table(path, columns=["path", "error"]).to_pydict()
+    return {name: error is not None for name, error in zip(rows["path"], rows["error"], strict=True)}
+
+
 def _write_parquet(part: Path, before: Path | None, rows: Iterator[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    label = pa.struct([("wnid", pa.string()), ("label", pa.string()), ("score", pa.float64())])
-    schema = pa.schema([("path", pa.string()), ("error", pa.string()), ("labels", pa.list_(label))])
+    schema = _schema()
     with parquet.ParquetWriter(part, schema) as writer:
         old: Iterable[Any] = parquet.ParquetFile(before).iter_batches(ROW_GROUP) if before else ()
         for batch in old:

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = ".partial-"
@@ -26,9 +26,7 @@ def staged(target: Path, *, numbered: bool = False) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  # a link is replaced where it points from
     existing = next(parent for parent in target.parents if parent.exists())
-    for old in existing.glob(f"{_PREFIX}*"):
-        if time.time() - old.lstat().st_mtime > _STALE:
-            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed
+    _sweep(existing)
     aside = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=existing))
     try:
         part = aside / target.name
@@ -40,6 +38,15 @@ def staged(target: Path, *, numbered: bool = False) -> Iterator[Path]:
             part.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what processes that were killed have left aside."""
+    for old in folder.glob(f"{_PREFIX}*"):
+        # Another process may be doing the same.
+        with suppress(FileNotFoundError):
+            if time.time() - old.lstat().st_mtime > _STALE:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _take_next_number(part: Path, folder: Path) -> None:

@@ -151,11 +151,11 @@ def _train(
         saver.finish()
         _meet(devices, plan, saver)
         load_weights(network, folder / BEST)
+        whole = report is not None and zipfile.is_zipfile(folder / MODEL)
         if report is None:
             report = _report(plan, data, saver, hints) | devices.report()
             report["seconds"] = round(time.perf_counter() - start, 1)
-            over = False
-        if not over or not zipfile.is_zipfile(folder / MODEL):
+        if not whole:
             with saver.place() as place:
                 # Every process: with JAX, saving makes variables that all of them have to make.
                 _write(place, network, data, report)

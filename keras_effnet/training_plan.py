@@ -53,10 +53,11 @@ def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
     Raises:
         ValueError: a batch of more images than there are.
     """
-    steps = data.train.total // (recipe.batch_size // recipe.accumulate)
+    batch_size = recipe.batch_size // recipe.accumulate
+    steps = data.train.total // batch_size
     if not steps:
         raise ValueError(
-            f"A batch has {recipe.batch_size // recipe.accumulate} images and there are {data.train.total} to train "
+            f"A batch has {batch_size} images and there are {data.train.total} to train "
             "on. Expected no more than those. Choose a smaller batch size, 32 for example (--batch-size)."
         )
     if recipe.steps is not None:

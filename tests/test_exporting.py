@@ -164,6 +164,24 @@ def test_a_model_of_halves_is_exported_in_float32(dtype: str, images: np.ndarray
     np.testing.assert_allclose(run(done.path, "litert", images), exact.predict(images, verbose=0), atol=1e-5)
 
 
+def test_a_model_of_halves_keeps_the_statistics_of_its_pixels(images: np.ndarray, tmp_path: Path) -> None:
+    needs("litert")
+
+    def build() -> Any:
+        image = keras.Input((32, 32, 3))
+        pixels = keras.layers.Normalization()
+        pixels.adapt(images)
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(pixels(image)))
+        return keras.Model(image, keras.layers.Dense(7, activation="softmax", dtype="float32")(x))
+
+    with dtype_policy("mixed_float16"):
+        model = build()
+    exact = build()
+    exact.set_weights(model.get_weights())
+    done = export(Classifier(model, CLASSES, 32), tmp_path / "m.tflite", "litert")
+    np.testing.assert_allclose(run(done.path, "litert", images), exact.predict(images, verbose=0), atol=1e-5)
+
+
 def test_what_cannot_be_written_is_said_in_one_sentence(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +447,16 @@ def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatc
         part.mkdir()
         (part / "a").write_text("ours")
     assert [(folder / n / "a").read_text() for n in ("1", "2")] == ["another's", "ours"]
+
+
+def test_what_killed_processes_left_aside_is_taken_away_after_a_day(tmp_path: Path) -> None:
+    old, new = tmp_path / ".partial-old", tmp_path / ".partial-new"
+    old.mkdir(), new.mkdir()
+    (old / "half").touch()
+    os.utime(old, (0, 0))
+    with staged(tmp_path / "file") as part:
+        part.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-new", "file"]
 
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:

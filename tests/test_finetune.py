@@ -18,7 +18,7 @@ from PIL import Image
 from short_runs import full_disk
 from typer.testing import CliRunner
 
-from keras_effnet import cli, finetune_phases, finetuning, run_report
+from keras_effnet import cli, finetune_phases, finetuning, run_folder, run_report
 from keras_effnet._keras import keras
 from keras_effnet.classifier import load_classifier
 from keras_effnet.classify import classify
@@ -433,8 +433,8 @@ def test_the_progress_of_every_part_ends_at_its_total(run: SimpleNamespace) -> N
 def test_without_matplotlib_the_pictures_are_left_out_and_that_is_said(
     run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_report, "find_spec", lambda name: None)
-    written = run_report.write_run(tmp_path, run.result)
+    monkeypatch.setattr(run_folder, "find_spec", lambda name: None)
+    written = run_folder.write_run(tmp_path, run.result)
     assert sorted(written) == sorted(path.name for path in tmp_path.iterdir())
     assert not list(tmp_path.glob("*.png"))
     assert "No pictures: Matplotlib is missing" in (tmp_path / "report.md").read_text("utf-8")
@@ -517,15 +517,15 @@ def test_on_a_full_disk_the_results_are_put_elsewhere_and_that_is_said(
     full, other = tmp_path / "full", tmp_path / "other"
     full.mkdir(), other.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(other))
-    write = run_report.write_run
+    write = run_folder.write_run
 
     def write_run(folder: Path, run: Any) -> tuple[str, ...]:
         with full_disk() if folder == full else nullcontext():
             return write(folder, run)
 
-    monkeypatch.setattr(run_report, "write_run", write_run)
+    monkeypatch.setattr(run_folder, "write_run", write_run)
     with pytest.raises(OSError, match=r"Nothing can be written to '.*full': .*The results are in '.*Move them"):
-        run_report.write_somewhere(full, result)
+        run_folder.write_somewhere(full, result)
     assert not list(full.iterdir())
     (kept,) = other.glob("keras-effnet-*")
     assert load_classifier(kept).classes == result.classifier.classes

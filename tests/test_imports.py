@@ -41,7 +41,7 @@ READERS = (
 )
 GRAPH = (
     *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
-    *("layer_graph", "fusion", "rounding", "quantized"),
+    *("layer_graph", "twins", "fusion", "rounding", "quantized"),
     *("heads", "overlays"),
     "transfer",
     *("schedules", "optimizers", "ema", "positions", "odd_files", "run_state", "saver"),
@@ -64,7 +64,7 @@ FACE = (
     *("export_check", "export_writers", "exporting", "export_cache", "predictor", "result_files"),
     *("activation_maps", "figure7"),
     "training_speed",
-    *("training_photos", "photo_views", "run_plots", "run_report"),
+    *("training_photos", "photo_views", "run_plots", "run_report", "run_folder"),
     *("finetune_settings", "finetune_phases", "finetuning"),
     *("photo_arrays", "short_training"),
     *("training_data", "training_plan", "training_devices", "fitting", "training"),

@@ -1,0 +1,112 @@
+"""The folder that a fine-tuning leaves: the model, its labels, the reports and the pictures."""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from importlib.util import find_spec
+from pathlib import Path
+
+from keras_effnet.run_plots import confusion_matrix, learning_curves
+from keras_effnet.run_report import MODEL, Epoch, FineTuned, markdown
+from keras_effnet.staging import staged
+
+WEIGHTS = "model.weights.h5"
+
+
+def claim(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Make sure, before any work, that a run can be written to a folder.
+
+    Raises:
+        ValueError: it holds something and may not be overwritten, or nothing can be written there.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = any(path.iterdir())
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"The folder {str(path)!r} cannot be written to: {error.strerror}. Expected a folder for the results. "
+            "Choose another one."
+        ) from error
+    if taken and not overwrite:
+        raise ValueError(
+            f"The folder {str(path)!r} is not empty. Expected a new one, so that no earlier result is lost. Choose "
+            "another name, or overwrite it (--overwrite, overwrite=True)."
+        )
+    return path
+
+
+def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
+    """Write a run: all of it, or nothing.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        OSError: there is no room.
+    """
+    parts: dict[str, Path] = {}
+    names = "\n".join(run.photos.classes) + "\n"
+    writers = {
+        MODEL: run.model.save,
+        WEIGHTS: lambda path: _extract_weights(parts[MODEL], path),
+        "labels.txt": lambda path: path.write_text(names, "utf-8"),
+        "history.csv": lambda path: _write_history(path, run.history),
+        "report.json": lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
+    }
+    pictures = {
+        "learning_curves.png": lambda path: learning_curves(path, run.history),
+        "confusion_matrix.png": lambda path: confusion_matrix(path, run.confusion, run.photos.classes),
+    }
+    shown = pictures if find_spec("matplotlib") else {}
+    writers |= shown | {"report.md": lambda path: path.write_text(markdown(run, tuple(shown)), "utf-8")}
+    with ExitStack() as stack:
+        for name, write in writers.items():
+            parts[name] = stack.enter_context(staged(folder / name))
+            write(parts[name])
+    for name in pictures.keys() - shown.keys():
+        (folder / name).unlink(missing_ok=True)  # of an earlier run
+    return tuple(writers)
+
+
+def _extract_weights(model: Path, path: Path) -> None:
+    """The file of weights that is inside of a model's; HDF5 itself ends the process on a disk that is full."""
+    with zipfile.ZipFile(model) as archive, archive.open(WEIGHTS) as source, path.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def write_somewhere(folder: Path, run: FineTuned) -> None:
+    """Write a run, and where the folder has no room for it, to another one: what was learnt is not lost.
+
+    Raises:
+        OSError: it is not in the folder; the message says where it is.
+    """
+    try:
+        write_run(folder, run)
+    except OSError as error:
+        elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
+        try:
+            write_run(elsewhere, run)
+        except OSError:
+            elsewhere.rmdir()
+            kept = "It is in no other place either. Make room, and start again."
+        else:
+            kept = f"The results are in {str(elsewhere)!r}. Move them from there."
+        raise OSError(
+            f"Nothing can be written to {str(folder)!r}: {error}. Expected room for the model. {kept}"
+        ) from error
+
+
+def _write_history(path: Path, history: Sequence[Epoch]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in history)
