@@ -5,11 +5,13 @@ models/official/efficientnet/preprocessing.py. JPEGs in RGB are decoded no furth
 go through Pillow.
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from keras_effnet.images import CROP_PADDING
 from keras_effnet.odd_files import OddFiles
@@ -96,21 +98,17 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
     if element.data.dtype != tf.string:
         return resize(cut(element.data, window), size), tf.constant(True)
 
-    nothing = tf.zeros((0, 0, 3), tf.uint8)
+    nothing, grey = tf.zeros((0, 0, 3), tf.uint8), _grey_jpeg()
 
     def fast(data: Any) -> Any:
         data = tf.io.read_file(data) if element.is_path else data
+        # Of what is no JPEG, TensorFlow would complain on stderr, file by file.
+        shape = tf.io.extract_jpeg_shape(tf.where(starts_with(data, b"\xff\xd8\xff"), data, grey))
 
         def decode() -> Any:
-            shape = tf.io.extract_jpeg_shape(data)
-            return tf.cond(
-                shape[2] == 3,
-                lambda: tf.io.decode_and_crop_jpeg(data, window(shape), channels=3, dct_method=method),
-                lambda: nothing,
-            )
+            return tf.io.decode_and_crop_jpeg(data, window(shape), channels=3, dct_method=method)
 
-        # Of anything else, TensorFlow would complain on stderr, file by file.
-        return tf.cond(starts_with(data, b"\xff\xd8\xff") & _is_upright(data), decode, lambda: nothing)
+        return tf.cond((shape[2] == 3) & _is_upright(data), decode, lambda: nothing)
 
     def slow() -> tuple[Any, Any]:
         image, valid = tf.numpy_function(_reader(odd), [element.name, element.data], (tf.uint8, tf.bool))
@@ -119,6 +117,12 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
 
     image = _or_else(fast, element.data, nothing)
     return tf.cond(tf.size(image) > 0, lambda: (resize(image, size), True), slow)
+
+
+def _grey_jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def starts_with(data: Any, magic: bytes) -> Any:
