@@ -76,7 +76,9 @@ class FineTuned:
     @property
     def head_val_accuracy(self) -> float:
         """The same after phase 1, the head alone."""
-        return [row.val_accuracy for row in self.history if row.phase == "head"][-1]
+        measured = [row.val_accuracy for row in self.history if row.phase == "head"][-1]
+        # Keras gives it in float32: a part of the photos in float64, as the one above.
+        return round(measured * len(self.photos.val)) / len(self.photos.val)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -54,13 +54,23 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network with 4 classes and random statistics, as a saved model."""
-    folder = tmp_path_factory.mktemp("pretrained")
+    """A small network with 4 classes, random weights and about the statistics of noisy colours, as a saved model.
+
+    With statistics at random, the features of all colours would be much the same, and what a head learns luck.
+    """
+    keras.utils.set_random_seed(1)
     network = create(tiny(), classes=4)
     rng = np.random.default_rng(0)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.0, value.shape) for value in layer.get_weights()])
+    colours = rng.uniform(0, 255, (64, 1, 1, 3)) + rng.normal(0, 25, (64, *network.input_shape[1:]))
+    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # One batch gives them all.
+    network(colours.clip(0, 255).astype("float32"), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.set_weights([value * rng.uniform(0.8, 1.25, value.shape) for value in norm.get_weights()])
+    folder = tmp_path_factory.mktemp("pretrained")
     network.save(folder / "tiny.keras")
     (folder / "labels.txt").write_text("a\nb\nc\nd\n", encoding="utf-8")
     return folder / "tiny.keras"
