@@ -5,7 +5,8 @@ prints    medians of interleaved rounds in ms, at batch 1 of the median of five 
           `keras.applications` or, for what it lacks, to our own model compiled by Keras; the fraction of the machine's
           measured matrix-product rate; then what is promised of the Predictor and the SavedModel, each contender under
           the setting of oneDNN that is better for it
-needs     pip install "keras_effnet[tf-cpu,litert,onnx,openvino]"; with torch==2.13.0 and timm, timm too
+needs     pip install "keras_effnet[tf-cpu,litert,onnx,openvino]"; with torch==2.13.0 and timm, timm too; for --int8
+          "keras_effnet[quickstart]", whose photographs calibrate
 measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch 1 is 0.29 of compiled
           keras.applications, 0.09 of its predict, 0.78 of ONNX Runtime, 0.73 of OpenVINO, 0.38 of compiled timm; in
           throughput 0.66 of ONNX Runtime by itself (0.92 through a Predictor), 0.61 of OpenVINO (0.82), 0.32 of
@@ -14,8 +15,11 @@ measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch
           and 0.36 in throughput, 0.62 where that has oneDNN; 0.49 of compiled keras.applications, 0.30 of its predict,
           63 % of the matrix product's rate; the fused SavedModel's is 0.67 and 0.77 of the plain one's; 241 MB. In
           another run it was 0.60 at batch 1, and 0.55 with oneDNN in throughput.
-          Lite0, --int8 --rounds 5: 8 bits take 0.87 of float32's time at batch 1 and 0.88 in throughput,
-          with 9 convolutions in float32; now 27 are
+          On another machine (AVX2 alone, 148 GFLOP/s), B0 at 224, --rounds 5: 0.29 of compiled keras.applications,
+          0.08 of its predict, 0.84 of ONNX Runtime, 0.79 of OpenVINO, 0.38 of compiled timm; in throughput 0.66 of
+          ONNX Runtime by itself (0.95 through a Predictor), 0.66 of OpenVINO (0.90), 0.39 of timm; fused SavedModel
+          0.66 and 0.70; 86 MB. Lite0 there, --int8 --rounds 3, with 27 of 49 convolutions in float32: 8 bits take 0.81
+          of float32's time at batch 1 and 0.98 in throughput
 """
 
 import argparse

@@ -65,7 +65,7 @@ def classify(
         results = stack.enter_context(_results(out, top)) if out else None
         if results:
             earlier = [name for name in map(_name, photos) if name in results.failed]
-            photos = [photo for photo in photos if _name(photo) not in results.done]
+            photos = _not_done(photos, results, out)
         with muted(f"Loading {model} ..."):
             label = _open(model, weights, engine, batch_size, one=len(photos) == 1)
         chunks = _chunks(label(photos, top=top), batch_size, len(photos))
@@ -85,6 +85,17 @@ def _results(path: str, top: int) -> AbstractContextManager["Results"]:
     from keras_effnet.result_files import open_results
 
     return open_results(path, top)
+
+
+def _not_done(photos: list["Photo"], results: "Results", out: str | None) -> list["Photo"]:
+    """The photos that are not in a file yet; how many are is said, since another model may have been asked then."""
+    left = [photo for photo in photos if _name(photo) not in results.done]
+    if len(left) < len(photos):
+        complain(
+            f"{len(photos) - len(left)} of {len(photos)} photos are in {out!r} already and are not done again. "
+            "For another model's labels give another file."
+        )
+    return left
 
 
 def _name(photo: "Photo") -> str:

@@ -28,7 +28,7 @@ class Settings:
     """
 
     unfreeze: int | str = 3
-    epochs: int = 16
+    epochs: int = 14
     head_epochs: int = 40
     learning_rate: float = 5e-4
     head_learning_rate: float = 1e-3
