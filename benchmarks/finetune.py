@@ -3,9 +3,9 @@
 command   TF_ENABLE_ONEDNN_OPTS=1 python benchmarks/finetune.py DIR [--model lite0] [--seeds 3]
 prints    a row a seed: accuracy on the photos held out, wall and processor seconds; then the means
 data      DIR holds a folder for each class, or train/ and val/ that hold these
-measured  2026-11, 2 cores, 500 + 200 photos of flowers, seeds 0 to 2: fine-tuned 0.860, 0.880, 0.875, mean 0.872; head
-          alone 0.835; 446, 429 and 458 s of processor time (beside other work: two free cores take a bit more than
-          half of it). From scratch for the same time, seed 0, in runs of 20 epochs: 0.200 and 0.320
+measured  2026-11, 2 cores, 500 + 200 photos of flowers, seeds 0 to 2: fine-tuned 0.880, 0.870,
+          0.885, mean 0.878; head alone 0.835; 182, 178 and 177 s, of processor time 282, 278 and 285 (a slower
+          machine took 263 and 439 s for the first). From scratch for as long as 20 epochs took, seed 0: 0.200, 0.320
 """
 
 import argparse
