@@ -4,12 +4,20 @@ Source: the guides of tf.distribute and of keras.distribution; what Keras 3 and 
 where it is mended.
 """
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer, current_thread, main_thread
 from typing import Any
 
-from keras_effnet.clusters import STRATEGIES, cluster_from_keras, cluster_from_slurm, find_cluster
+from keras_effnet.clusters import STRATEGIES, Cluster, cluster_from_keras, cluster_from_slurm, find_cluster
 from keras_effnet.jax_distribute import data_parallel
+
+log = logging.getLogger(__name__)
+# Seconds after which it is said which workers have not come.
+PATIENCE = 20.0
 
 
 def open_strategy(name: str) -> Any:
@@ -106,7 +114,7 @@ def multi_worker_strategy(**options: Any) -> Any:
 
     Keras 3 asks it to reduce a whole batch, only to see shapes, and scalars along an axis, which TensorFlow's own
     refuses (github.com/keras-team/keras/issues/20585). Works under tf_keras too. Where TF_CONFIG is not set and SLURM
-    started several tasks, it is set from these.
+    started several tasks, it is set from these. It waits until all workers have started; whom it waits for is logged.
 
     Args:
         **options: those of TensorFlow's.
@@ -125,7 +133,8 @@ def multi_worker_strategy(**options: Any) -> Any:
     if cluster and not os.environ.get("TF_CONFIG"):
         os.environ["TF_CONFIG"] = cluster.tf_config
     try:
-        return _multi_worker_class()(**options)
+        with _waiting(cluster):
+            return _multi_worker_class()(**options)
     except RuntimeError as error:
         if "startup" not in str(error):
             raise
@@ -133,6 +142,29 @@ def multi_worker_strategy(**options: Any) -> Any:
             f"The workers cannot be joined any more: {error} Expected to be asked before TensorFlow computes anything. "
             "Open the strategy at the start of the program."
         ) from error
+
+
+@contextmanager
+def _waiting(cluster: Cluster | None) -> Iterator[None]:
+    """Say whom a worker waits for, and let Ctrl-C end it: TensorFlow waits outside of Python, which sees no signal."""
+    if cluster is None:
+        yield
+        return
+    others = ", ".join(worker for index, worker in enumerate(cluster.workers) if index != cluster.index)
+    message = "Worker %s waits for the others: %s. Start the same command there, or correct the cluster (TF_CONFIG)."
+    timer = Timer(PATIENCE, log.warning, (message, cluster.index, others))
+    timer.daemon = True
+    # Somebody else's handler is left to them.
+    ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    try:
+        timer.start()
+        if ours:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        timer.cancel()
 
 
 def _multi_worker_class() -> Any:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -265,6 +269,21 @@ def test_a_lost_worker_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tf_processes, "processes", lambda strategy: (0, 1))
     with pytest.raises(tf.errors.UnavailableError):
         lose()
+
+
+def test_a_worker_says_whom_it_waits_for_and_ends_on_ctrl_c() -> None:
+    here, there = addresses()
+    code = "from keras_effnet import tf_distribute as t; t.PATIENCE = 1; t.multi_worker_strategy()"
+    environ = {**os.environ, "TF_CONFIG": Cluster((here, there), 0).tf_config}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as alone:
+        watch = Timer(120, alone.kill)
+        watch.start()
+        assert any(line.startswith(f"Worker 0 waits for the others: {there}.") for line in alone.stdout or ())
+        alone.send_signal(signal.SIGINT)
+        alone.communicate()
+        watch.cancel()
+    assert alone.returncode == -signal.SIGINT
 
 
 def test_synchronised_batch_norm_leaves_the_model_plain() -> None:
