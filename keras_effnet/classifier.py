@@ -3,6 +3,7 @@
 import inspect
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,19 @@ class Classifier:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
         pixels = preprocess_input(images, "channels_last", model=self.model)
         outputs = np.asarray(self.model.predict_on_batch(pixels), dtype=np.float32)
-        return _softmax(outputs) if gives_logits(self.model) else outputs
+        return _softmax(outputs) if self.gives_logits else outputs
+
+    @cached_property
+    def gives_logits(self) -> bool:
+        """Whether the model's outputs are no probabilities yet."""
+        from keras_effnet.heads import gives_logits
+
+        return gives_logits(self.model)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def gives_logits(model: Any) -> bool:
-    """Whether a softmax is missing at the end of a model."""
-    last = model.layers[-1]
-    while hasattr(last, "layers"):
-        last = last.layers[-1]
-    activation = getattr(last, "activation", None)
-    return type(last).__name__ != "Softmax" and getattr(activation, "__name__", "linear") == "linear"
 
 
 def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -> Classifier:
@@ -122,7 +121,8 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
     """Put a Keras model together with its classes, by default ImageNet's; a `Classifier` stays as it is.
 
     Raises:
-        ValueError: a model that does not classify square RGB images, or has another number of classes.
+        ValueError: a model that does not classify square RGB images, has another number of classes, or gives the logit
+            of one class alone.
     """
     if isinstance(model, Classifier):
         return model
@@ -143,7 +143,13 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
             f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected a label "
             "for each. Write them, one a line, into a file labels.txt beside the saved model."
         )
-    return Classifier(model, classes, _image_size(model))
+    classifier = Classifier(model, classes, _image_size(model))
+    if len(classes) == 1 and classifier.gives_logits:
+        raise ValueError(
+            f"The model {model.name!r} has one output, which is no probability: of one class a softmax makes 1. "
+            "Expected a sigmoid, or an output for each of two classes. End it with activation='sigmoid'."
+        )
+    return classifier
 
 
 def _image_size(model: Any) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.classifier import Classifier, as_classifier, gives_logits, load_classifier
+from keras_effnet.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.engines import FORMATS, cores, find_engine, start, version
 from keras_effnet.evaluate import provenance
 from keras_effnet.export_check import Check, Images, check_images, compare, split
@@ -192,7 +192,7 @@ def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
         network, fused = fuse(model), True
     except (TypeError, ValueError):
         network, fused = model, False
-    if normalizes_inside(model) and not gives_logits(model):
+    if normalizes_inside(model) and not classifier.gives_logits:
         return network, fused
     images = keras.Input((classifier.size, classifier.size, 3), name="images")
     # A layer, since tf2onnx makes inputs of an operation's constants.
@@ -201,7 +201,7 @@ def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
     )
     pixels = keras.layers.Rescaling(((white - black) / 255).tolist(), black.tolist(), name="normalization")(images)
     scores = network(pixels if not normalizes_inside(model) else images)
-    if gives_logits(model):
+    if classifier.gives_logits:
         scores = keras.layers.Softmax(dtype="float32", name="probabilities")(scores)
     return keras.Model(images, scores, name=model.name), fused
 

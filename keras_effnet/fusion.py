@@ -79,10 +79,10 @@ def _own_classes(model: Any) -> dict[str, Any]:
     """The classes that Keras does not have by itself, nested models included."""
     found: dict[str, Any] = {}
     for layer in model.layers:
+        if not _is_of_keras(layer):
+            found[type(layer).__name__] = type(layer)
         if isinstance(layer, keras.Model):
             found |= _own_classes(layer)
-        elif not _is_of_keras(layer):
-            found[type(layer).__name__] = type(layer)
     return found
 
 
@@ -116,7 +116,10 @@ class _Plan:
     def config(self) -> dict[str, Any]:
         """The configuration of the twin."""
         nested = {name: plan.config() for name, plan in self.nested.items()}
-        return change(without(self.original, self.removed), self.changes | nested)
+        # A subclassed model's own configuration has no name, and it would get another one.
+        entries = [entry for entry in self.original["layers"] if "name" not in entry["config"]]
+        names = {entry["name"]: {"name": entry["name"]} for entry in entries}
+        return change(without(self.original, self.removed), self.changes | names | nested)
 
     def assign(self, twin: Any) -> None:
         """Give the layers of the twin their weights."""
@@ -154,7 +157,7 @@ class _Plan:
     def is_linear_before(self, source: Any, layer: Any) -> bool:
         return (
             type(source) in LINEAR
-            and source.activation.__name__ == "linear"
+            and source.activation is keras.activations.linear
             and self.can_change(source)
             and self.graph.consumer(source.name) == layer.name
             and _axis(layer) == _channels(source)

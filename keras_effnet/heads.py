@@ -17,6 +17,8 @@ from keras_effnet._keras import LEGACY, keras
 _AFTER = ("Activation", "Flatten", "Reshape", "Softmax")
 _BETWEEN = ("Dropout", "Flatten", "Reshape")
 _CLASSIFIERS = ("Conv2D", "Dense")
+# What leaves scores the scores, and logits the logits.
+_KEEPING = ("Average", "Cast", "Dropout", "Flatten", "GlobalAveragePooling2D", "Identity", "Reshape", "Squeeze")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,27 @@ def find_head(model: Any, layer: str | None = None) -> Head:
         )
     between = [_type(found) for found in below[:last_map] if _type(found) not in _BETWEEN]
     return Head(below[last_map], chain[end], exact=between == ["GlobalAveragePooling2D"])
+
+
+def gives_logits(model: Any) -> bool:
+    """Whether a softmax is missing at the end of a model; where its graph does not tell, its answers to noise do.
+
+    Args:
+        model: a Keras model that gives scores (batch, classes) of images.
+    """
+    steps = _back_from_the_output(model) if getattr(model, "outputs", None) else iter(())
+    for step in steps:
+        activation = getattr(getattr(step, "activation", None), "__name__", None)
+        if _type(step) in _CLASSIFIERS:
+            return activation == "linear"
+        if _type(step) in ("Softmax", "Sigmoid") or activation in ("softmax", "sigmoid"):
+            return False
+        if _type(step) not in _KEEPING and (_type(step), activation) != ("Activation", "linear"):
+            break
+    sides = [side or 64 for side in model.input_shape[1:3]]
+    noise = np.random.default_rng(0).uniform(0, 255, (2, *sides, 3)).astype(np.float32)
+    scores = np.asarray(model.predict_on_batch(noise))
+    return not ((scores >= 0) & (scores <= 1)).all()
 
 
 def _back_from_the_output(model: Any) -> Iterator[Any]:

@@ -62,21 +62,31 @@ def preprocess_input(
 
 
 def normalizes_inside(model: Any) -> bool:
-    """Whether a model normalises its pixels itself: whether a Rescaling comes before its first weights."""
-    for layer in _flat(model):
-        if type(layer).__name__ in ("Rescaling", "Normalization"):
+    """Whether a model normalises its pixels itself: whether anything is calculated before its first weights."""
+    for step in _flat(model):
+        if _calculates(step):
             return True
-        if layer.weights and not hasattr(layer, "layers"):
+        if getattr(step, "weights", ()) and not hasattr(step, "layers"):
             return False
     return False
 
 
+def _calculates(step: Any) -> bool:
+    """Whether a layer or an operation changes pixels as normalising does: x / 255 in a graph is an operation."""
+    from keras_effnet.keras_config import OPERATORS
+
+    kind = type(step).__name__
+    # tf_keras makes one kind of layer of all operations.
+    is_operation = kind in OPERATORS or (kind == "TFOpLambda" and "cast" not in step.name)
+    return kind in ("Rescaling", "Normalization", "Lambda") or is_operation
+
+
 def _flat(model: Any) -> Iterator[Any]:
-    """The layers of a model in order; a nested model comes before its own layers."""
-    for layer in model.layers:
-        yield layer
-        if hasattr(layer, "layers"):
-            yield from _flat(layer)
+    """The layers and operations of a model in order; a nested model comes before its own."""
+    for step in getattr(model, "operations", model.layers):
+        yield step
+        if hasattr(step, "layers"):
+            yield from _flat(step)
 
 
 def _variant_of(model: Any) -> str | None:

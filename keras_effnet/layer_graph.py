@@ -92,7 +92,7 @@ def _says_training(node: Any) -> bool:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return entry.get("name", entry["config"]["name"])
+    return entry["name"] if "name" in entry else entry["config"]["name"]
 
 
 def _is_reference(node: Any) -> bool:

@@ -3,8 +3,9 @@
 A step is a layer that does something in inference; models within the model are taken apart into theirs.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, TypeVar
 
 from keras_effnet._keras import keras
@@ -55,7 +56,7 @@ def steps_of(model: Any, source: str = IMAGES, prefix: str = "") -> list[Step]:
     """What a model does, in order, from its one input to its one output.
 
     Raises:
-        ValueError: it is no graph of layers, or calls one of them twice.
+        ValueError: it is no graph of layers alone, or calls one of them twice.
 
     Example:
         >>> import keras_effnet
@@ -68,6 +69,7 @@ def steps_of(model: Any, source: str = IMAGES, prefix: str = "") -> list[Step]:
             f"The model {model.name!r} is a {type(model).__name__} without a graph of layers. Expected a functional "
             "or sequential model. Wrap it in keras.Model(inputs, outputs), or export it without 'int8'."
         )
+    _refuse_operations(model, config)
     graph, found = LayerGraph(config), list[Step]()
     outputs: dict[str, str] = {}
     for layer in model.layers:
@@ -76,14 +78,33 @@ def steps_of(model: Any, source: str = IMAGES, prefix: str = "") -> list[Step]:
         # A sequential model names no input.
         sources = [outputs.get(name, source) for name in graph.sources(layer.name)] or [source]
         if isinstance(layer, keras.Model):
-            found += steps_of(layer, sources[0], f"{prefix}{layer.name}/")
-            outputs[layer.name] = found[-1].name
+            inner = steps_of(layer, sources[0], f"{prefix}{layer.name}/")
+            outputs[layer.name] = inner[-1].name if inner else sources[0]
+            found += inner
         elif isinstance(layer, IDENTITY):
             outputs[layer.name] = sources[0]
         else:
             outputs[layer.name] = f"{prefix}{layer.name}"
             found.append(Step(outputs[layer.name], layer, tuple(sources)))
     return found
+
+
+def _refuse_operations(model: Any, config: Mapping[str, Any]) -> None:
+    """Refuse what is calculated between the layers, as in `x / 255`: the layers do not know its numbers."""
+    names = {layer.name for layer in model.layers}
+    for entry in config["layers"]:
+        if entry["class_name"] != "InputLayer" and entry["config"]["name"] not in names:
+            raise ValueError(
+                f"The model {model.name!r} calculates {entry['config']['name']!r} ({entry['class_name']}) outside of "
+                "its layers. Expected layers alone for 'int8'. Take a layer for it, as keras.layers.Rescaling for "
+                "x / 255, or export without 'int8'."
+            )
+
+
+def call_layer(layer: Any, inputs: Sequence[Any]) -> Any:
+    """What a layer gives in inference; those that augment photos are in training unless they are told."""
+    options = {"training": False} if "training" in signature(layer.call).parameters else {}
+    return layer(inputs[0] if len(inputs) == 1 else list(inputs), **options)
 
 
 def follow(steps: Sequence[Step], images: Value, call: Callable[[Step, list[Value]], Value]) -> Value:

@@ -19,6 +19,7 @@ from keras_effnet.quantized import (
     Arithmetic,
     Step,
     activation_of,
+    call_layer,
     follow,
     in_8_bits,
     is_convolution,
@@ -78,7 +79,7 @@ class Quantized:
             import tensorflow as tf
 
             return inputs[0] * fake_quant(tf.sigmoid(inputs[0]), SIGMOID)
-        return step.layer(inputs[0] if len(inputs) == 1 else inputs)
+        return call_layer(step.layer, inputs)
 
     def rounded(self, step: Step, outputs: Any) -> Any:
         return fake_quant(outputs, self.ranges[step.name]) if step.name in self.ranges else outputs
@@ -115,7 +116,7 @@ def calibrate(steps: Sequence[Step], images: np.ndarray, *, kept: Collection[str
         if has_kernel(step.layer):
             exact_output, rough_output = _with_weights(net, step, exact[0], rough[0])
         else:
-            exact_output = batched(lambda *parts: step.layer(parts[0] if len(parts) == 1 else list(parts)), *exact)
+            exact_output = batched(lambda *parts: call_layer(step.layer, parts), *exact)
             rough_output = batched(lambda *parts: net.without_weights(step, list(parts)), *rough)
         if step.name in outputs:
             padded = isinstance(step.layer, keras.layers.ZeroPadding2D) and net.ranges.get(step.sources[0])

@@ -12,7 +12,7 @@ from PIL import Image
 from keras_effnet._keras import keras
 from keras_effnet.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.classify import Prediction, classify
-from keras_effnet.imagenet import labels
+from keras_effnet.imagenet import labels, preprocess_input
 from keras_effnet.images import center_crop_and_resize
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
@@ -154,6 +154,68 @@ def test_probabilities_stay_what_they_are(last: str) -> None:
         model = keras.Sequential([keras.Input((32, 32, 3)), network(activation=None), layer])
     image = center_crop_and_resize(data.chelsea(), 32)[None]
     np.testing.assert_allclose(Classifier(model, (), 32).scores(image), model.predict(image, verbose=0), rtol=1e-5)
+
+
+def _own(scores: Any) -> Any:
+    """A layer that no list of layers knows."""
+    layer = type("Own", (keras.layers.Layer,), {"call": lambda self, x: x * 1.0})()
+    return layer(scores)
+
+
+@pytest.mark.parametrize("of", ["logits", "probabilities"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: keras.layers.Activation("linear", dtype="float32")(x),
+        lambda x: keras.layers.Average()([x, x]),
+        lambda x: keras.layers.Reshape((1000,))(x),
+        lambda x: keras.layers.Dropout(0.5)(x),
+        lambda x: keras.ops.cast(x, "float32"),
+        lambda x: x * 1.0,
+        _own,
+    ],
+    ids=["cast layer", "ensemble", "reshape", "dropout", "cast", "multiply", "own layer"],
+)
+def test_what_ends_in_something_that_keeps_its_values_is_followed_back(of: str, end: Callable[[Any], Any]) -> None:
+    before = network(activation=None if of == "logits" else "softmax")
+    model = keras.Model(before.input, end(before.output))
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    outputs = model.predict(image, verbose=0).astype("float64")
+    expected = np.exp(outputs) / np.exp(outputs).sum() if of == "logits" else outputs
+    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("operation", ["softmax", "sigmoid"])
+def test_probabilities_of_an_operation_stay_what_they_are(operation: str) -> None:
+    before = network(activation=None)
+    model = keras.Model(before.input, getattr(keras.ops, operation)(before.output))
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), model.predict(image, verbose=0), rtol=1e-5)
+
+
+def test_the_logit_of_one_class_is_refused_and_its_probability_is_not() -> None:
+    def one(activation: str) -> Any:
+        inner = network()
+        return keras.Model(inner.input, keras.layers.Dense(1, activation=activation)(inner.output))
+
+    with pytest.raises(ValueError, match="has one output, which is no probability"):
+        as_classifier(one("linear"), ((None, "tabby"),))
+    assert as_classifier(one("sigmoid"), ((None, "tabby"),)).classes == ((None, "tabby"),)
+
+
+@pytest.mark.parametrize("kind", ["operations", "preprocess_input", "lambda"])
+def test_a_model_that_normalises_by_operations_gets_its_pixels_as_they_are(kind: str) -> None:
+    inner = network(rescale=False, name="efficientnetlite0")
+    images = keras.Input((32, 32, 3))
+    pixels = {
+        "operations": lambda: (images - 127.0) / 128.0,
+        "preprocess_input": lambda: preprocess_input(images, "channels_last", model=inner),
+        "lambda": lambda: keras.layers.Lambda(lambda x: (x - 127.0) / 128.0)(images),
+    }[kind]()
+    model = keras.Model(images, inner(pixels))
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    expected = inner.predict((image - 127) / 128, verbose=0)
+    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), expected, rtol=1e-4)
 
 
 def test_a_model_that_does_not_normalise_gets_normalised_pixels() -> None:

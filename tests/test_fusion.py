@@ -400,6 +400,31 @@ def test_layers_of_ones_own_are_kept_as_they_are(randomise, images):
     assert_twin(fuse(model), model, images())
 
 
+def test_a_subclassed_model_in_a_graph_is_kept_as_it_is(randomise, images):
+    class Head(keras.Model):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.dense = layers.Dense(5)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    backbone = network(randomise, include_top=False, pooling="avg")
+    model = keras.Model(backbone.input, Head()(backbone.output))
+    assert_twin(fuse(model), model, images())
+
+
+def test_an_activation_of_ones_own_is_no_linear_one_though_it_is_called_so(randomise, images):
+    def linear(x):
+        return 3 * x
+
+    image = keras.Input(IMAGE)
+    x = layers.Conv2D(4, 3, activation=linear)(image)
+    model = keras.Model(image, layers.BatchNormalization(name="culprit")(x))
+    with pytest.raises(ValueError, match="The layer 'culprit' cannot be folded"):
+        fuse(model)
+
+
 def test_a_layer_that_cannot_be_built_again_is_refused():
     class Scale(layers.Layer):
         def __init__(self, factor):

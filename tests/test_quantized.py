@@ -49,6 +49,28 @@ def test_a_layer_that_is_called_twice_is_refused() -> None:
         steps_of(keras.Model(image, conv(conv(image))))
 
 
+def test_what_is_calculated_between_layers_is_refused_by_name() -> None:
+    image = keras.Input((8, 8, 3))
+    conv = keras.layers.Conv2D(3, 1)
+    with pytest.raises(ValueError, match=r"calculates '\w+' \((True)?Divide\) outside of its layers"):
+        steps_of(keras.Model(image, conv(image / 255.0)))
+    with pytest.raises(ValueError, match=r"calculates '\w+' \(Softmax\)"):
+        steps_of(keras.Model(image, keras.ops.softmax(conv(image))))
+
+
+def test_layers_that_augment_do_nothing_to_the_photos_of_calibration(images: np.ndarray) -> None:
+    image = keras.Input((32, 32, 3))
+    conv = keras.layers.Conv2D(4, 3, activation="relu", name="conv")
+    augment = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.5)])
+    model = keras.Model(image, conv(keras.Sequential([keras.layers.Dropout(0.9)])(augment(image))))
+    from keras_effnet.tf_calibrate import calibrate
+
+    net = calibrate(steps_of(model), images, kept=["conv"], arithmetic=LITERT)
+    np.testing.assert_allclose(net.call(images), conv(images), rtol=1e-5, atol=1e-4)
+    traced = tf.function(net.call)
+    np.testing.assert_allclose(traced(images), conv(images), rtol=1e-5, atol=1e-4)
+
+
 def test_a_convolution_is_rounded_after_the_activation_that_belongs_to_it(network: Any) -> None:
     steps = steps_of(network)
     eight = in_8_bits(steps, ())
