@@ -113,8 +113,14 @@ def read_classes(folder: Path) -> Classes | None:
     file = folder / "labels.txt"
     if not file.is_file():
         return None
+    try:
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The file {str(file)!r} is no UTF-8 at byte {error.start}. Expected a label a line. Save it as UTF-8."
+        ) from error
     # Not splitlines, which parts lines at rarer characters that a label may hold.
-    return tuple((None, line.strip()) for line in file.read_text("utf-8").split("\n") if line.strip())
+    return tuple((None, line.strip()) for line in text.split("\n") if line.strip())
 
 
 def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
@@ -141,7 +147,8 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
     if len(classes) != outputs[1]:
         raise ValueError(
             f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected a label "
-            "for each. Write them, one a line, into a file labels.txt beside the saved model."
+            "for each. Write them, one a line, into a file labels.txt beside the saved model; or pass "
+            "keras_effnet.classifier.Classifier(model, classes, size) with a pair (None, label) for each."
         )
     classifier = Classifier(model, classes, _image_size(model))
     if len(classes) == 1 and classifier.gives_logits:

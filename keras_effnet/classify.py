@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.classifier import Classes, Classifier, as_classifier
-from keras_effnet.images import center_crop_and_resize, from_pil, load_image
+from keras_effnet.images import center_crop_and_resize, from_array, from_pil, load_image
 
 Photo = str | os.PathLike[str] | tuple[str, np.ndarray | bytes | Image.Image]
 Label = tuple[str | None, str, float]
@@ -131,12 +131,12 @@ def prepare(photo: Photo, size: int) -> tuple[str, np.ndarray, str | None]:
     try:
         if isinstance(photo, tuple) and not isinstance(image, bytes | np.ndarray | Image.Image):
             raise ValueError(
-                f"it is a {type(image).__name__}. Expected a path, the bytes of a file, a uint8 array or an image of "
-                "Pillow. Pass one of these."
+                f"it is a {type(image).__name__}. Expected the bytes of a file, a uint8 array or an image of Pillow, "
+                "with a name or without; or a path without a name. Pass one of these."
             )
         if isinstance(image, Image.Image):
             image = from_pil(image)
-        pixels = image if isinstance(image, np.ndarray) else load_image(name if image is None else image)
+        pixels = from_array(image) if isinstance(image, np.ndarray) else load_image(name if image is None else image)
         return name, center_crop_and_resize(pixels, size), None
     except ValueError as error:
         # A black image keeps the bad one's place: batches of one shape are compiled once.

@@ -1,5 +1,6 @@
 """The command `keras-effnet`: one verb per capability, each in a room of its own."""
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -54,7 +55,8 @@ Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_e
 
 @app.callback()
 def _root(version: Version = False) -> None:
-    pass
+    # Pillow's warning of a decompression bomb, which is refused anyway.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
 
 
 def main() -> None:

@@ -56,6 +56,10 @@ def classify(
     """Say what is in photos; exit status 1 if one of them cannot be read."""
     if not files and not sample:
         raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="FILES")
+    if out and as_json:
+        raise typer.BadParameter(
+            "--out writes a file instead: leave --json out, or give FILE.jsonl.", param_hint="--json"
+        )
     with plain_errors(), ExitStack() as stack:
         from keras_effnet.images import find_images
         from keras_effnet.images import sample as load_sample
@@ -112,7 +116,7 @@ def _open(
     start = partial(Predictor, engine=engine, mode="latency" if one else "throughput")
     exported = model if is_export(model) else find_cached(model, weights, engine)
     if exported is not None:
-        return start(exported)
+        return start(exported, weights=weights if exported == model else None)
     start_keras()
     if engine not in ("auto", "keras") or (engine == "auto" and is_name(model) and makes_litert()):
         return start(model, weights=weights)

@@ -52,7 +52,7 @@ def export(
             exported = export(
                 load_classifier(model, weights),
                 path,
-                format or {".tflite": "litert", ".onnx": "onnx"}.get(Path(path).suffix, "saved_model"),
+                format or {".tflite": "litert", ".onnx": "onnx"}.get(Path(path).suffix.lower(), "saved_model"),
                 quantize=quantize,
                 representative=representative,
                 held_out=held_out,

@@ -19,6 +19,8 @@ TOLERANCE = {None: 1e-3, "float16": 5e-2}
 # Without quantization, of the images with the same first label; two labels may be as likely in float32.
 LEAST_AGREEMENT = 0.5
 MOST = 16
+# More would take more than a gigabyte, of 224 x 224 pixels.
+ENOUGH = 1000
 # More photos make the ranges wider, by their outliers, and every number coarser.
 CALIBRATION = 250
 
@@ -48,12 +50,13 @@ class Check:
     agreement: float
 
 
-def check_images(representative: Any, size: int) -> Images:
+def check_images(representative: Any, size: int, most: int = ENOUGH) -> Images:
     """The photos given, or else those of scikit-image, or else noise.
 
     Args:
         representative: a folder, a pattern, an iterable as in `classify`, or None.
         size: side of the images in pixels.
+        most: of more photos than that, this many are read, evenly spaced.
 
     Raises:
         ValueError: none of the photos given, or one of them, can be read.
@@ -62,20 +65,25 @@ def check_images(representative: Any, size: int) -> Images:
     if representative is not None:
         if isinstance(representative, str | os.PathLike):
             representative = find_images([representative])
-        pixels = _prepared(representative, size)
-        return Images("photos given", pixels)
+        return Images("photos given", _prepared(representative, size, most))
     if find_spec("skimage") is not None:
-        return Images("photographs of scikit-image", _prepared(((name, sample(name)) for name in SAMPLES), size))
+        photos = ((name, sample(name)) for name in SAMPLES)
+        return Images("photographs of scikit-image", _prepared(photos, size, most))
     noise = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3))
     return Images("images of noise", noise.astype(np.float32))
 
 
-def _prepared(photos: Iterable[Photo], size: int) -> np.ndarray:
-    rows = [prepare(named(photo, number), size) for number, photo in enumerate(photos)]
-    faults = [error for _, _, error in rows if error]
-    if faults or not rows:
-        raise ValueError(faults[0] if faults else "There are no representative photos. Expected some. Pass a folder.")
-    return np.stack([pixels for _, pixels, _ in rows])
+def _prepared(photos: Iterable[Photo], size: int, most: int) -> np.ndarray:
+    every = [named(photo, number) for number, photo in enumerate(photos)]
+    if not every:
+        raise ValueError("There are no representative photos. Expected some. Pass a folder.")
+    chosen = np.linspace(0, len(every) - 1, min(len(every), most)).round().astype(int)
+    images = np.empty((len(chosen), size, size, 3), np.float32)
+    for place, number in enumerate(chosen):
+        _, images[place], fault = prepare(every[number], size)
+        if fault:
+            raise ValueError(fault)
+    return images
 
 
 def split(images: Images, held_out: Images | None) -> tuple[Images, Images]:
@@ -97,12 +105,12 @@ def split(images: Images, held_out: Images | None) -> tuple[Images, Images]:
 
 
 def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str | None, min_agreement: float) -> Check:
-    """Ask the model and its export about the same images; without quantization about no more than sixteen.
+    """Ask the model and its export about the same images.
 
     Raises:
         ValueError: they differ too much.
     """
-    pixels = images.pixels if quantize else images.pixels[:: max(1, len(images.pixels) // MOST)][:MOST]
+    pixels = images.pixels
     expected, found = scores(classifier, pixels), np.concatenate([run(image[None]) for image in pixels])
     difference = float((abs(found - expected).max(axis=1) / expected.max(axis=1)).max())
     agreement = agree(found, expected)

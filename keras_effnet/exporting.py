@@ -16,7 +16,7 @@ import numpy as np
 from keras_effnet.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.engines import FORMATS, cores, find_engine, start, version
 from keras_effnet.evaluate import provenance
-from keras_effnet.export_check import Check, Images, check_images, compare, split
+from keras_effnet.export_check import ENOUGH, MOST, Check, Images, check_images, compare, split
 from keras_effnet.export_writers import WRITERS
 from keras_effnet.imagenet import normalizes_inside, preprocess_input
 from keras_effnet.images import CROP_PADDING
@@ -77,7 +77,8 @@ def export(
         quantize: None; "float16": weights of half the size; for LiteRT "dynamic": weights in 8 bits; "int8": all of
             it in 8 bits.
         representative: photos like those it will see, a folder or an iterable as in `classify`: what "int8" is
-            calibrated on, a few hundred, and what is compared. By default photographs of scikit-image, or else noise.
+            calibrated on, a few hundred, and what is compared; of more than 1,000 as many, evenly spaced, and of these
+            16 without `quantize`. By default photographs of scikit-image, or else noise.
         held_out: what "int8" is compared on instead; by default every fourth of `representative`, not calibrated on.
         min_agreement: of a quantized model: on what share of the photos it has to have the model's first label.
 
@@ -136,7 +137,7 @@ def _faults_in_words(target: Path, format: str) -> Iterator[None]:  # noqa: A002
 
 def _photos(representative: Any, held_out: Any, size: int, quantize: str | None) -> tuple[Images, Images]:
     """What is calibrated on, and what is compared."""
-    images = check_images(representative, size)
+    images = check_images(representative, size, ENOUGH if quantize else MOST)
     if quantize != "int8":
         return images, images
     return split(images, check_images(held_out, size) if held_out is not None else None)
@@ -168,7 +169,7 @@ def _check_arguments(
             "the ranges of its numbers are taken from them. Pass representative=, a folder of photos for example."
         )
     ending = suffix(format)
-    if path.suffix != ending and (ending or path.suffix in (".tflite", ".onnx", ".xml")):
+    if path.suffix.lower() != ending and (ending or path.suffix.lower() in (".tflite", ".onnx", ".xml")):
         raise ValueError(
             f"The path {str(path)!r} is for the format {format!r}. Expected "
             f"{f'a file *{ending}' if ending else 'a folder'}. Choose another path."

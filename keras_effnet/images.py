@@ -6,6 +6,7 @@ TensorFlow's ResizeBicubic kernel with half_pixel_centers=False, which that code
 
 import glob
 import io
+import math
 import operator
 import os
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,8 @@ def load_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
         uint8 of shape (height, width, 3), values 0..255.
 
     Raises:
-        ImageError: a file that is missing, truncated, no image, or larger than Pillow's limit for decompression bombs.
+        ImageError: a file that is missing, truncated, no image, or larger than `PIL.Image.MAX_IMAGE_PIXELS`, which is
+            looked at before anything is decoded.
 
     Example:
         >>> file = io.BytesIO()
@@ -51,6 +53,7 @@ def load_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
     name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else "The image"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            _refuse_bomb(image)
             ImageOps.exif_transpose(image, in_place=True)
             return np.array(_to_rgb(image))
     except Exception as error:  # a broken file makes Pillow raise anything: OSError, SyntaxError, struct.error, ...
@@ -79,6 +82,37 @@ def from_pil(image: Image.Image) -> np.ndarray:
         raise ImageError(f"The image {_fault(error)}") from error
 
 
+def from_array(image: np.ndarray) -> np.ndarray:
+    """The pixels 0..255 of an image in memory: grey becomes RGB, and what is transparent lies on white.
+
+    Args:
+        image: (height, width) or (height, width, 1, 3 or 4); uint8, or another dtype with values 0..255, of three
+            channels then.
+
+    Returns:
+        (height, width, 3), `image` itself if it has three channels.
+
+    Raises:
+        ImageError: truth values, or numbers that are not 0..255, such as 0..1 or those of 16 bits.
+
+    Example:
+        >>> from_array(np.zeros((30, 40), np.uint8)).shape
+        (30, 40, 3)
+    """
+    if image.dtype == np.uint8:
+        is_grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
+        if is_grey and image.size:
+            return from_pil(Image.fromarray(image.reshape(image.shape[:2])))
+        return from_pil(Image.fromarray(image)) if image.ndim == 3 and image.shape[2] == 4 and image.size else image
+    least, most = (image.min(), image.max()) if image.size and image.dtype.kind in "iuf" else (0, 0)
+    if image.dtype.kind not in "iuf" or least < 0 or most > 255 or (image.dtype.kind == "f" and 0 < most <= 1):
+        raise ImageError(
+            f"it has pixels {least:g}..{most:g} of {image.dtype}. Expected uint8, or numbers 0..255. Bring it there: "
+            "pixels of 0..1 times 255, of 16 bits divided by 257."
+        )
+    return image
+
+
 def _fault(error: Exception) -> str:
     match error:
         case ImageError():
@@ -90,11 +124,20 @@ def _fault(error: Exception) -> str:
         case UnidentifiedImageError():
             return "is not an image. Expected a format that Pillow reads: JPEG, PNG, WebP, ... Convert the file."
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
-            return f"is too large: {error} Expected a photo. Scale it down."
+            return f"is too large: {str(error).rstrip('.')}. Expected a photo. Scale it down."
         case OSError(strerror=str(reason)):
             return f"cannot be read: {reason}. Expected a readable file. Check its path and permissions."
     reason = str(error).rstrip(".") or type(error).__name__
     return f"is damaged: {reason}. Expected a whole image. Get the file again."
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    # Pillow itself warns, and refuses only what is larger than twice its limit.
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ImageError(
+            f"is too large: {image.width} x {image.height} pixels. Expected a photo of at most "
+            f"{Image.MAX_IMAGE_PIXELS:,} pixels. Scale it down."
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

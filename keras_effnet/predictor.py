@@ -38,11 +38,13 @@ class Predictor:
         engine: "litert", "onnx", "openvino", "tensorflow" or "keras"; "auto" is the one of the exported model, and else
             LiteRT where it is installed and Keras where not.
         weights: for a network by name: the name of a weight set or the path of a weight file.
-        mode: "throughput": every core works on images of its own; "latency": all of them work on one image.
+        mode: "throughput": every core works on images of its own; "latency": all of them work on one image, and its
+            labels come before the next one is asked for.
 
     Raises:
         ImportError: the engine is not installed.
-        ValueError: no such model, engine or mode, or a model that the engine cannot run.
+        ValueError: no such model, engine or mode, a model that the engine cannot run, or weights for one that has its
+            own.
         WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
 
     Example:
@@ -60,7 +62,9 @@ class Predictor:
         if engine not in ("auto", "keras", *ENGINES):
             names = ", ".join(sorted(("auto", "keras", *ENGINES)))
             raise ValueError(f"engine is {engine!r}. Expected one of {names}. Choose one of these.")
-        model = find_cached(model, weights, engine) or model
+        cached = find_cached(model, weights, engine)
+        if cached is not None:
+            model, weights = cached, None
         if engine == "auto" and not is_export(model):
             engine = "litert" if makes_litert() else "keras"
         source = self._source(model, engine, weights)
@@ -73,17 +77,24 @@ class Predictor:
             copies, threads = (cores(), 1) if mode == "throughput" else (1, cores())
             runs, batch = start(source.path, chosen, threads=threads, copies=copies), chosen.batch
             self.engine, self.size, self.classes = chosen.name, record.size, record.classes
+            _check_record(runs[0], source)
         self._batch = batch if mode == "throughput" else 1
+        # Batches that are drawn before the first one's labels are given.
+        self._ahead = 2 * max(2, cores()) if mode == "throughput" else 0
         self._runs: SimpleQueue[Run] = SimpleQueue()
         for run in runs:
             self._runs.put(run)
         # At least two: while one image is in the engine the next one is decoded.
-        self._threads = max(2, cores())
-        self._pool = ThreadPoolExecutor(self._threads, "keras-effnet")
+        self._pool = ThreadPoolExecutor(max(2, cores()), "keras-effnet")
 
     def _source(self, model: Any, engine: str, weights: str | None) -> Classifier | Export:
         """What the engine is to run: an export that is there or made, or for Keras the model."""
         if is_export(model):
+            if weights is not None:
+                raise ValueError(
+                    f"weights is {weights!r}, but the exported model {os.fspath(model)!r} has its own. Expected no "
+                    f"weights beside it. Leave them out, or name the network: {', '.join(VARIANTS)}."
+                )
             return open_export(Path(model))
         if engine == "keras":
             return load_classifier(model, weights) if isinstance(model, str | os.PathLike) else as_classifier(model)
@@ -102,6 +113,8 @@ class Predictor:
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
+        if not len(images):
+            return np.zeros((0, len(self.classes)), np.float32)
         run = self._runs.get()
         try:
             return run(np.asarray(images, np.float32))
@@ -117,11 +130,12 @@ class Predictor:
             top: how many labels to give for each.
 
         Raises:
-            RuntimeError: the predictor was closed; what was under way comes first.
+            RuntimeError: the predictor was closed; what was under way comes first, as it does before an error of
+                `images` itself.
             TypeError: `images` is one image.
             ValueError: `top` below 1.
         """
-        if isinstance(images, str | os.PathLike | bytes | Image.Image):
+        if _is_one(images):
             raise TypeError(
                 f"The images are one {type(images).__name__}. Expected several. Put it into a list: [image]."
             )
@@ -131,16 +145,22 @@ class Predictor:
     def _stream(self, images: Iterable[Input], top: int) -> Iterator[Prediction]:
         photos = (named(image, number) for number, image in enumerate(images))
         waiting: deque[Future[list[Prediction]]] = deque()
+        fault: Exception | None = None
         try:
-            while chunk := list(islice(photos, self._batch)):
+            while fault is None:
+                chunk, fault = _draw(photos, self._batch)
+                if not chunk:
+                    break
                 waiting.append(self._submit(chunk, top))
-                if len(waiting) > 2 * self._threads:
+                while waiting and (len(waiting) > self._ahead or waiting[0].done()):
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+        if fault:
+            raise fault
 
     def _submit(self, chunk: list[Photo], top: int) -> Future[list[Prediction]]:
         try:
@@ -176,6 +196,41 @@ class Predictor:
         self.close()
 
 
+def _draw(photos: Iterator[Photo], count: int) -> tuple[list[Photo], Exception | None]:
+    """The next photos, and what whoever gives them raised instead of one more."""
+    chunk: list[Photo] = []
+    try:
+        chunk.extend(islice(photos, count))
+    except Exception as error:
+        return chunk, error
+    return chunk, None
+
+
+def _is_one(images: Any) -> bool:
+    """Whether it is one image in place of several: an array of pixels, a pair (name, image), ..."""
+    is_array = isinstance(images, np.ndarray) and images.ndim in (2, 3)
+    is_pair = isinstance(images, tuple) and len(images) == 2 and isinstance(images[0], str)
+    if is_pair:
+        return isinstance(images[1], bytes | np.ndarray | Image.Image)
+    return is_array or isinstance(images, str | os.PathLike | bytes | Image.Image)
+
+
+def _check_record(run: Run, export: Export) -> None:
+    """Refuse a record that is not this model's: one black image is asked about, which prepares the engine as well."""
+    record = export.record
+    wanted = (1, len(record.classes))
+    try:
+        given = run(np.zeros((1, record.size, record.size, 3), np.float32)).shape
+        fault = f"it gives scores of shape {given}" if given != wanted else ""
+    except Exception as error:  # each engine has errors of its own
+        fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    if fault:
+        raise ValueError(
+            f"The exported model {str(export.path)!r} is not the one of its record: {fault}. Expected images of "
+            f"{record.size} x {record.size} pixels and scores of shape {wanted}. Export it again."
+        )
+
+
 def is_export(model: Any) -> bool:
     """Whether it is the path of an exported model, rather than a network, a `.keras` file or a model.
 
@@ -187,7 +242,7 @@ def is_export(model: Any) -> bool:
         return False
     path = Path(model)
     # The folder of a fine-tuning holds a model of Keras.
-    return path.suffix in (".tflite", ".onnx", ".xml", ".bin") or (
+    return path.suffix.lower() in (".tflite", ".onnx", ".xml", ".bin") or (
         path.is_dir() and not (path / "model.keras").is_file()
     )
 

@@ -17,7 +17,7 @@ from keras_effnet.staging import staged
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 10_000
-JSON_OPENING = '{"path": '
+JSON_OPENING = '{"path":'
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,22 @@ def open_results(path: str | os.PathLike[str], top: int) -> Iterator[Results]:
         ['cat.jpg']
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"The file is {str(path)!r}. Expected a name in {', '.join(SUFFIXES)}. Choose another name.")
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         head = ",".join(_head(top)) + "\n"
         with _lines(path, _csv_paths, head) as (done, file):
             writer = csv.writer(file, lineterminator="\n")
-            if not file.tell():
-                file.write(head)
-            yield _results(done, lambda prediction: (writer.writerow(_cells(prediction, top)), file.flush()))
-    elif path.suffix == ".jsonl":
+
+            def write(prediction: Prediction) -> None:
+                # Not sooner: a run that comes to nothing leaves no head that is in the next one's way.
+                if not file.tell():
+                    file.write(head)
+                writer.writerow(_cells(prediction, top))
+                file.flush()
+
+            yield _results(done, write)
+    elif path.suffix.lower() == ".jsonl":
         with _lines(path, _json_paths, JSON_OPENING) as (done, file):
             yield _results(done, lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()))
     else:
@@ -106,7 +112,7 @@ def _lines(
         if start != opening.encode()[: len(start)]:
             raise ValueError(
                 f"The file {str(path)!r} does not hold predictions of this kind. Expected it to begin with "
-                f"{opening.strip()}. Give another name, or delete it to begin anew."
+                f"{opening.strip()}, for this number of labels (--top). Give another name, or delete it to begin anew."
             )
         try:
             done, length = read(path)

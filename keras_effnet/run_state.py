@@ -15,7 +15,7 @@ import numpy as np
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.ema import EMA
 from keras_effnet.positions import Position
-from keras_effnet.staging import staged
+from keras_effnet.staging import PREFIX, staged
 
 BEST = "best.weights.h5"
 HISTORY = "history.jsonl"
@@ -192,7 +192,7 @@ def _read_settings(file: Path, mine: dict[str, Any]) -> dict[str, Any]:
 def _clear(folder: Path) -> None:
     """Remove what a process that was killed had begun to write."""
     for path in folder.glob(".*"):
-        if path.name.startswith(".partial-"):
+        if path.name.startswith(PREFIX):
             shutil.rmtree(path, ignore_errors=True)
         elif path.name.startswith(f".{BEST}"):
             path.unlink(missing_ok=True)

@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from keras_effnet.staging import latest
+from keras_effnet.staging import latest_folder
 
 NAME = "model.json"
 PROPERTY = "keras_effnet"
+# How the file of a format ends; the others are folders.
+_SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": "", "saved_model": ""}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def suffix(format: str) -> str:  # noqa: A002
         >>> suffix("litert"), suffix("openvino")
         ('.tflite', '')
     """
-    return {"litert": ".tflite", "onnx": ".onnx"}.get(format, "")
+    return _SUFFIXES.get(format, "")
 
 
 def sidecar_path(path: Path) -> Path:
@@ -98,27 +100,40 @@ def open_export(path: Path) -> Export:
     Raises:
         ValueError: there is none, or its record is missing or damaged.
     """
-    if path.suffix in (".xml", ".bin"):
+    if path.suffix.lower() in (".xml", ".bin"):
         path = path.parent  # one file of OpenVINO's two
-    numbered = latest(path)
-    if path.is_dir() and not (path / NAME).is_file() and numbered:
-        path = path / str(numbered)
+    if path.is_dir() and not (path / NAME).is_file():
+        path = latest_folder(path) or path
     try:
-        record = Sidecar(**json.loads(_inside(path)))
+        record = _from_json(_inside(path))
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         reason = error if isinstance(error, OSError) else "its record is missing or damaged"
         raise ValueError(
             f"There is no exported model {str(path)!r} that says what it is: {reason}. Expected a .tflite or .onnx "
-            f"file, or a folder with a {NAME} or with numbered ones that have it. Write it with keras-effnet export."
+            f"file, or a folder with a {NAME} or with numbered ones that have it. Write it with keras-effnet export; "
+            "the folder of a training has its model.keras at the end."
         ) from error
+    return Export(path, record)
+
+
+def _from_json(text: str) -> Sidecar:
+    """A record as it was written; what a later version adds is passed over."""
+    given = json.loads(text)
+    record = Sidecar(**{name: given[name] for name in Sidecar.__dataclass_fields__ if name in given})
     classes = tuple((wnid, label) for wnid, label in record.classes)
-    return Export(path, replace(record, classes=classes, float_layers=tuple(record.float_layers)))
+    if (
+        record.format not in _SUFFIXES
+        or type(record.size) is not int
+        or not all(type(name) is str for _, name in classes)
+    ):
+        raise ValueError("no record of an exported model")
+    return replace(record, classes=classes, float_layers=tuple(record.float_layers))
 
 
 def _inside(path: Path) -> str:
     if path.is_dir():
         return (path / NAME).read_text("utf-8")
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         with path.open("rb") as file:
             return dict(_properties(file))[PROPERTY]
     # What lies beside the file may be another's.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PREFIX = ".partial-"
+PREFIX = ".keras_effnet-partial-"
 # Seconds after which what lies aside is nobody's any more: a day.
 _STALE = 86_400
 
@@ -25,9 +25,11 @@ def staged(target: Path, *, numbered: bool = False) -> Iterator[Path]:
         OSError: there is no room, or no permission.
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  # a link is replaced where it points from
-    existing = next(parent for parent in target.parents if parent.exists())
+    # What is renamed has to be on the same disk: the folder that gets the number may be another one's mount point.
+    places = (target, *target.parents) if numbered else target.parents
+    existing = next(place for place in places if place.exists())
     _sweep(existing)
-    aside = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=existing))
+    aside = Path(tempfile.mkdtemp(prefix=PREFIX, dir=existing))
     try:
         part = aside / target.name
         yield part
@@ -42,7 +44,7 @@ def staged(target: Path, *, numbered: bool = False) -> Iterator[Path]:
 
 def _sweep(folder: Path) -> None:
     """Take away what processes that were killed have left aside."""
-    for old in folder.glob(f"{_PREFIX}*"):
+    for old in folder.glob(f"{PREFIX}*"):
         # Another process may be doing the same.
         with suppress(FileNotFoundError):
             if time.time() - old.lstat().st_mtime > _STALE:
@@ -70,5 +72,11 @@ def latest(folder: Path) -> int:
         >>> latest(Path("a folder that does not exist"))
         0
     """
-    names = [path.name for path in folder.glob("*")] if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    newest = latest_folder(folder)
+    return int(newest.name) if newest else 0
+
+
+def latest_folder(folder: Path) -> Path | None:
+    """The one of the highest number among those in a folder; TensorFlow Serving takes 0001 as well as 1."""
+    paths = [path for path in folder.glob("*") if path.name.isdecimal()] if folder.is_dir() else []
+    return max(paths, key=lambda path: int(path.name), default=None)

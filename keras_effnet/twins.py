@@ -28,12 +28,22 @@ def resized(model: Any, size: int) -> Any:
 
 
 def in_float32(model: Any) -> Any:
-    """The same model in the precision in which it is served: itself, if it calculates in no other one."""
+    """The same model in the precision in which it is served: itself, if it calculates in no other one.
+
+    Raises:
+        ValueError: a layer that cannot be made in another precision.
+    """
     if _precisions(model) <= {"float32"}:
         return model
 
     def plain(layer: Any) -> Any:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+        try:
+            return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+        except TypeError as error:
+            raise ValueError(
+                f"The layer {layer.name!r} calculates in {layer.compute_dtype} and cannot be made in float32: {error}. "
+                "Expected one that hands dtype= on to Layer.__init__. Complete it, or save the model in float32."
+            ) from error
 
     twin = keras.models.clone_model(model, clone_function=plain, **({} if LEGACY else {"recursive": True}))
     give_weights(twin, model.get_weights())

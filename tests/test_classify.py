@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet._keras import keras
-from keras_effnet.classifier import Classifier, as_classifier, load_classifier
+from keras_effnet.classifier import Classifier, as_classifier, load_classifier, read_classes
 from keras_effnet.classify import Prediction, classify
 from keras_effnet.imagenet import labels, preprocess_input
 from keras_effnet.images import center_crop_and_resize
@@ -258,6 +258,14 @@ def test_a_saved_model_takes_its_labels_from_the_file_beside_it(save: Callable[.
         (None, "tulip"),
     }
     assert sum(score for _, _, score in prediction.labels) == pytest.approx(1, abs=1e-5)
+
+
+def test_labels_may_begin_with_a_byte_order_mark_and_have_to_be_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes("rosé\ntulip\n".encode("utf-8-sig"))
+    assert read_classes(tmp_path) == ((None, "rosé"), (None, "tulip"))
+    (tmp_path / "labels.txt").write_bytes("rosé\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.txt' is no UTF-8 at byte 3\. Expected a label a line"):
+        read_classes(tmp_path)
 
 
 def test_labels_that_do_not_fit_are_refused(save: Callable[..., Path]) -> None:

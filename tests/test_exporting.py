@@ -11,8 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -396,6 +397,15 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         check_images([tmp_path / "gone.jpg"], 32)
 
 
+def test_of_many_photos_some_are_read_evenly_spaced() -> None:
+    def photos() -> Iterator[tuple[str, np.ndarray]]:
+        for number in range(101):
+            yield str(number), np.full((8, 8, 3), number, np.uint8)
+
+    given = check_images(photos(), 32, most=11)
+    assert given.pixels[:, 0, 0, 0].tolist() == list(range(0, 101, 10))
+
+
 # --- a cut leaves the old version whole ---
 
 
@@ -416,7 +426,7 @@ with staged(Path({str(target)!r}), numbered={numbered}) as p:
         done = subprocess.run([sys.executable, "-c", code.format(text, end)], capture_output=True, check=False)
         assert done.returncode == (0 if end == "pass" else -signal.SIGKILL), done.stderr
     assert (target / "1" / "a" if numbered else target).read_text() == "old"
-    assert not numbered or [path.name for path in target.iterdir()] == ["1"]
+    assert not numbered or [path.name for path in target.iterdir() if path.name.isdecimal()] == ["1"]
 
 
 def test_every_export_into_a_folder_gets_the_next_number(tmp_path: Path) -> None:
@@ -428,6 +438,15 @@ def test_every_export_into_a_folder_gets_the_next_number(tmp_path: Path) -> None
             (part / "a").write_text("new")
         assert (tmp_path / "model" / str(number) / "a").read_text() == "new"
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["7", "8", "9", "canary"]
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no second disk to write to")
+def test_a_model_folder_may_be_on_another_disk(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        (tmp_path / "model").symlink_to(disk)
+        with staged(tmp_path / "model", numbered=True) as part:
+            part.mkdir()
+        assert os.listdir(disk) == ["1"]  # noqa: PTH208
 
 
 def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatch: Any) -> None:
@@ -450,13 +469,17 @@ def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatc
 
 
 def test_what_killed_processes_left_aside_is_taken_away_after_a_day(tmp_path: Path) -> None:
-    old, new = tmp_path / ".partial-old", tmp_path / ".partial-new"
-    old.mkdir(), new.mkdir()
+    old, new, another = (
+        tmp_path / f".{name}" for name in ("keras_effnet-partial-old", "keras_effnet-partial-new", "partial-x")
+    )
+    for folder in (old, new, another):
+        folder.mkdir()
     (old / "half").touch()
-    os.utime(old, (0, 0))
+    for folder in (old, another):
+        os.utime(folder, (0, 0))
     with staged(tmp_path / "file") as part:
         part.touch()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-new", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, another.name, "file"]
 
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ The references are Keras's own predictions, and the readers of the standard libr
 """
 
 import csv
+import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -152,6 +155,17 @@ def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(predictor: Predictor
     assert "is too large" in prediction.error
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_a_photo_that_pillow_only_warns_of_is_refused_as_well(predictor: Predictor) -> None:
+    limit = Image.MAX_IMAGE_PIXELS or 0
+    file = io.BytesIO()
+    Image.new("1", (10_000, limit // 10_000 + 1)).save(file, "PNG")
+    (prediction,) = predictor([file.getvalue()])
+    assert (
+        f"is too large: 10000 x {limit // 10_000 + 1} pixels. Expected a photo of at most 89,478," in prediction.error
+    )
+
+
 # --- how it works ---
 
 
@@ -199,8 +213,54 @@ def test_an_error_of_the_iterable_reaches_who_asked(predictor: Predictor) -> Non
         yield from pictures(3)
         raise OSError("the disk is gone")
 
+    labelled: list[Prediction] = []
     with pytest.raises(OSError, match="the disk is gone"):
-        list(predictor(images()))
+        labelled.extend(predictor(images()))
+    # What came before it is not lost.
+    assert [prediction.path for prediction in labelled] == ["image 0", "image 1", "image 2"]
+
+
+def test_in_latency_mode_an_answer_comes_before_the_next_image_is_asked_for(exported: Callable[[str], Path]) -> None:
+    answers: list[str] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for number, picture in enumerate(pictures(4)):
+            assert len(answers) == number
+            yield picture
+
+    with Predictor(exported("litert"), mode="latency") as predictor:
+        for prediction in predictor(camera()):
+            answers.append(prediction.path)
+    assert len(answers) == 4
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((9, 8, 3), 0.7, np.float32), "it has pixels 0.7..0.7 of float32. Expected uint8, or numbers 0..255"),
+        (np.full((9, 8, 3), 60_000, np.uint16), "it has pixels 60000..60000 of uint16"),
+        (np.full((9, 8, 3), -1, np.int64), "it has pixels -1..-1 of int64"),
+        (np.ones((9, 8, 3), bool), "of bool"),
+        (np.zeros((9, 8, 2), np.uint8), r"has the shape \(9, 8, 2\)"),
+    ],
+)
+def test_pixels_that_are_not_0_to_255_cost_their_own_row(
+    predictor: Predictor, pixels: np.ndarray, message: str
+) -> None:
+    bad, good = predictor([pixels, pictures(1)[0]])
+    assert re.search(message, str(bad.error))
+    assert good.labels
+
+
+def test_grey_transparent_and_wider_arrays_are_what_their_files_are(predictor: Predictor) -> None:
+    rng = np.random.default_rng(0)
+    grey, alpha = (rng.integers(0, 256, (50, 40, *rest), np.uint8) for rest in ((), (4,)))
+    photos = [Image.fromarray(grey), grey, grey[..., None], Image.fromarray(alpha), alpha]
+    same = [prediction.labels for prediction in predictor(photos)]
+    assert same[0] == same[1] == same[2]
+    assert same[3] == same[4] != same[0]
+    one = pictures(1)[0]
+    assert len({prediction.labels for prediction in predictor([one, one.astype("int32"), one.astype("float64")])}) == 1
 
 
 def test_scores_takes_pixels_that_are_ready(classifier: Classifier, predictor: Predictor) -> None:
@@ -242,8 +302,42 @@ def test_a_damaged_export_is_refused_in_one_line(exported: Callable[[str], Path]
         Predictor(tmp_path / "m.tflite")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "tf"}, "its record is missing or damaged"),
+        ({"classes": None}, "its record is missing or damaged"),
+        ({"classes": ["a", "b"]}, "its record is missing or damaged"),
+        ({"size": "32"}, "its record is missing or damaged"),
+        ({"size": 64}, "is not the one of its record"),
+        ({"classes": [[None, "a"], [None, "b"]]}, r"is not the one of its record: it gives scores of shape \(1, "),
+    ],
+)
+def test_a_record_that_was_changed_is_refused(
+    exported: Callable[[str], Path], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    folder = shutil.copytree(exported("tensorflow") / "1", tmp_path / "1")
+    record = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(record | {"of a later version": 1}))
+    assert open_export(tmp_path).record == open_export(exported("tensorflow")).record
+    (folder / "model.json").write_text(json.dumps(record | change))
+    with pytest.raises(ValueError, match=message):
+        Predictor(tmp_path)
+
+
+def test_a_version_may_be_numbered_with_zeros(exported: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(exported("tensorflow") / "1", tmp_path / "0001")
+    assert open_export(tmp_path).path == tmp_path / "0001"
+
+
+def test_an_exported_model_takes_no_weights(exported: Callable[[str], Path]) -> None:
+    with pytest.raises(ValueError, match="weights is 'noisy', but the exported model"):
+        Predictor(exported("litert"), weights="noisy")
+
+
 def test_one_image_is_not_taken_for_several(predictor: Predictor) -> None:
-    for image in ("cat.jpg", Path("cat.jpg"), b"bytes", Image.new("RGB", (4, 4))):
+    pixels = np.zeros((9, 8, 3), np.uint8)
+    for image in ("cat.jpg", Path("cat.jpg"), b"bytes", Image.new("RGB", (4, 4)), pixels, ("a", pixels), ("a", b"")):
         with pytest.raises(TypeError, match=r"Put it into a list: \[image\]"):
             predictor(image)
     with pytest.raises(ValueError, match="top is 0"):
@@ -419,6 +513,19 @@ def test_another_file_is_not_written_into(tmp_path: Path, name: str, content: st
     assert (tmp_path / name).read_text() == content
 
 
+def test_lines_that_a_tool_wrote_anew_are_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"path":"1.jpg","labels":[]}\n')
+    with open_results(tmp_path / "a.jsonl", top=1) as results:
+        assert results.done == {"1.jpg"}
+
+
+def test_a_run_that_came_to_nothing_is_in_no_ones_way(tmp_path: Path) -> None:
+    for top in (5, 3):
+        with open_results(tmp_path / "a.csv", top=top) as results:
+            assert not results.done
+    assert (tmp_path / "a.csv").read_text() == ""
+
+
 def test_without_pyarrow_it_is_named(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("keras_effnet.result_files.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install pyarrow"), open_results(tmp_path / "a.parquet", top=1):
@@ -461,7 +568,7 @@ def test_what_is_no_image_costs_its_own_row_and_a_closed_predictor_says_so(expor
     red = np.full((40, 40, 3), (255, 0, 0), np.uint8)
     rows = list(predictor([5, red, ("a", "b", "c"), None, ("name", 3)], top=1))
     assert [row.error is None for row in rows] == [False, True, False, False, False]
-    assert str(rows[0].error).startswith("'image 0': it is a int. Expected a path, the bytes of a file, a uint8 array")
+    assert str(rows[0].error).startswith("'image 0': it is a int. Expected the bytes of a file, a uint8 array")
     predictor.close()
     with pytest.raises(RuntimeError, match="The predictor is closed"):
         list(predictor([red]))

@@ -23,6 +23,7 @@ from keras_effnet._keras import LEGACY
 from keras_effnet.odd_files import OddFiles
 from keras_effnet.recipes import Recipe
 from keras_effnet.run_state import Progress
+from keras_effnet.staging import PREFIX
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
@@ -72,7 +73,7 @@ def test_cut_off_within_an_epoch_and_a_file_cut_short_it_ends_as_if_nothing_had_
     (folder / "settings.json").write_text("{")
     (folder / "history.jsonl").write_text("")
     (folder / "best.weights.h5").write_bytes((folder / "best.weights.h5").read_bytes()[:-100])
-    (folder / ".partial-x").mkdir()
+    (folder / f"{PREFIX}x").mkdir()
     with pytest.raises(ValueError, match="other settings: seed 0 there, 1 now"):
         run(photos, folder, replace(RECIPE, seed=1))
     resumed = run(photos, folder, checkpoint_every=100)
