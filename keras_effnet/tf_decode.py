@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_effnet.tf_crops import central_window, cut, resize, single_element, starts_with
-from keras_effnet.tf_headers import bmp_shape, jpeg_orientation, png_shape, webp_shape
+from keras_effnet.tf_headers import bmp_is_plain, bmp_shape, jpeg_orientation, png_shape, webp_shape
 
 # Declared pixels beyond which a file is not decoded: Pillow's limit against decompression bombs.
 MAX_PIXELS = 89_478_485
@@ -17,8 +17,10 @@ MAX_PIXELS = 89_478_485
 def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
     """Decode, turn upright, crop and resize a batch of image files, each by itself.
 
-    Read are JPEG (with EXIF's orientation), PNG, BMP, and from TensorFlow 2.20 on WebP without animation; what is
-    transparent lies on white. GIF is not: TensorFlow unpacks all of its frames before it can be asked how many.
+    Read are JPEG (with EXIF's orientation, which in PNG and WebP is not looked for), PNG, BMP without a palette of
+    colours, and from TensorFlow 2.20 on WebP without animation; what is transparent lies on white, but for a colour of
+    1 or 16 bits that PNG declares transparent. GIF is not: TensorFlow unpacks all of its frames before it can be asked
+    how many.
 
     Args:
         files: string tensor (batch,), the bytes of the files.
@@ -104,7 +106,7 @@ def _png(data: Any, size: int) -> Any:
 def _bmp(data: Any, size: int) -> Any:
     import tensorflow as tf
 
-    data = _unless_too_large(data, *bmp_shape(data))
+    data = _check(bmp_is_plain(data), _unless_too_large(data, *bmp_shape(data)))
     return cut(tf.io.decode_image(data, channels=3, expand_animations=False), central_window(size))
 
 

@@ -25,6 +25,19 @@ def bmp_shape(data: Any) -> tuple[Any, Any]:
     return tf.cast(tf.abs(tf.bitcast(tf.cast(height, tf.uint32), tf.int32)), tf.int64), width
 
 
+def bmp_is_plain(data: Any) -> Any:
+    """Whether a BMP holds the colours or the greys themselves: TensorFlow takes numbers of a palette for greys."""
+    import tensorflow as tf
+
+    header = _head(data, 34)
+    start, bits, compression = _number(header, 14, 4) + 14, _number(header, 28, 2), _number(header, 30, 4)
+    greys = b"".join(bytes([level, level, level, 0]) for level in range(256))
+    palette = tf.strings.substr(data, tf.minimum(start, tf.cast(tf.strings.length(data), tf.int64)), len(greys))
+    is_grey = (bits == 8) & (palette == greys)
+    # 3: the colours have masks, which are the usual ones for 24 and 32 bits.
+    return (is_grey & (compression == 0)) | ((bits >= 24) & ((compression == 0) | (compression == 3)))
+
+
 def webp_shape(data: Any) -> tuple[Any, Any]:
     """Height and width of a WebP: lossy, lossless or extended; those of an animation are zero."""
     import tensorflow as tf
