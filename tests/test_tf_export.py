@@ -1,8 +1,16 @@
 """A SavedModel for TensorFlow Serving: what it answers, what it refuses, and the files beside it."""
 
+import base64
 import io
+import json
+import re
 import struct
+import subprocess
+import sys
+import threading
 import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +31,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras runs on another backend than TensorFlow", allow_module_level=True)
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
+SERVE = Path(__file__).parents[1] / "examples" / "serve"
 SIZE = 32
 CLASSES = tuple((None, f"class {i}") for i in range(10))
 has_webp = pytest.mark.skipif(not hasattr(tf.io, "decode_webp"), reason="this TensorFlow reads no WebP")
@@ -382,3 +391,61 @@ def test_the_batching_parameters_fit_the_model():
         assert allowed == [2**i for i in range(most.bit_length())]
         assert f"max_batch_size {{ value: {most} }}" in lines
         assert "num_batch_threads { value: 3 }" in lines
+
+
+# --- The examples beside a server ---
+
+
+def test_the_rest_client_prints_the_labels_that_the_model_gives(exported, picture, tmp_path):
+    """Behind a server that takes and gives what https://www.tensorflow.org/tfx/serving/api_rest says, row by row."""
+    asked = []
+
+    class Serving(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.path, body["signature_name"]))
+            files = [base64.b64decode(row["image_bytes"]["b64"]) for row in body["instances"]]
+            outputs = exported.signatures[body["signature_name"]](image_bytes=tf.constant(files))
+            columns = {name: value.numpy() for name, value in outputs.items()}
+            columns["classes"] = columns["classes"].astype(str)
+            rows = [{name: value[i].tolist() for name, value in columns.items()} for i in range(len(files))]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"predictions": rows}).encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    photo, text = tmp_path / "photo.jpg", tmp_path / "text.jpg"
+    photo.write_bytes(encode(picture.convert("RGB"), "JPEG"))
+    text.write_text("no image")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Serving) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [sys.executable, str(SERVE / "rest_client.py"), str(photo), str(text)]
+        address = f"http://127.0.0.1:{server.server_port}"
+        done = subprocess.run([*command, "--server", address], capture_output=True, text=True, check=True)
+        server.shutdown()
+    assert asked == [("/v1/models/efficientnet:predict", "image_bytes")]
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    (expected,) = expected_probabilities(exported.model, [photo.read_bytes()])
+    best = np.argsort(expected)[::-1][:3]
+    assert [(path, label) for path, _, label in lines[:3]] == [(str(photo), CLASSES[i][1]) for i in best]
+    np.testing.assert_allclose([float(score) for _, score, _ in lines[:3]], expected[best], atol=1e-4)
+    assert lines[3] == [str(text), "0.0000", "invalid"]
+
+
+def test_the_container_and_the_cluster_start_the_server_alike():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    (compose,) = yaml.safe_load((SERVE / "compose.yaml").read_text())["services"].values()
+    deployment, service = yaml.safe_load_all((SERVE / "kubernetes.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert set(container["args"]) <= set(compose["command"])
+    assert {row["name"]: row["value"] for row in container["env"]} == compose["environment"]
+    ports = sorted(port["containerPort"] for port in container["ports"])
+    assert ports == sorted(port["port"] for port in service["spec"]["ports"]) == [8500, 8501]
+    assert compose["ports"] == [f"{port}:{port}" for port in ports]
+    for flag in compose["command"]:
+        if "=/config/" in flag:
+            assert (SERVE / flag.rsplit("/", 1)[1]).is_file()
+    name = re.search(r'name: "(.*)"', (SERVE / "models.config").read_text())[1]
+    assert container["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}"
