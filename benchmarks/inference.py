@@ -5,8 +5,7 @@ prints    medians of interleaved rounds in ms, at batch 1 of the median of five 
           `keras.applications` or, for what it lacks, to our own model compiled by Keras; the fraction of the machine's
           measured matrix-product rate; then what is promised of the Predictor and the SavedModel, each contender under
           the setting of oneDNN that is better for it
-needs     pip install "keras_effnet[tf-cpu,litert,onnx,openvino]"; with torch==2.13.0 and timm, timm too; for --int8
-          "keras_effnet[quickstart]", whose photographs calibrate
+needs     pip install "keras_effnet[peers]"; without torch and timm, timm is left out
 measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch 1 is 0.29 of compiled
           keras.applications, 0.09 of its predict, 0.78 of ONNX Runtime, 0.73 of OpenVINO, 0.38 of compiled timm; in
           throughput 0.66 of ONNX Runtime by itself (0.92 through a Predictor), 0.61 of OpenVINO (0.82), 0.32 of

@@ -4,7 +4,7 @@ command   python benchmarks/training_step.py [--size 128] [--batch 16] [--rounds
 prints    medians of the steps' seconds, taken in turn by processes that are stopped while another has its turn, and of
           those of all cores together, which other work on the machine disturbs less; the peak of memory; seconds from
           the start of the process to the end of the first step; the ratio of each to ours
-needs     pip install "keras_effnet[tf-cpu]"; with torch==2.13.0 and timm, timm too
+needs     pip install "keras_effnet[peers]"; without torch and timm, timm is left out
 measured  2026-11, 2 cores, 128 px, 11 rounds, theirs over ours: keras.applications 1.23 (oneDNN 1.24), timm 1.57, timm
           with channels last 1.08, of the cores' time 1.14; peak of memory 1.32, 1.27, 0.72, 0.68; the first step
           after 13.8 s against 47.4, 45.7, 7.2 and 6.3 s. Two more runs put timm with channels last at 1.00 (9 rounds)
