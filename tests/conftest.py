@@ -1,6 +1,7 @@
 """What all tests share: where the repository and the optional photographs are, and a line that counts the skips."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from PIL import Image
 
 from keras_effnet._keras import LEGACY, keras
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and their processes with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

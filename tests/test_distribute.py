@@ -273,9 +273,7 @@ def test_a_lost_worker_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPat
 
 def test_a_worker_says_whom_it_waits_for_and_ends_on_ctrl_c() -> None:
     here, there = addresses()
-    # A shell that has started these tests in the background has them ignore Ctrl-C.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from keras_effnet import tf_distribute as t; t.PATIENCE = 1; t.multi_worker_strategy()"
+    code = "from keras_effnet import tf_distribute as t; t.PATIENCE = 1; t.multi_worker_strategy()"
     environ = {**os.environ, "TF_CONFIG": Cluster((here, there), 0).tf_config}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as alone:
