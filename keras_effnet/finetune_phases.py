@@ -94,20 +94,31 @@ def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) 
     return False
 
 
-def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, bool]:
-    """Go back to phase 1 if that had more of the photos held out right: the classes they get, and whether it was so."""
+def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, str]:
+    """Go back to phase 1 if that was better on the photos held out: the classes they get, and why it was so, or ""."""
 
-    def classes() -> np.ndarray:
-        return predict(network, val, lambda *far: run.tell("measuring", *far)).argmax(axis=-1)
+    def scores() -> np.ndarray:
+        return predict(network, val, lambda *far: run.tell("measuring", *far))
 
-    targets = [row.target for row in val.rows]
-    predicted = classes()
-    head = next(row.val_accuracy for row in reversed(run.history) if row.phase == "head")
+    found = scores()
     # Where phase 2 was not begun there is nothing to go back to.
-    if not run.head or (predicted == targets).mean() >= head - 1e-6:
-        return predicted, False
-    network.set_weights(run.head)
-    return classes(), True
+    worse = _worse(found, val, run) if run.head else ""
+    if worse:
+        network.set_weights(run.head)
+        found = scores()
+    return found.argmax(axis=-1), worse
+
+
+def _worse(scores: np.ndarray, val: Photos, run: Run) -> str:
+    head = next(row for row in reversed(run.history) if row.phase == "head")
+    blocks = _measure(lambda: scores, val, run.settings.label_smoothing)
+    if not math.isfinite(blocks["val_loss"]) or not math.isfinite(run.history[-1].loss):
+        return "Training the blocks ended in a loss that is no number"
+    gain = blocks["val_accuracy"] - head.val_accuracy
+    # Keras gives the head's accuracy in float32. As many may be right by luck, which a loss far above the head's shows.
+    if gain < -1e-6 or (gain < 1e-6 and blocks["val_loss"] > 1.5 * head.val_loss):
+        return "Training the blocks made the model worse on the photos held out"
+    return ""
 
 
 def _features(network: Any, train: Photos, val: Photos, size: int, run: Run) -> list[np.ndarray]:

@@ -42,7 +42,7 @@ class FineTuned:
         cpu_seconds: of this process, on all cores together.
         errors: why photos could not be read, one each.
         interrupted: whether it was stopped before the last epoch.
-        blocks_dropped: whether phase 2 made the model worse on the photos held out, so that it is that of phase 1.
+        blocks_dropped: why phase 2 was given up, so that the model is that of phase 1; empty where it was not.
     """
 
     classifier: Classifier
@@ -54,7 +54,7 @@ class FineTuned:
     cpu_seconds: float
     errors: tuple[str, ...] = ()
     interrupted: bool = False
-    blocks_dropped: bool = False
+    blocks_dropped: str = ""
 
     @property
     def model(self) -> Any:
@@ -84,8 +84,8 @@ class FineTuned:
     def notes(self) -> tuple[str, ...]:
         """What had to be assumed, left out or dropped, a sentence or two each."""
         dropped = (
-            "Training the blocks made the model worse on the photos held out: what is kept is the head on the network "
-            "as it was. A lower learning rate (--learning-rate), or photos whose labels are checked, may help."
+            f"{self.blocks_dropped}: what is kept is the head on the network as it was. A lower learning rate "
+            "(--learning-rate), or photos whose labels are checked, may help."
         )
         return (*self.photos.notes, *([dropped] if self.blocks_dropped else []))
 

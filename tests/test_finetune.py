@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,9 @@ from keras_effnet._keras import keras
 from keras_effnet.classifier import load_classifier
 from keras_effnet.classify import classify
 from keras_effnet.evaluate import evaluate
+from keras_effnet.finetune_settings import make_settings
 from keras_effnet.finetuning import finetune
-from keras_effnet.images import load_image
+from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.models import create
 from keras_effnet.photo_views import center_view, random_view, read_photos, shrink, training_batches
 from keras_effnet.tf_steady import steadily
@@ -505,6 +507,23 @@ def test_blocks_that_make_the_model_worse_are_dropped_for_the_head(
     head = finetune(run.data, model=pretrained, **HEAD_ALONE)
     for ours, theirs in zip(result.model.get_weights(), head.model.get_weights(), strict=True):
         assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("weight", "why"), [(np.nan, "no number"), (0.0, "made the model worse")])
+def test_blocks_that_are_as_often_right_by_luck_are_dropped(
+    photos: Path, pretrained: Path, weight: float, why: str
+) -> None:
+    network = load_classifier(pretrained).model
+    blue = tuple(row for row in open_training_photos(photos).val if row.target == 0)
+    val, _ = read_photos(blue, partial(center_crop_and_resize, size=32), room=10**9, tick=lambda: None)
+    run = finetune_phases.Run(make_settings({}), lambda *_: None, head=network.get_weights())
+    run.history.append(run_report.Epoch("head", 1, 0.5, 1.0, 0.5, 1.0, 0.1))
+    # Of equal scores, and of no numbers, the first class is the highest: blue.
+    classifier = network.get_layer("predictions")
+    classifier.set_weights([np.full_like(value, weight) for value in classifier.get_weights()])
+    _, dropped = finetune_phases.keep_the_better(network, val, run)
+    assert why in dropped
+    assert all(np.array_equal(*pair) for pair in zip(network.get_weights(), run.head, strict=True))
 
 
 def test_a_network_whose_weights_are_no_numbers_is_refused(
