@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import zipfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,11 +92,13 @@ def write_somewhere(folder: Path, run: FineTuned) -> None:
         OSError: it is not in the folder; the message says where it is.
     """
     try:
-        write_run(folder, run)
+        with _deaf_to_ctrl_c():
+            write_run(folder, run)
     except OSError as error:
         elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
         try:
-            write_run(elsewhere, run)
+            with _deaf_to_ctrl_c():
+                write_run(elsewhere, run)
         except OSError:
             elsewhere.rmdir()
             kept = "It is in no other place either. Make room, and start again."
@@ -103,6 +107,19 @@ def write_somewhere(folder: Path, run: FineTuned) -> None:
         raise OSError(
             f"Nothing can be written to {str(folder)!r}: {error}. Expected room for the model. {kept}"
         ) from error
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """There is no training left to end then, only its result to lose."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _write_history(path: Path, history: Sequence[Epoch]) -> None:

@@ -83,10 +83,7 @@ class FineTuned:
     @property
     def notes(self) -> tuple[str, ...]:
         """What had to be assumed, left out or dropped, a sentence or two each."""
-        dropped = (
-            f"{self.blocks_dropped}: what is kept is the head on the network as it was. A lower learning rate "
-            "(--learning-rate), or photos whose labels are checked, may help."
-        )
+        dropped = f"What is kept is the head on the network as it was: {self.blocks_dropped}"
         return (*self.photos.notes, *([dropped] if self.blocks_dropped else []))
 
     def report(self) -> dict[str, Any]:

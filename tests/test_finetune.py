@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -560,6 +562,38 @@ def test_on_a_full_disk_the_results_are_put_elsewhere_and_that_is_said(
     assert load_classifier(kept).classes == result.classifier.classes
 
 
+def test_photos_that_are_gone_in_the_middle_are_stood_for_by_others_of_their_class(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, train_blocks = colour_photos(tmp_path / "data", each=5), finetune_phases._train_blocks
+
+    def lose(*arguments: Any) -> None:
+        for path in data.rglob("0[1-3].png"):
+            path.unlink()
+        train_blocks(*arguments)
+
+    monkeypatch.setattr(finetuning, "ROOM", 0)
+    monkeypatch.setattr(finetune_phases, "_train_blocks", lose)
+    result = finetune(data, tmp_path / "run", model=pretrained, **FAST | {"val_share": 0.4})
+    assert [row.phase for row in result.history].count("blocks") == FAST["epochs"]
+    lost = sum(not path.exists() for path in (row.photo for row in (*result.photos.train, *result.photos.val)))
+    assert lost == 9
+    assert "photos could not be read again" in result.notes[-1]
+
+
+def test_blocks_whose_training_fails_leave_the_head(
+    photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no memory\nand a stack")
+
+    monkeypatch.setattr(finetune_phases, "_train_blocks", fail)
+    result = finetune(photos, tmp_path / "run", model=pretrained, **FAST)
+    assert result.notes[-1].endswith("training the blocks failed: no memory")
+    assert result.val_accuracy == result.head_val_accuracy
+    assert load_classifier(tmp_path / "run").classes == result.classifier.classes
+
+
 # --- Interrupts ---
 
 
@@ -585,6 +619,33 @@ def test_an_interrupt_before_anything_was_learnt_writes_nothing(
     with pytest.raises(KeyboardInterrupt):
         finetune(run.data, tmp_path / "run", model=pretrained, progress=interrupted_at("features"), **FAST)
     assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_an_interrupt_of_the_measuring_keeps_what_was_measured_last(
+    photos: Path, pretrained: Path, epochs: int
+) -> None:
+    def interrupt(part: str, *_: int) -> None:
+        if part == "measuring":
+            raise KeyboardInterrupt
+
+    result = finetune(photos, model=pretrained, progress=interrupt, **FAST | {"epochs": epochs})
+    assert result.interrupted
+    assert not result.blocks_dropped
+    assert result.val_accuracy == pytest.approx(result.history[-1].val_accuracy)
+
+
+def test_an_interrupt_does_not_reach_the_writing(
+    run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def history(path: Path, _: Any) -> None:
+        path.touch()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run_folder, "_write_history", history)
+    run_folder.write_somewhere(tmp_path, run.result)
+    assert (tmp_path / "model.keras").is_file()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # --- The command ---
