@@ -48,7 +48,7 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     head: list[np.ndarray] = field(default_factory=list)
-    head_scores: np.ndarray | None = None
+    head_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     scores: np.ndarray | None = None
     interrupted: bool = False
     failure: str = ""
@@ -126,8 +126,8 @@ def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, st
     worse = _worse(val, run) if run.head else ""
     if worse:
         network.set_weights(run.head)
-        run.scores = run.head_scores
-    return np.argmax(run.scores, axis=-1), worse
+    scores = run.head_scores if worse or run.scores is None else run.scores
+    return scores.argmax(axis=-1), worse
 
 
 def _worse(val: Photos, run: Run) -> str:

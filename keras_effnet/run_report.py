@@ -111,8 +111,8 @@ class FineTuned:
         return {name: counted[i] for i, name in enumerate(self.photos.classes)}
 
 
-def markdown(run: FineTuned, pictures: Sequence[str] = ()) -> str:
-    """The report for people."""
+def markdown(run: FineTuned, pictures: Sequence[str] = (), why_none: str = "") -> str:
+    """The report for people, with its pictures or why there are none."""
     report = run.report()
     trained, held_out = len(run.photos.train), len(run.photos.val)
     recall = run.confusion.diagonal() / np.maximum(run.confusion.sum(axis=1), 1)
@@ -140,7 +140,7 @@ def markdown(run: FineTuned, pictures: Sequence[str] = ()) -> str:
         *(f"- {_cell(note)}" for note in (*run.notes, *run.errors)),
         "",
         *(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures),
-        *([] if pictures else ['No pictures: Matplotlib is missing (`pip install "keras_effnet[plots]"`).']),
+        *([f"No pictures: {why_none}."] if why_none else []),
         "",
         f"Classify with it: `keras-effnet classify --model {MODEL} PHOTO` in this folder.",
         "",

@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -452,6 +452,36 @@ def test_without_matplotlib_the_pictures_are_left_out_and_that_is_said(
     assert sorted(written) == sorted(path.name for path in tmp_path.iterdir())
     assert not list(tmp_path.glob("*.png"))
     assert "No pictures: Matplotlib is missing" in (tmp_path / "report.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("classes", [("$", "$$", "a_$b"), ("玫瑰", "郁金香", "雏菊")])
+def test_any_name_of_a_class_can_be_drawn(run: SimpleNamespace, tmp_path: Path, classes: tuple[str, ...]) -> None:
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
+    result = replace(run.result, photos=replace(run.result.photos, classes=classes))
+    assert "confusion_matrix.png" in run_folder.write_run(tmp_path, result)
+
+
+def test_neither_pictures_that_fail_nor_names_that_are_no_unicode_cost_the_model(
+    run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(run_folder, "learning_curves", fail)
+    notes = ("1 folders hold no photos and are no classes: caf\udce9.",)  # as Python has a byte that is no UTF-8
+    run_folder.write_run(tmp_path, replace(run.result, photos=replace(run.result.photos, notes=notes)))
+    assert load_classifier(tmp_path).classes[0] == (None, "blue")
+    assert not list(tmp_path.glob("*.png"))
+    report = (tmp_path / "report.md").read_text("utf-8")
+    assert "No pictures: Matplotlib has failed (RuntimeError)" in report
+    assert "caf\\udce9" in report
+
+
+def test_what_a_killed_run_has_left_aside_does_not_take_its_folder(tmp_path: Path) -> None:
+    (tmp_path / ".partial-x").mkdir()
+    assert run_folder.claim(tmp_path, overwrite=False) == tmp_path
 
 
 def test_unreadable_photos_are_counted_and_named_and_with_strict_refused(tmp_path: Path, pretrained: Path) -> None:
