@@ -108,7 +108,7 @@ def test_a_fifth_of_every_class_is_held_out_and_the_same_fifth_for_a_seed(photos
         name.startswith(first.classes[row.target])
         for row, name in zip(first.val, names(first.val, photos), strict=True)
     )
-    assert "6 of 30, 20% a class, held out" in first.notes[0]
+    assert "6 of 30, 20%, held out" in first.notes[0]
 
 
 def test_unequal_classes_keep_their_shares(tmp_path: Path) -> None:
@@ -120,6 +120,9 @@ def test_unequal_classes_keep_their_shares(tmp_path: Path) -> None:
     # One photo is trained only; of two one is held out.
     assert Counter(found.classes[row.target] for row in found.val) == {"many": 15, "two": 1}
     assert "1 classes have too few photos to hold one out: one." in found.notes[-1]
+    assert "16 of 53, 30%, held out" in found.notes[0]
+    # At least one of each class, which may be more than the share that was asked for.
+    assert "2 of 53, 4%, held out" in open_training_photos(tmp_path, val_share=0.01).notes[0]
 
 
 @pytest.mark.parametrize("val", ["val", "validation", "valid"])
@@ -130,6 +133,31 @@ def test_photos_for_validation_are_taken_as_they_are(tmp_path: Path, val: str) -
     assert len(found.train) == 6
     assert names(found.val, tmp_path) == [f"{val}/{name}/00.png" for name in COLOURS]
     assert not found.notes
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "Testing")])
+def test_photos_to_test_on_are_measured_on_where_there_are_none_for_validation(
+    tmp_path: Path, train: str, test: str
+) -> None:
+    colour_photos(tmp_path / train, each=2)
+    colour_photos(tmp_path / test, each=1)
+    found = open_training_photos(tmp_path)
+    assert found.classes == tuple(COLOURS)
+    assert names(found.val, tmp_path) == [f"{test}/{name}/00.png" for name in COLOURS]
+    assert found.notes == (f"There is no val/ beside {train}/: the accuracy is measured on {test}/.",)
+    colour_photos(tmp_path / "Valid", each=1)
+    found = open_training_photos(tmp_path)
+    assert names(found.val, tmp_path) == [f"Valid/{name}/00.png" for name in COLOURS]
+    assert found.notes == (f"Beside {train}/ these folders are left aside: {test}.",)
+
+
+def test_the_pictures_of_a_run_among_the_photos_are_no_class(tmp_path: Path) -> None:
+    colour_photos(tmp_path, each=2)
+    for run in ("run", "runs/first"):
+        make(tmp_path / run, "model.keras", "learning_curves.png")
+    found = open_training_photos(tmp_path)
+    assert found.classes == tuple(COLOURS)
+    assert found.notes[0] == "2 folders hold no photos and are no classes: run, runs."
 
 
 def test_a_train_folder_alone_is_split(tmp_path: Path) -> None:
@@ -192,6 +220,18 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a class in val only": (
         lambda path: make(path, "l.csv", text="1.jpg,a\n2.jpg,b\n3.jpg,c,val\n") / "l.csv",
         "has 1 classes in val only: c",
+    ),
+    "parts without one to train": (
+        lambda path: make(path, "Test/a/1.jpg", "Test/b/1.jpg", "Val/a/2.jpg", "Val/b/2.jpg"),
+        "holds Val/ with folders in it, and no train/ beside it",
+    ),
+    "a photo in both parts": (
+        lambda path: make(path, "l.csv", text="1.jpg,a,train\n2.jpg,b,train\n./1.jpg,a,val\n") / "l.csv",
+        r"has the photo './1\.jpg' in the line 3 again",
+    ),
+    "a photo of two classes": (
+        lambda path: make(path, "l.csv", text="1.jpg,a\n1.jpg,b\n") / "l.csv",
+        r"has the photo '1\.jpg' in the line 2 again",
     ),
     "single photos": (lambda path: make(path, "a/1.jpg", "b/1.jpg"), "Every class has one photo"),
 }
