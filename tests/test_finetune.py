@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 from short_runs import full_disk
 from typer.testing import CliRunner
 
-from keras_effnet import cli, finetune_phases, finetuning, run_folder, run_report
+from keras_effnet import cli, cli_finetune, finetune_phases, finetuning, run_folder, run_report
 from keras_effnet._keras import keras
 from keras_effnet.classifier import load_classifier
 from keras_effnet.classify import classify
@@ -731,12 +732,12 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:
 def test_the_command_trains_and_says_where_the_model_is(
     photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     options = ("--model", pretrained, "--unfreeze", 1, "--epochs", 1)
     done = call(monkeypatch, "finetune", photos, "--out", out, *options)
     assert done.exit_code == 0, done.stderr
     assert "of 6 photos held out are right" in done.stdout
-    assert f"Written to {out}" in done.stdout
+    assert f"Written to {out}. Classify with it: keras-effnet classify --model '{out}' PHOTO" in done.stdout
     assert "held out" in done.stderr
     again = call(monkeypatch, "finetune", photos, "--out", out, *options)
     assert (again.exit_code, again.stdout) == (1, "")
@@ -745,6 +746,17 @@ def test_the_command_trains_and_says_where_the_model_is(
     assert json.loads(labelled.stdout)[0]["labels"][0]["label"] == "red"
     as_json = call(monkeypatch, "finetune", photos, "--out", out, *options[:4], "--epochs", 0, "--overwrite", "--json")
     assert json.loads(as_json.stdout) == json.loads((out / "report.json").read_text("utf-8"))
+
+
+def test_the_clock_of_a_part_starts_with_it() -> None:
+    now = 0.0
+    bars = Progress(get_time=lambda: now, disable=True)
+    show = cli_finetune.follow(bars)
+    now = 60.0
+    show("head", 1, 8)
+    now = 65.0
+    show("head", 2, 8)
+    assert [task.elapsed for task in bars.tasks if task.visible] == [5.0]
 
 
 @pytest.mark.slow
