@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet._keras import keras
+from keras_effnet._keras import LEGACY, keras
 from keras_effnet.finetune_settings import Settings
 from keras_effnet.fusion import fuse
 from keras_effnet.photo_views import Photos, center_view, ordered_batches, random_view, training_batches
@@ -210,7 +210,9 @@ def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Ph
         )
     finally:
         if run.history:
-            run.scores = run.head_scores = head.predict(features[-1], verbose=0)
+            # One more model to predict with, and TensorFlow would warn of functions that are traced again.
+            scores = head(features[-1], training=False)
+            run.scores = run.head_scores = scores.numpy() if LEGACY else keras.ops.convert_to_numpy(scores)
     last = run.history[-1]
     if not math.isfinite(last.loss):
         raise ValueError(
