@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,11 +83,7 @@ def finetune(
         from keras_effnet.finetuning import finetune
 
         with _bars() as bars:
-            parts = {name: bars.add_task(text, visible=False) for name, text in PARTS.items()}
-
-            def show(part: str, done: int, total: int) -> None:
-                bars.update(parts[part], completed=done, total=total, visible=True)
-
+            show = follow(bars)
             run = finetune(
                 data, out, model=model, weights=weights, overwrite=overwrite, strict=strict, progress=show, **settings
             )
@@ -104,6 +102,17 @@ def _bars() -> Progress:
     return Progress(*columns, console=terminal, disable=not terminal.is_terminal, speed_estimate_period=300)
 
 
+def follow(bars: Progress) -> Callable[[str, int, int], None]:
+    """What shows how far the parts of a run are, each in a row whose clock starts when it does."""
+    rows = {name: bars.add_task(text, visible=False, start=False) for name, text in PARTS.items()}
+
+    def show(part: str, done: int, total: int) -> None:
+        bars.start_task(rows[part])
+        bars.update(rows[part], completed=done, total=total, visible=True)
+
+    return show
+
+
 def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
     for note in (*run.notes, *run.errors):
         complain(note)
@@ -116,4 +125,4 @@ def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
     held_out, correct = len(run.photos.val), report["val_correct"]
     print(f"{run.val_accuracy:.1%} of {held_out} photos held out are right ({correct}); head alone: ", end="")
     print(f"{run.head_val_accuracy:.1%}. Trained on {len(run.photos.train)} photos in {report['seconds']:.0f} s.")
-    print(f"Written to {out}. Classify with it: keras-effnet classify --model {out} PHOTO")
+    print(f"Written to {out}. Classify with it: keras-effnet classify --model {shlex.quote(str(out))} PHOTO")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet._keras import keras
+from keras_effnet._keras import LEGACY, keras
 from keras_effnet.finetune_settings import Settings
 from keras_effnet.fusion import fuse
 from keras_effnet.photo_views import Photos, center_view, ordered_batches, random_view, training_batches
@@ -22,6 +22,7 @@ from keras_effnet.transfer import FrozenTrunk, first_block, unfreeze, with_froze
 _FEATURE_BATCH = 32
 # Bytes of what the trunk makes of the photos held out; what is more is computed anew each epoch.
 _TRUNK_ROOM = 2**29
+_ADVICE = "A lower learning rate (--learning-rate), or photos whose labels are checked, may help."
 
 Progress = Callable[[str, int, int], object]
 
@@ -36,6 +37,10 @@ class Run:
         history: the epochs that are done.
         seconds: by part.
         head: the weights of the network after phase 1, once phase 2 is begun.
+        head_scores: the probabilities that phase 1 gives the photos held out.
+        scores: those that the network as it is gives them, None where that has not been measured.
+        interrupted: whether it was stopped before its end.
+        failure: why phase 2 has failed, if it has.
     """
 
     settings: Settings
@@ -43,6 +48,10 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     head: list[np.ndarray] = field(default_factory=list)
+    head_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    scores: np.ndarray | None = None
+    interrupted: bool = False
+    failure: str = ""
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -74,8 +83,8 @@ class Run:
         return watch
 
 
-def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) -> bool:
-    """Train the head, then the blocks; returns whether that was interrupted after the head's first epoch."""
+def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) -> None:
+    """Train the head, then the blocks; an interrupt after the head's first epoch, or a failure after it, ends that."""
     try:
         with run.part("features"):
             features = _features(network, train, val, size, run)
@@ -88,26 +97,53 @@ def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) 
     except KeyboardInterrupt:
         if not run.history:
             raise
-        return True
+        run.interrupted = True
+        if run.head:
+            run.scores = None
+    except Exception as error:
+        if not run.head:
+            raise
+        run.failure = f"training the blocks failed: {_reason(error)}"
     finally:
         network.trainable = True
-    return False
 
 
-def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, bool]:
-    """Go back to phase 1 if that had more of the photos held out right: the classes they get, and whether it was so."""
+def _reason(error: Exception) -> str:
+    """The first line of a message: TensorFlow's go on with all of a stack."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
-    def classes() -> np.ndarray:
-        return predict(network, val, lambda *far: run.tell("measuring", *far)).argmax(axis=-1)
 
-    targets = [row.target for row in val.rows]
-    predicted = classes()
-    head = next(row.val_accuracy for row in reversed(run.history) if row.phase == "head")
+def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, str]:
+    """Go back to phase 1 if that was better on the photos held out: the classes they get, and why it was so, or ""."""
+    try:
+        if not run.failure:
+            run.scores = predict(network, val, lambda *far: run.tell("measuring", *far))
+    except KeyboardInterrupt:
+        run.interrupted = True
+    except Exception as error:
+        run.failure = f"the photos held out could not be measured: {_reason(error)}"
     # Where phase 2 was not begun there is nothing to go back to.
-    if not run.head or (predicted == targets).mean() >= head - 1e-6:
-        return predicted, False
-    network.set_weights(run.head)
-    return classes(), True
+    worse = _worse(val, run) if run.head else ""
+    if worse:
+        network.set_weights(run.head)
+    scores = run.head_scores if worse or run.scores is None else run.scores
+    return scores.argmax(axis=-1), worse
+
+
+def _worse(val: Photos, run: Run) -> str:
+    if run.failure:
+        return run.failure
+    if run.scores is None:
+        return "it was interrupted before the blocks were measured."
+    head = next(row for row in reversed(run.history) if row.phase == "head")
+    blocks = _measure(run.scores, val, run.settings.label_smoothing)
+    if not math.isfinite(blocks["val_loss"]) or not math.isfinite(run.history[-1].loss):
+        return f"training the blocks ended in a loss that is no number. {_ADVICE}"
+    gain = blocks["val_accuracy"] - head.val_accuracy
+    # Keras gives the head's accuracy in float32. As many may be right by luck, which a loss far above the head's shows.
+    if gain < -1e-6 or (gain < 1e-6 and blocks["val_loss"] > 1.5 * head.val_loss):
+        return f"training the blocks made the model worse on the photos held out. {_ADVICE}"
+    return ""
 
 
 def _features(network: Any, train: Photos, val: Photos, size: int, run: Run) -> list[np.ndarray]:
@@ -162,15 +198,21 @@ def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Ph
     labels = np.concatenate([train.labels(classes)] * (len(features) - 1))
     batch_size = _batch_size(len(inputs), 2 * chosen.batch_size)
     _compile(head, chosen.head_learning_rate, chosen)
-    head.fit(
-        inputs,
-        labels,
-        batch_size=batch_size,
-        epochs=chosen.head_epochs,
-        validation_data=(features[-1], val.labels(classes)),
-        callbacks=[run.watch("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size))],
-        verbose=0,
-    )
+    try:
+        head.fit(
+            inputs,
+            labels,
+            batch_size=batch_size,
+            epochs=chosen.head_epochs,
+            validation_data=(features[-1], val.labels(classes)),
+            callbacks=[run.watch("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size))],
+            verbose=0,
+        )
+    finally:
+        if run.history:
+            # One more model to predict with, and TensorFlow would warn of functions that are traced again.
+            scores = head(features[-1], training=False)
+            run.scores = run.head_scores = scores.numpy() if LEGACY else keras.ops.convert_to_numpy(scores)
     last = run.history[-1]
     if not math.isfinite(last.loss):
         raise ValueError(
@@ -190,12 +232,17 @@ def _train_blocks(network: Any, train: Photos, val: Photos, size: int, run: Run)
     batches = training_batches(
         train, lambda pixels, rng: view(pixels, rng=rng), classes=classes, batch_size=batch_size, seed=chosen.seed
     )
+
+    def measure() -> dict[str, float]:
+        run.scores = scores()
+        return _measure(run.scores, val, chosen.label_smoothing)
+
     _compile(parts.whole, _warmed_cosine(chosen.learning_rate, steps * chosen.epochs), chosen)
     parts.whole.fit(
         steadily(batches),
         steps_per_epoch=steps,
         epochs=chosen.epochs,
-        callbacks=[run.watch("blocks", chosen.epochs, steps, partial(_measure, scores, val, chosen.label_smoothing))],
+        callbacks=[run.watch("blocks", chosen.epochs, steps, measure)],
         shuffle=False,
         verbose=0,
     )
@@ -213,9 +260,8 @@ def _scores_of(parts: FrozenTrunk, val: Photos) -> Callable[[], np.ndarray]:
     return lambda: parts.tail.predict(kept, batch_size=_FEATURE_BATCH, verbose=0)
 
 
-def _measure(scores_of: Callable[[], np.ndarray], val: Photos, smoothing: float) -> dict[str, float]:
+def _measure(scores: np.ndarray, val: Photos, smoothing: float) -> dict[str, float]:
     """What `fit` would measure; it takes no batches of several lengths from a generator twice."""
-    scores = scores_of()
     classes = scores.shape[-1]
     labels = val.labels(classes)
     smoothed = labels * (1 - smoothing) + smoothing / classes

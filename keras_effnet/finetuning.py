@@ -83,9 +83,10 @@ def finetune(
         train, val, errors = _read(found, classifier.size, run)
     photos = replace(found, train=train.rows, val=val.rows)
     check_parts(photos, errors, strict=strict)
-    interrupted = train_phases(classifier.model, train, val, classifier.size, run)
+    train_phases(classifier.model, train, val, classifier.size, run)
     with run.part("measuring"):
         predicted, dropped = keep_the_better(classifier.model, val, run)
+    photos = replace(photos, notes=(*photos.notes, *_stand_ins(train, val)))
     result = FineTuned(
         classifier,
         photos,
@@ -95,7 +96,7 @@ def finetune(
         run.seconds,
         time.process_time() - cpu_start,
         errors,
-        interrupted,
+        run.interrupted,
         dropped,
     )
     if folder is not None:
@@ -129,3 +130,10 @@ def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, t
     # Exactly as `evaluate` sees them.
     val, worse = read_photos(found.val, partial(center_crop_and_resize, size=size), room=ROOM // 2, tick=tick)
     return train, val, (*bad, *worse)
+
+
+def _stand_ins(*parts: Photos) -> tuple[str, ...]:
+    lost = [why for photos in parts for why in photos.lost.values()]
+    if not lost:
+        return ()
+    return (f"{len(lost)} photos could not be read again, for which others of their class stand: {lost[0]}",)

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from keras_effnet.classify import Photo, at_least_one
 from keras_effnet.images import SUFFIXES, find_images
 from keras_effnet.matching import match_classes, read_labels
 from keras_effnet.tf_data import Record, count_records, open_dataset, read_records
+
+# What the folders of the parts of a data set are called, whatever their case.
+SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 
 Location = str | os.PathLike[str]
 
@@ -51,8 +54,8 @@ def open_examples(
     """Find labelled photos and match their classes to those of a model; nothing is dropped in silence.
 
     Args:
-        data: a folder with a folder for each class; a folder of photos beside `labels`; TFRecord files in ImageNet's
-            layout, or patterns of them; or "tfds:NAME".
+        data: a folder with a folder for each class, or with val/ or test/ that holds these; a folder of photos beside
+            `labels`; TFRecord files in ImageNet's layout, or patterns of them; or "tfds:NAME".
         classes: those of the model, (wnid or None, label) each.
         labels: a file with a line "photo class" for each photo, or a class for each photo in the order of their names.
         split: of "tfds:NAME", by default "validation".
@@ -109,7 +112,28 @@ def _files(names: Sequence[str]) -> list[str]:
     return files
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def find_splits(folder: Path) -> dict[str, Path]:
+    """The folders of the parts train, val and test, as far as they are there and hold folders themselves."""
+    named = {path.name.casefold(): path for path in subfolders(folder)}
+    found = {split: [named[name] for name in names if name in named] for split, names in SPLITS.items()}
+    return {split: path for split, paths in found.items() for path in reversed(paths) if subfolders(path)}
+
+
 def _of_folders(folder: Path, classes: Classes) -> Examples:
+    splits = find_splits(folder)
+    if held_out := splits.get("val") or splits.get("test"):
+        note = f"The photos are those in {held_out.name}/ of the folder {str(folder)!r}."
+        found = _of_classes(held_out, classes)
+        return replace(found, notes=(note, *found.notes))
+    return _of_classes(folder, classes)
+
+
+def _of_classes(folder: Path, classes: Classes) -> Examples:
     inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     folders = [path for path in inside if path.is_dir()]
     loose = [path.name for path in inside if path.suffix.lower() in SUFFIXES and path not in folders]

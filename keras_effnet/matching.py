@@ -26,7 +26,7 @@ def match_classes(names: Sequence[str], classes: Classes, where: str) -> Matched
 
     Args:
         names: wnids (n02123045, with or without more behind it) or labels, whose case, spaces and underscores do not
-            count; or names unlike all of the model's, but as many and in the same order.
+            count; or as many numbers in the model's order, for ImageNet's classes any other names.
         classes: those of the model, (wnid or None, label) each.
         where: they come from, for the messages.
 
@@ -43,7 +43,10 @@ def match_classes(names: Sequence[str], classes: Classes, where: str) -> Matched
         if wnid:
             known[wnid].append(i)
     found = [known.get(_wnid(name)) or known.get(_plain(name), []) for name in names]
-    if not any(found) and len(names) == len(classes):
+    numbered = not any(label.isdecimal() for _, label in classes) and all(name.isdecimal() for name in names)
+    # The order of labels of one's own is chance: names unlike them are other classes.
+    in_order = numbered or all(wnid for wnid, _ in classes)
+    if not any(found) and len(names) == len(classes) and in_order:
         return Matched(tuple(range(len(names))), (_in_order(names, classes, where),))
     faults = [name for name, outputs in zip(names, found, strict=True) if not outputs]
     faults += [f"{name} (several: {_several(o, classes)})" for name, o in zip(names, found, strict=True) if len(o) > 1]
@@ -51,8 +54,8 @@ def match_classes(names: Sequence[str], classes: Classes, where: str) -> Matched
         raise ValueError(
             f"{where} has {len(names)} classes, of which {len(faults)} cannot be found in the model: "
             f"{', '.join(faults)}. Expected wnids such as n02123045 or labels of the model's {len(classes)} "
-            f"({classes[0][1]}, ..., {classes[-1][1]}), or exactly {len(classes)} names of one's own in its order. "
-            "Rename them, or leave them out."
+            f"({classes[0][1]}, ..., {classes[-1][1]}), or exactly {len(classes)} "
+            f"{'numbers or names' if classes[0][0] else 'numbers'} in its order. Rename them, or leave them out."
         )
     return Matched(tuple(outputs[0] for outputs in found))
 
@@ -78,7 +81,7 @@ def _in_order(names: Sequence[str], classes: Classes, where: str) -> str:
             "or give the model's labels."
         )
     return (
-        f"No class of {where} has the name of one of the model's: all {len(names)} were taken in order, from "
+        f"{where} has no class with the name of one of the model's: all {len(names)} were taken in order, from "
         f"{names[0]!r} for {classes[0][1]!r} to {names[-1]!r} for {classes[-1][1]!r}."
     )
 
@@ -88,7 +91,7 @@ def read_labels(file: Path, photos: Sequence[str], classes: Classes) -> tuple[di
 
     Args:
         file: with lines "photo class", or with a class in each line for the photos in their order; a class is a wnid,
-            a label, or the whole number of an output, counted from 0.
+            a label, or, where none is a label, the whole number of an output, counted from 0.
         photos: their paths below their folder, sorted, with forward slashes.
         classes: those of the model, (wnid or None, label) each.
 
@@ -124,7 +127,9 @@ def read_labels(file: Path, photos: Sequence[str], classes: Classes) -> tuple[di
 
 
 def _outputs(names: Sequence[str], classes: Classes, file: Path) -> Matched:
-    if not all(re.fullmatch(r"-?\d+", name) for name in names):
+    labels = {label for _, label in classes}
+    # A number that is a label of the model means this one, and not the output of that number.
+    if not labels.isdisjoint(names) or not all(re.fullmatch(r"-?\d+", name) for name in names):
         distinct = sorted(set(names))
         matched = match_classes(distinct, classes, f"The list {str(file)!r}")
         outputs = dict(zip(distinct, matched.targets, strict=True))

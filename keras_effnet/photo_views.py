@@ -6,7 +6,7 @@ few hundred photos and a pretrained network need no more.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -32,19 +32,27 @@ class Photos:
         rows: where they come from, and their classes.
         prepare: what is done once to the pixels of each.
         kept: the result, None where memory had no room: such a photo is read again each time.
+        lost: why photos could not be read again, by their index.
     """
 
     rows: tuple[Example, ...]
     prepare: Prepare
     kept: tuple[np.ndarray | None, ...]
+    lost: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def pixels(self, index: int) -> np.ndarray:
-        """A prepared photo."""
-        kept = self.kept[index]
-        return self.prepare(_decode(self.rows[index])) if kept is None else kept
+        """A prepared photo, or where it cannot be read again the first of its class that can."""
+        target = self.rows[index].target
+        for i in (index, *(i for i, row in enumerate(self.rows) if row.target == target)):
+            kept = self.kept[i]
+            found = self.lost.get(i) or _try(self.rows[i], self.prepare) if kept is None else kept
+            if not isinstance(found, str):
+                return found
+            self.lost[i] = found
+        raise ValueError(self.lost[index])
 
     def labels(self, classes: int) -> np.ndarray:
         """One row a photo with a one at its class, float32 of shape (photos, classes)."""

@@ -4,12 +4,16 @@ import csv
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import zipfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 from keras_effnet.run_plots import confusion_matrix, learning_curves
@@ -17,6 +21,7 @@ from keras_effnet.run_report import MODEL, Epoch, FineTuned, markdown
 from keras_effnet.staging import staged
 
 WEIGHTS = "model.weights.h5"
+CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 
 
 def claim(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -28,7 +33,8 @@ def claim(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        taken = any(path.iterdir())
+        # Hidden ones are the system's, or what a killed run has left of its own.
+        taken = any(not inside.name.startswith(".") for inside in path.iterdir())
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -62,19 +68,35 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
         "history.csv": lambda path: _write_history(path, run.history),
         "report.json": lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
     }
-    pictures = {
-        "learning_curves.png": lambda path: learning_curves(path, run.history),
-        "confusion_matrix.png": lambda path: confusion_matrix(path, run.confusion, run.photos.classes),
-    }
-    shown = pictures if find_spec("matplotlib") else {}
-    writers |= shown | {"report.md": lambda path: path.write_text(markdown(run, tuple(shown)), "utf-8")}
+    pictures, why_none = _draw(run)
+    writers |= {name: partial(_write_bytes, data=data) for name, data in pictures.items()}
+    # Names of folders need not be Unicode.
+    text = markdown(run, tuple(pictures), why_none).encode("utf-8", "backslashreplace")
+    writers["report.md"] = partial(_write_bytes, data=text)
     with ExitStack() as stack:
         for name, write in writers.items():
             parts[name] = stack.enter_context(staged(folder / name))
             write(parts[name])
-    for name in pictures.keys() - shown.keys():
+    for name in {CURVES, CONFUSION} - pictures.keys():
         (folder / name).unlink(missing_ok=True)  # of an earlier run
     return tuple(writers)
+
+
+def _draw(run: FineTuned) -> tuple[dict[str, bytes], str]:
+    """The pictures, or why there are none."""
+    if not find_spec("matplotlib"):
+        return {}, 'Matplotlib is missing (`pip install "keras_effnet[plots]"`)'
+    curves, confusion = BytesIO(), BytesIO()
+    try:
+        learning_curves(curves, run.history)
+        confusion_matrix(confusion, run.confusion, run.photos.classes)
+    except Exception as error:  # Matplotlib raises anything, and the model is as good without
+        return {}, f"Matplotlib has failed ({type(error).__name__})"
+    return {CURVES: curves.getvalue(), CONFUSION: confusion.getvalue()}, ""
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def _extract_weights(model: Path, path: Path) -> None:
@@ -90,11 +112,13 @@ def write_somewhere(folder: Path, run: FineTuned) -> None:
         OSError: it is not in the folder; the message says where it is.
     """
     try:
-        write_run(folder, run)
+        with _deaf_to_ctrl_c():
+            write_run(folder, run)
     except OSError as error:
         elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
         try:
-            write_run(elsewhere, run)
+            with _deaf_to_ctrl_c():
+                write_run(elsewhere, run)
         except OSError:
             elsewhere.rmdir()
             kept = "It is in no other place either. Make room, and start again."
@@ -103,6 +127,19 @@ def write_somewhere(folder: Path, run: FineTuned) -> None:
         raise OSError(
             f"Nothing can be written to {str(folder)!r}: {error}. Expected room for the model. {kept}"
         ) from error
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """There is no training left to end then, only its result to lose."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _write_history(path: Path, history: Sequence[Epoch]) -> None:

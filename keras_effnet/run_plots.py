@@ -1,8 +1,8 @@
 """The pictures of a fine-tuning: learning curves and the confusion matrix, as PNG and without a display."""
 
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -11,7 +11,7 @@ OURS, THEIRS = "#c2185b", "#555555"
 _MOST_NAMES, _MOST_NUMBERS = 60, 25
 
 
-def learning_curves(path: Path, history: Sequence[Any]) -> None:
+def learning_curves(file: BinaryIO, history: Sequence[Any]) -> None:
     """Draw loss and accuracy of every epoch; a line parts the phases."""
     figure = _figure(9, 3.8)
     epochs = range(1, len(history) + 1)
@@ -25,10 +25,10 @@ def learning_curves(path: Path, history: Sequence[Any]) -> None:
         ax.set_title(name)
         ax.grid(alpha=0.3)
         ax.legend()
-    figure.savefig(path)
+    _save(figure, file)
 
 
-def confusion_matrix(path: Path, confusion: np.ndarray, classes: Sequence[str]) -> None:
+def confusion_matrix(file: BinaryIO, confusion: np.ndarray, classes: Sequence[str]) -> None:
     """Draw how many photos of each class were given each class; the colour is the part of its row."""
     side = float(np.clip(2.5 + 0.45 * len(classes), 4, 16))
     figure = _figure(side + 1, side)
@@ -40,13 +40,15 @@ def confusion_matrix(path: Path, confusion: np.ndarray, classes: Sequence[str]) 
     ax.set_ylabel("class")
     if len(classes) <= _MOST_NAMES:
         upright = len(classes) > 8
-        ax.set_xticks(range(len(classes)), classes, rotation=90 if upright else 30, ha="center" if upright else "right")
-        ax.set_yticks(range(len(classes)), classes)
+        turned = {"rotation": 90 if upright else 30, "ha": "center" if upright else "right"}
+        # Dollar signs in names begin no formula.
+        ax.set_xticks(range(len(classes)), classes, parse_math=False, **turned)
+        ax.set_yticks(range(len(classes)), classes, parse_math=False)
     if len(classes) <= _MOST_NUMBERS:
         for (row, column), count in np.ndenumerate(confusion):
             colour = "white" if parts[row, column] > 0.55 else "black"
             ax.text(column, row, str(count), ha="center", va="center", color=colour)
-    figure.savefig(path)
+    _save(figure, file)
 
 
 def _figure(width: float, height: float) -> Any:
@@ -56,3 +58,10 @@ def _figure(width: float, height: float) -> Any:
     figure = Figure((width, height), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     return figure
+
+
+def _save(figure: Any, file: BinaryIO) -> None:
+    with warnings.catch_warnings():
+        # Matplotlib's own font has no Chinese, Japanese or Korean: it draws boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(file, format="png")

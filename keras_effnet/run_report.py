@@ -42,7 +42,7 @@ class FineTuned:
         cpu_seconds: of this process, on all cores together.
         errors: why photos could not be read, one each.
         interrupted: whether it was stopped before the last epoch.
-        blocks_dropped: whether phase 2 made the model worse on the photos held out, so that it is that of phase 1.
+        blocks_dropped: why phase 2 was given up, so that the model is that of phase 1; empty where it was not.
     """
 
     classifier: Classifier
@@ -54,7 +54,7 @@ class FineTuned:
     cpu_seconds: float
     errors: tuple[str, ...] = ()
     interrupted: bool = False
-    blocks_dropped: bool = False
+    blocks_dropped: str = ""
 
     @property
     def model(self) -> Any:
@@ -83,10 +83,7 @@ class FineTuned:
     @property
     def notes(self) -> tuple[str, ...]:
         """What had to be assumed, left out or dropped, a sentence or two each."""
-        dropped = (
-            "Training the blocks made the model worse on the photos held out: what is kept is the head on the network "
-            "as it was. A lower learning rate (--learning-rate), or photos whose labels are checked, may help."
-        )
+        dropped = f"What is kept is the head on the network as it was: {self.blocks_dropped}"
         return (*self.photos.notes, *([dropped] if self.blocks_dropped else []))
 
     def report(self) -> dict[str, Any]:
@@ -114,8 +111,8 @@ class FineTuned:
         return {name: counted[i] for i, name in enumerate(self.photos.classes)}
 
 
-def markdown(run: FineTuned, pictures: Sequence[str] = ()) -> str:
-    """The report for people."""
+def markdown(run: FineTuned, pictures: Sequence[str] = (), why_none: str = "") -> str:
+    """The report for people, with its pictures or why there are none."""
     report = run.report()
     trained, held_out = len(run.photos.train), len(run.photos.val)
     recall = run.confusion.diagonal() / np.maximum(run.confusion.sum(axis=1), 1)
@@ -143,7 +140,7 @@ def markdown(run: FineTuned, pictures: Sequence[str] = ()) -> str:
         *(f"- {_cell(note)}" for note in (*run.notes, *run.errors)),
         "",
         *(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures),
-        *([] if pictures else ['No pictures: Matplotlib is missing (`pip install "keras_effnet[plots]"`).']),
+        *([f"No pictures: {why_none}."] if why_none else []),
         "",
         f"Classify with it: `keras-effnet classify --model {MODEL} PHOTO` in this folder.",
         "",

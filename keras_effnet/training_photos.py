@@ -4,16 +4,15 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_effnet.images import SUFFIXES, find_images
-from keras_effnet.labelled import Example
+from keras_effnet.labelled import SPLITS, Example, find_splits, subfolders
 from keras_effnet.tf_data import Dataset, open_dataset
 
-VALIDATION = ("val", "validation", "valid")
 LAYOUTS = "a folder for each class, train/ and val/ with these, a CSV with path,label[,split], or tfds:NAME"
 
 
@@ -74,13 +73,23 @@ def open_training_photos(data: str | os.PathLike[str], *, val_share: float = 0.2
 def _of_folder(folder: Path) -> TrainingPhotos:
     if not folder.is_dir():
         raise ValueError(f"There is no data {str(folder)!r}. Expected {LAYOUTS}. Check the path.")
-    train = folder / "train"
-    if not (train.is_dir() and _folders(train)):
+    splits = find_splits(folder)
+    train, val = splits.get("train"), splits.get("val") or splits.get("test")
+    if train is None and val is not None:
+        raise ValueError(
+            f"The folder {str(folder)!r} holds {val.name}/ with folders in it, and no train/ beside it. Expected "
+            f"{LAYOUTS}. Call the folder of what is trained train, or give the one that holds the classes."
+        )
+    if train is None:
         return _of_classes(folder)
+    aside = [path.name for path in subfolders(folder) if path not in (train, val) and _photos_in(path)]
+    notes = (f"Beside {train.name}/ these folders are left aside: {_listed(aside)}.",) if aside else ()
     photos = _of_classes(train)
-    val = next((folder / name for name in VALIDATION if _folders(folder / name)), None)
-    if val is None:
-        return photos
+    photos = replace(photos, notes=(*photos.notes, *notes))
+    return photos if val is None else _with_validation(photos, train, val, tested=val == splits.get("test"))
+
+
+def _with_validation(photos: TrainingPhotos, train: Path, val: Path, *, tested: bool) -> TrainingPhotos:
     found = _of_classes(val)
     unknown = sorted(set(found.classes) - set(photos.classes))
     if unknown:
@@ -90,17 +99,19 @@ def _of_folder(folder: Path) -> TrainingPhotos:
         )
     targets = {i: photos.classes.index(name) for i, name in enumerate(found.classes)}
     rows = tuple(Example(row.photo, targets[row.target]) for row in found.train)
-    return TrainingPhotos(photos.classes, photos.train, rows, (*photos.notes, *found.notes))
+    note = (f"There is no val/ beside {train.name}/: the accuracy is measured on {val.name}/.",) if tested else ()
+    return TrainingPhotos(photos.classes, photos.train, rows, (*photos.notes, *found.notes, *note))
 
 
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _photos_in(folder: Path) -> list[Path]:
+    """The photos below a folder, without the pictures of earlier runs."""
+    found = [photo for photo in find_images([folder]) if photo != folder]
+    runs = {parent for parent in {photo.parent for photo in found} if (parent / "model.keras").is_file()}
+    return [photo for photo in found if photo.parent not in runs]
 
 
 def _of_classes(folder: Path) -> TrainingPhotos:
-    by_class = {path.name: [photo for photo in find_images([path]) if photo != path] for path in _folders(folder)}
+    by_class = {path.name: _photos_in(path) for path in subfolders(folder)}
     loose = [path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not by_class or loose:
         raise ValueError(
@@ -117,7 +128,8 @@ def _grouped(by_class: Mapping[str, Sequence[Path]], notes: tuple[str, ...] = ()
     return TrainingPhotos(tuple(by_class), tuple(rows), notes=notes)
 
 
-def _of_csv(file: Path) -> TrainingPhotos:
+def _read_csv(file: Path) -> list[tuple[int, list[str]]]:
+    """The lines that hold something with their numbers, without the names of the columns."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             lines = [(number, row) for number, row in enumerate(csv.reader(opened), 1) if any(map(str.strip, row))]
@@ -130,16 +142,28 @@ def _of_csv(file: Path) -> TrainingPhotos:
             f"The list {str(file)!r} begins with {','.join(lines[0][1])!r}. Expected the columns path,label or "
             "path,label,split, or a photo. Name and order the columns so."
         )
+    return lines
+
+
+def _of_csv(file: Path) -> TrainingPhotos:
     by_part: dict[str, dict[str, list[Path]]] = {"train": defaultdict(list), "val": defaultdict(list)}
-    for number, row in lines:
+    seen: set[Path] = set()
+    for number, row in _read_csv(file):
         path, label, part = (*(cell.strip() for cell in row), "", "", "")[:3]
-        part = "val" if part.lower() in VALIDATION else part.lower() or "train"
+        part = next((split for split, names in SPLITS.items() if part.lower() in names), part or "train")
         if not path or not label or part not in by_part:
             raise ValueError(
                 f"The list {str(file)!r} has the line {number} {','.join(row)!r}. Expected path,label or "
                 "path,label,split with the split train or val. Correct the line."
             )
-        by_part[part][label].append(file.parent / path)
+        photo = file.parent / path
+        if photo in seen:
+            raise ValueError(
+                f"The list {str(file)!r} has the photo {path!r} in the line {number} again. Expected each photo once, "
+                "with one label and in one split. Take one of the lines out."
+            )
+        seen.add(photo)
+        by_part[part][label].append(photo)
     train = _grouped(dict(sorted(by_part["train"].items())))
     unknown = sorted(set(by_part["val"]) - set(train.classes))
     if unknown:
@@ -224,7 +248,8 @@ def _hold_out(photos: TrainingPhotos, share: float, seed: int) -> TrainingPhotos
         )
     train = tuple(row for i, row in enumerate(photos.train) if i not in held)
     val = tuple(photos.train[i] for i in sorted(held))
-    note = f"No photos were given for validation: {len(val)} of {len(photos.train)}, {share:.0%} a class, held out."
+    part = len(val) / len(photos.train)
+    note = f"No photos were given for validation: {len(val)} of {len(photos.train)}, {part:.0%}, held out."
     notes = (*photos.notes, note)
     if single:
         notes = (*notes, f"{len(single)} classes have too few photos to hold one out: {_listed(single)}.")

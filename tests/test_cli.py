@@ -278,11 +278,11 @@ def test_evaluate_says_what_it_assumes_and_what_it_cannot_match(model: str, labe
     result = run("evaluate", labelled, "--model", model)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "1 cannot be found in the model: violet" in result.stderr
-    for old, new in (("Red", "x"), ("green", "y"), ("violet", "z")):
+    for old, new in (("Red", "0"), ("green", "1"), ("violet", "2")):
         (labelled / old).rename(labelled / new)
     result = run("evaluate", labelled, "--model", model)
     assert result.exit_code == 0
-    assert "were taken in order, from 'x' for 'red' to 'z' for 'blue'" in result.stderr
+    assert "were taken in order, from '0' for 'red' to '2' for 'blue'" in result.stderr
     assert "75.00" not in result.stdout
 
 

@@ -226,13 +226,34 @@ def test_a_label_of_two_classes_is_refused_with_both() -> None:
         match_classes(["cardigan", "tabby"], class_index(), "x")
 
 
-def test_as_many_names_of_ones_own_are_taken_in_order_and_it_is_said(model: Classifier, tmp_path: Path) -> None:
+def test_as_many_names_of_ones_own_are_taken_in_the_order_of_imagenets_and_it_is_said(tmp_path: Path) -> None:
     for i in range(6):
         (tmp_path / f"class{i}").mkdir()
         Image.new("RGB", (20, 20)).save(tmp_path / f"class{i}" / "photo.png")
-    examples = open_examples(tmp_path, model.classes)
+    examples = open_examples(tmp_path, class_index()[:6])
     assert [row.target for row in examples.rows] == list(range(6))
-    assert "were taken in order, from 'class0' for 'rose' to 'class5' for 'iris'" in examples.notes[0]
+    assert examples.notes[0].startswith(f"The folder {str(tmp_path)!r} has no class with the name of one of")
+    assert "were taken in order, from 'class0' for 'tench' to 'class5' for 'electric_ray'" in examples.notes[0]
+
+
+def test_other_names_than_the_models_own_labels_are_not_taken_in_order() -> None:
+    with pytest.raises(ValueError, match="of which 6 cannot be found in the model: class0"):
+        match_classes([f"class{i}" for i in range(6)], COLOURS, "x")
+    with pytest.raises(ValueError, match="of which 3 cannot be found"):
+        match_classes(["00", "01", "02"], ((None, "0"), (None, "10"), (None, "2")), "x")
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("Training", "Test"), ("train", "val", "test")])
+def test_of_a_folder_of_parts_the_held_out_one_is_evaluated_and_it_is_said(
+    model: Classifier, folder: Path, parts: tuple[str, ...]
+) -> None:
+    for part in parts:
+        for name in ("Rose", "tulip"):
+            (folder.parent / "parts" / part / name).mkdir(parents=True)
+            Image.new("RGB", (20, 20)).save(folder.parent / "parts" / part / name / f"{part}.png")
+    examples = open_examples(folder.parent / "parts", model.classes)
+    assert [(row.target, Path(str(row.photo)).stem) for row in examples.rows] == [(0, parts[1]), (2, parts[1])]
+    assert f"are those in {parts[1]}/" in examples.notes[0]
 
 
 def test_numbers_whose_order_is_in_doubt_are_refused() -> None:
@@ -293,6 +314,15 @@ def test_lists_of_classes_are_read(
     assert counts(report) == by_hand(model, photos[:9])
     # Which number is which class has to be said.
     assert ["counted from 0: 0 is 'rose', 5 is 'iris'" in note for note in report.notes] == [True] * ("number" in kind)
+
+
+def test_numbers_that_are_labels_of_the_model_are_these(flat: Path, tmp_path: Path) -> None:
+    classes = tuple((None, name) for name in sorted(map(str, range(11))))  # 0, 1, 10, 2, ...
+    (tmp_path / "list.txt").write_text("2\n" * 8 + "10\n")
+    examples = open_examples(flat, classes, labels=tmp_path / "list.txt")
+    assert [row.target for row in examples.rows] == [3] * 8 + [2]
+    two = open_examples(flat, ((None, "10"), (None, "2")), labels=tmp_path / "list.txt")
+    assert [row.target for row in two.rows] == [1] * 8 + [0]
 
 
 def test_lists_of_wnids_are_read(flat: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
+import signal
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,16 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 from short_runs import full_disk
 from typer.testing import CliRunner
 
-from keras_effnet import cli, finetune_phases, finetuning, run_folder, run_report
+from keras_effnet import cli, cli_finetune, finetune_phases, finetuning, run_folder, run_report
 from keras_effnet._keras import keras
 from keras_effnet.classifier import load_classifier
 from keras_effnet.classify import classify
 from keras_effnet.evaluate import evaluate
+from keras_effnet.finetune_settings import make_settings
 from keras_effnet.finetuning import finetune
-from keras_effnet.images import load_image
+from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.models import create
 from keras_effnet.photo_views import center_view, random_view, read_photos, shrink, training_batches
 from keras_effnet.tf_steady import steadily
@@ -104,7 +109,7 @@ def test_a_fifth_of_every_class_is_held_out_and_the_same_fifth_for_a_seed(photos
         name.startswith(first.classes[row.target])
         for row, name in zip(first.val, names(first.val, photos), strict=True)
     )
-    assert "6 of 30, 20% a class, held out" in first.notes[0]
+    assert "6 of 30, 20%, held out" in first.notes[0]
 
 
 def test_unequal_classes_keep_their_shares(tmp_path: Path) -> None:
@@ -116,6 +121,9 @@ def test_unequal_classes_keep_their_shares(tmp_path: Path) -> None:
     # One photo is trained only; of two one is held out.
     assert Counter(found.classes[row.target] for row in found.val) == {"many": 15, "two": 1}
     assert "1 classes have too few photos to hold one out: one." in found.notes[-1]
+    assert "16 of 53, 30%, held out" in found.notes[0]
+    # At least one of each class, which may be more than the share that was asked for.
+    assert "2 of 53, 4%, held out" in open_training_photos(tmp_path, val_share=0.01).notes[0]
 
 
 @pytest.mark.parametrize("val", ["val", "validation", "valid"])
@@ -126,6 +134,31 @@ def test_photos_for_validation_are_taken_as_they_are(tmp_path: Path, val: str) -
     assert len(found.train) == 6
     assert names(found.val, tmp_path) == [f"{val}/{name}/00.png" for name in COLOURS]
     assert not found.notes
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "Testing")])
+def test_photos_to_test_on_are_measured_on_where_there_are_none_for_validation(
+    tmp_path: Path, train: str, test: str
+) -> None:
+    colour_photos(tmp_path / train, each=2)
+    colour_photos(tmp_path / test, each=1)
+    found = open_training_photos(tmp_path)
+    assert found.classes == tuple(COLOURS)
+    assert names(found.val, tmp_path) == [f"{test}/{name}/00.png" for name in COLOURS]
+    assert found.notes == (f"There is no val/ beside {train}/: the accuracy is measured on {test}/.",)
+    colour_photos(tmp_path / "Valid", each=1)
+    found = open_training_photos(tmp_path)
+    assert names(found.val, tmp_path) == [f"Valid/{name}/00.png" for name in COLOURS]
+    assert found.notes == (f"Beside {train}/ these folders are left aside: {test}.",)
+
+
+def test_the_pictures_of_a_run_among_the_photos_are_no_class(tmp_path: Path) -> None:
+    colour_photos(tmp_path, each=2)
+    for run in ("run", "runs/first"):
+        make(tmp_path / run, "model.keras", "learning_curves.png")
+    found = open_training_photos(tmp_path)
+    assert found.classes == tuple(COLOURS)
+    assert found.notes[0] == "2 folders hold no photos and are no classes: run, runs."
 
 
 def test_a_train_folder_alone_is_split(tmp_path: Path) -> None:
@@ -188,6 +221,18 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a class in val only": (
         lambda path: make(path, "l.csv", text="1.jpg,a\n2.jpg,b\n3.jpg,c,val\n") / "l.csv",
         "has 1 classes in val only: c",
+    ),
+    "parts without one to train": (
+        lambda path: make(path, "Test/a/1.jpg", "Test/b/1.jpg", "Val/a/2.jpg", "Val/b/2.jpg"),
+        "holds Val/ with folders in it, and no train/ beside it",
+    ),
+    "a photo in both parts": (
+        lambda path: make(path, "l.csv", text="1.jpg,a,train\n2.jpg,b,train\n./1.jpg,a,val\n") / "l.csv",
+        r"has the photo './1\.jpg' in the line 3 again",
+    ),
+    "a photo of two classes": (
+        lambda path: make(path, "l.csv", text="1.jpg,a\n1.jpg,b\n") / "l.csv",
+        r"has the photo '1\.jpg' in the line 2 again",
     ),
     "single photos": (lambda path: make(path, "a/1.jpg", "b/1.jpg"), "Every class has one photo"),
 }
@@ -450,6 +495,36 @@ def test_without_matplotlib_the_pictures_are_left_out_and_that_is_said(
     assert "No pictures: Matplotlib is missing" in (tmp_path / "report.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize("classes", [("$", "$$", "a_$b"), ("玫瑰", "郁金香", "雏菊")])
+def test_any_name_of_a_class_can_be_drawn(run: SimpleNamespace, tmp_path: Path, classes: tuple[str, ...]) -> None:
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
+    result = replace(run.result, photos=replace(run.result.photos, classes=classes))
+    assert "confusion_matrix.png" in run_folder.write_run(tmp_path, result)
+
+
+def test_neither_pictures_that_fail_nor_names_that_are_no_unicode_cost_the_model(
+    run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(run_folder, "learning_curves", fail)
+    notes = ("1 folders hold no photos and are no classes: caf\udce9.",)  # as Python has a byte that is no UTF-8
+    run_folder.write_run(tmp_path, replace(run.result, photos=replace(run.result.photos, notes=notes)))
+    assert load_classifier(tmp_path).classes[0] == (None, "blue")
+    assert not list(tmp_path.glob("*.png"))
+    report = (tmp_path / "report.md").read_text("utf-8")
+    assert "No pictures: Matplotlib has failed (RuntimeError)" in report
+    assert "caf\\udce9" in report
+
+
+def test_what_a_killed_run_has_left_aside_does_not_take_its_folder(tmp_path: Path) -> None:
+    (tmp_path / ".partial-x").mkdir()
+    assert run_folder.claim(tmp_path, overwrite=False) == tmp_path
+
+
 def test_unreadable_photos_are_counted_and_named_and_with_strict_refused(tmp_path: Path, pretrained: Path) -> None:
     data = colour_photos(tmp_path / "data", each=5)
     (data / "red" / "broken.png").write_bytes((data / "red" / "00.png").read_bytes()[:200])
@@ -507,6 +582,23 @@ def test_blocks_that_make_the_model_worse_are_dropped_for_the_head(
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize(("weight", "why"), [(np.nan, "no number"), (0.0, "made the model worse")])
+def test_blocks_that_are_as_often_right_by_luck_are_dropped(
+    photos: Path, pretrained: Path, weight: float, why: str
+) -> None:
+    network = load_classifier(pretrained).model
+    blue = tuple(row for row in open_training_photos(photos).val if row.target == 0)
+    val, _ = read_photos(blue, partial(center_crop_and_resize, size=32), room=10**9, tick=lambda: None)
+    run = finetune_phases.Run(make_settings({}), lambda *_: None, head=network.get_weights())
+    run.history.append(run_report.Epoch("head", 1, 0.5, 1.0, 0.5, 1.0, 0.1))
+    # Of equal scores, and of no numbers, the first class is the highest: blue.
+    classifier = network.get_layer("predictions")
+    classifier.set_weights([np.full_like(value, weight) for value in classifier.get_weights()])
+    _, dropped = finetune_phases.keep_the_better(network, val, run)
+    assert why in dropped
+    assert all(np.array_equal(*pair) for pair in zip(network.get_weights(), run.head, strict=True))
+
+
 def test_a_network_whose_weights_are_no_numbers_is_refused(
     run: SimpleNamespace, pretrained: Path, tmp_path: Path
 ) -> None:
@@ -541,6 +633,38 @@ def test_on_a_full_disk_the_results_are_put_elsewhere_and_that_is_said(
     assert load_classifier(kept).classes == result.classifier.classes
 
 
+def test_photos_that_are_gone_in_the_middle_are_stood_for_by_others_of_their_class(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, train_blocks = colour_photos(tmp_path / "data", each=5), finetune_phases._train_blocks
+
+    def lose(*arguments: Any) -> None:
+        for path in data.rglob("0[1-3].png"):
+            path.unlink()
+        train_blocks(*arguments)
+
+    monkeypatch.setattr(finetuning, "ROOM", 0)
+    monkeypatch.setattr(finetune_phases, "_train_blocks", lose)
+    result = finetune(data, tmp_path / "run", model=pretrained, **FAST | {"val_share": 0.4})
+    assert [row.phase for row in result.history].count("blocks") == FAST["epochs"]
+    lost = sum(not path.exists() for path in (row.photo for row in (*result.photos.train, *result.photos.val)))
+    assert lost == 9
+    assert "photos could not be read again" in result.notes[-1]
+
+
+def test_blocks_whose_training_fails_leave_the_head(
+    photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no memory\nand a stack")
+
+    monkeypatch.setattr(finetune_phases, "_train_blocks", fail)
+    result = finetune(photos, tmp_path / "run", model=pretrained, **FAST)
+    assert result.notes[-1].endswith("training the blocks failed: no memory")
+    assert result.val_accuracy == result.head_val_accuracy
+    assert load_classifier(tmp_path / "run").classes == result.classifier.classes
+
+
 # --- Interrupts ---
 
 
@@ -568,6 +692,33 @@ def test_an_interrupt_before_anything_was_learnt_writes_nothing(
     assert not list((tmp_path / "run").iterdir())
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_an_interrupt_of_the_measuring_keeps_what_was_measured_last(
+    photos: Path, pretrained: Path, epochs: int
+) -> None:
+    def interrupt(part: str, *_: int) -> None:
+        if part == "measuring":
+            raise KeyboardInterrupt
+
+    result = finetune(photos, model=pretrained, progress=interrupt, **FAST | {"epochs": epochs})
+    assert result.interrupted
+    assert not result.blocks_dropped
+    assert result.val_accuracy == pytest.approx(result.history[-1].val_accuracy)
+
+
+def test_an_interrupt_does_not_reach_the_writing(
+    run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def history(path: Path, _: Any) -> None:
+        path.touch()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run_folder, "_write_history", history)
+    run_folder.write_somewhere(tmp_path, run.result)
+    assert (tmp_path / "model.keras").is_file()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 # --- The command ---
 
 
@@ -581,12 +732,12 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:
 def test_the_command_trains_and_says_where_the_model_is(
     photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     options = ("--model", pretrained, "--unfreeze", 1, "--epochs", 1)
     done = call(monkeypatch, "finetune", photos, "--out", out, *options)
     assert done.exit_code == 0, done.stderr
     assert "of 6 photos held out are right" in done.stdout
-    assert f"Written to {out}" in done.stdout
+    assert f"Written to {out}. Classify with it: keras-effnet classify --model '{out}' PHOTO" in done.stdout
     assert "held out" in done.stderr
     again = call(monkeypatch, "finetune", photos, "--out", out, *options)
     assert (again.exit_code, again.stdout) == (1, "")
@@ -595,6 +746,17 @@ def test_the_command_trains_and_says_where_the_model_is(
     assert json.loads(labelled.stdout)[0]["labels"][0]["label"] == "red"
     as_json = call(monkeypatch, "finetune", photos, "--out", out, *options[:4], "--epochs", 0, "--overwrite", "--json")
     assert json.loads(as_json.stdout) == json.loads((out / "report.json").read_text("utf-8"))
+
+
+def test_the_clock_of_a_part_starts_with_it() -> None:
+    now = 0.0
+    bars = Progress(get_time=lambda: now, disable=True)
+    show = cli_finetune.follow(bars)
+    now = 60.0
+    show("head", 1, 8)
+    now = 65.0
+    show("head", 2, 8)
+    assert [task.elapsed for task in bars.tasks if task.visible] == [5.0]
 
 
 @pytest.mark.slow
