@@ -142,6 +142,13 @@ def test_a_run_with_other_settings_is_not_gone_on_with(whole: training.Trained, 
         run(tmp_path)
 
 
+def test_other_data_of_the_same_size_is_not_gone_on_with(whole: training.Trained) -> None:
+    images, labels = coloured()
+    for data in ((images, 2 - labels), (images[::-1], labels[::-1])):
+        with pytest.raises(ValueError, match="other settings: digest of names and labels"):
+            short_runs.run(data, whole.folder, RECIPE)
+
+
 def test_a_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The loss is (nan|inf) in epoch 1, step \d"):
         run(tmp_path / "run", replace(RECIPE, learning_rate=1e30, warmup_epochs=0, ema_decay=None))
@@ -228,6 +235,18 @@ def photos(tmp_path: Path) -> Path:
         Image.fromarray(image).save(path)
     (tmp_path / "photos" / "r" / "broken.jpg").write_bytes(b"no image")
     return tmp_path / "photos"
+
+
+def test_photos_are_told_apart_by_their_classes_names_and_labels_wherever_they_lie(
+    photos: Path, tmp_path: Path
+) -> None:
+    digest = open_training_data(photos).digest
+    moved = photos.rename(tmp_path / "moved")
+    assert open_training_data(moved).digest == digest
+    for old, new in (("r", "x"), ("g/1.png", "g/one.png"), ("b/2.png", "x/2.png")):
+        (moved / old).rename(moved / new)
+        assert open_training_data(moved).digest != digest
+        digest = open_training_data(moved).digest
 
 
 OPTIONS = ["--recipe", "baseline", "--epochs", "1", "--batch-size", "8"]
