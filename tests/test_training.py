@@ -22,12 +22,15 @@ from typer.testing import CliRunner
 
 from keras_effnet import training
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.models import create
+from keras_effnet.optimizers import RMSpropTF1
 from keras_effnet.recipes import RECIPES, Recipe
+from keras_effnet.run_state import array_of, state_of
 from keras_effnet.variants import tiny
 
-pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.training_data import open_training_data
+from keras_effnet.training_data import open_training_data  # noqa: E402
 
 RECIPE = replace(short_runs.RECIPE, epochs=3, batch_size=16)
 
@@ -171,6 +174,30 @@ def test_halves_precision_patience_and_accumulation_run(tmp_path: Path) -> None:
     assert (trained.report["epochs"], trained.report["best_epoch"]) == (2, 1)
     assert trained.report["steps_per_epoch"] == 6
     assert run(tmp_path / "run", recipe).report["epochs"] == 2
+
+
+def compiled(precision: str) -> Any:
+    network = create(tiny(), classes=3, dtype=precision)
+    network.compile(RMSpropTF1(0.1), "categorical_crossentropy")
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def test_the_loss_is_scaled_in_float16_alone() -> None:
+    assert isinstance(compiled("mixed_float16").optimizer, keras.mixed_precision.LossScaleOptimizer)
+    for precision in ("float32", "mixed_bfloat16"):
+        assert type(compiled(precision).optimizer) is RMSpropTF1
+
+
+def test_an_infinite_gradient_halves_the_scale_of_the_loss_and_nothing_else() -> None:
+    network = compiled("mixed_float16")
+    before = {name: array_of(variable) for name, variable in state_of(network, None).items()}
+    infinite = [tf.fill(weight.shape, np.float32("inf")) for weight in network.trainable_variables]
+    network.optimizer.apply_gradients([*zip(infinite, network.trainable_variables, strict=True)])
+    after = {name: array_of(variable) for name, variable in state_of(network, None).items()}
+    changed = [(before[name], after[name]) for name in before if not np.array_equal(before[name], after[name])]
+    # tf_keras counts the step all the same.
+    assert changed == [(0, 1)] * LEGACY + [(2**15, 2**14)]
 
 
 @pytest.mark.slow
