@@ -14,10 +14,12 @@ _TINY = 1e-12
 RANGES = {
     **dict.fromkeys(("epochs", "learning_rate", "decay_epochs", "global_clipnorm"), (_TINY, math.inf)),
     **dict.fromkeys(("steps", "batch_size", "accumulate", "patience"), (1, math.inf)),
-    **dict.fromkeys(("warmup_epochs", "layers", "magnitude", "seed"), (0, math.inf)),
+    **dict.fromkeys(("warmup_epochs", "layers", "magnitude"), (0, math.inf)),
     **dict.fromkeys(("momentum", "label_smoothing", "drop_connect_rate", "dropout_rate"), (0, 0.999)),
     **dict.fromkeys(("decay_rate", "weight_decay", "ema_decay"), (0, 1)),
     "size": (32, math.inf),
+    # What NumPy takes.
+    "seed": (0, 2**32 - 1),
     "holdout": (_TINY, 0.99),
 }
 CHOICES = {

@@ -157,17 +157,19 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings, or something else.
     """
     file, mine = folder / SETTINGS, json.loads(json.dumps(settings, default=str))
+    inside = {path.name for path in folder.glob("*") if not path.name.startswith(".")}
     if file.is_file():
         theirs = _read_settings(file, mine)
         odd = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
-        if odd:
+        # Alone they are those of a run that failed before it had trained anything.
+        if odd and (inside != {SETTINGS} or mine.keys() != theirs.keys()):
             listed = "; ".join(f"{key} {theirs.get(key)!r} there, {mine.get(key)!r} now" for key in sorted(odd))
             raise ValueError(
                 f"The folder {str(folder)!r} holds a run with other settings: {listed}. Expected the same, to go on "
                 "with it. Choose another folder, or the settings that it began with."
             )
         _clear(folder)
-    elif folder.is_dir() and any(path for path in folder.iterdir() if not path.name.startswith(".")):
+    elif inside:
         raise ValueError(
             f"The folder {str(folder)!r} holds something else than a run. Expected an empty or a new folder. Choose "
             "another name."

@@ -108,6 +108,7 @@ def test_the_transfer_data_sets_are_those_of_table_6() -> None:
         ({"drop_connect_rate": 3}, "drop_connect_rate is 3."),
         ({"size": 3}, "size is 3. Expected a number, at least 32."),
         ({"patience": 0}, "patience is 0."),
+        ({"seed": 2**32}, "seed is 4294967296. Expected a number, at least 0 and at most 4294967295."),
         ({"accumulate": 3}, "batch_size is 4096 and accumulate 3."),
         ({"holdout": 1.0}, "holdout is 1.0."),
     ],

@@ -22,10 +22,11 @@ from typer.testing import CliRunner
 
 from keras_effnet import training
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.errors import WeightsError
 from keras_effnet.models import create
 from keras_effnet.optimizers import RMSpropTF1
 from keras_effnet.recipes import RECIPES, Recipe
-from keras_effnet.run_state import array_of, state_of
+from keras_effnet.run_state import array_of, claim_settings, state_of
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -150,6 +151,24 @@ def test_other_data_of_the_same_size_is_not_gone_on_with(whole: training.Trained
     for data in ((images, 2 - labels), (images[::-1], labels[::-1])):
         with pytest.raises(ValueError, match="other settings: digest of names and labels"):
             short_runs.run(data, whole.folder, RECIPE)
+
+
+def test_the_settings_of_a_run_that_failed_before_it_trained_are_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(WeightsError, match="imagnet"):
+        run(folder, replace(RECIPE, weights="imagnet"))
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["weights"] == "imagnet"
+    claim_settings(folder, settings | {"weights": None})
+    assert json.loads((folder / "settings.json").read_text())["weights"] is None
+    (folder / "state-00001.npz").touch()
+    with pytest.raises(ValueError, match="other settings: weights None there, 'imagnet' now"):
+        claim_settings(folder, settings)
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "settings.json").write_text('{"editor": "of somebody else"}')
+    with pytest.raises(ValueError, match="other settings: .*editor 'of somebody else' there, None now"):
+        claim_settings(folder, settings)
 
 
 def test_a_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
