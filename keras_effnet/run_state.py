@@ -157,6 +157,7 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings, or something else.
     """
     file, mine = folder / SETTINGS, json.loads(json.dumps(settings, default=str))
+    _check_folder(folder)
     inside = {path.name for path in folder.glob("*") if not path.name.startswith(".")}
     if file.is_file():
         theirs = _read_settings(file, mine)
@@ -180,6 +181,12 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         with staged(file) as part:
             part.write_text(text, "utf-8")
     return mine
+
+
+def _check_folder(folder: Path) -> None:
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if existing.is_file():
+        raise ValueError(f"{str(existing)!r} is a file. Expected a folder for the run. Choose another name.")
 
 
 def _read_settings(file: Path, mine: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.imagenet import class_index
+from keras_effnet.images import SUFFIXES
 from keras_effnet.labelled import Example
 from keras_effnet.tf_data import count_records, open_dataset
 from keras_effnet.tf_sources import Source, from_dataset, from_records, from_rows
 from keras_effnet.training_photos import open_training_photos
+
+# Of files that are given in place of their folder, of a CSV or of what is in them.
+NO_RECORDS = (*SUFFIXES, ".json", ".tar", ".tsv", ".txt", ".zip")
 
 Data = str | os.PathLike[str] | Sequence[str] | tuple[np.ndarray, np.ndarray]
 
@@ -138,6 +142,12 @@ def _record_files(names: Sequence[str]) -> list[str]:
         # Unlike this, pathlib takes no absolute patterns.
         found = [file for file in sorted(glob.glob(pattern)) if Path(file).is_file()]  # noqa: PTH207
         files += [file for file in found if Path(file).suffix.lower() != ".csv"]
+    for file in files:
+        if Path(file).suffix.lower() in NO_RECORDS:
+            raise ValueError(
+                f"{file!r} is no TFRecord file by its name. Expected a folder with a folder for each class, a CSV with "
+                "path,label[,split] or TFRecord files. Give the folder that holds those of the classes, or make a CSV."
+            )
     if not files and len(names) > 1:
         raise ValueError(f"There are no files {', '.join(names)}. Expected TFRecord files. Check the paths.")
     return files

@@ -171,6 +171,13 @@ def test_the_settings_of_a_run_that_failed_before_it_trained_are_replaced(tmp_pa
         claim_settings(folder, settings)
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match="file' is a file. Expected a folder for the run. Choose another name"):
+            claim_settings(folder, {})
+
+
 def test_a_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The loss is (nan|inf) in epoch 1, step \d"):
         run(tmp_path / "run", replace(RECIPE, learning_rate=1e30, warmup_epochs=0, ema_decay=None))
@@ -267,6 +274,14 @@ def test_a_part_of_each_class_is_held_out_the_same_for_a_seed() -> None:
 def test_data_that_cannot_be_trained_on_is_refused(data: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_training_data(data)
+
+
+@pytest.mark.parametrize("name", ["photo.JPG", "list.tsv", "photos.zip"])
+def test_files_that_are_no_records_by_their_names_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    for data in (tmp_path / name, str(tmp_path / "*"), [str(tmp_path / name)]):
+        with pytest.raises(ValueError, match=f"{name}' is no TFRecord file by its name. Expected .*a CSV"):
+            open_training_data(data)
 
 
 # --- command line ---
