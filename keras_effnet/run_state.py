@@ -184,6 +184,11 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_folder(folder: Path) -> None:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):
+        raise ValueError(
+            f"{str(folder)!r} is on no disk. Expected a folder that all machines see as a part of their own. Choose "
+            "one, and copy it there when the training is over."
+        )
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if existing.is_file():
         raise ValueError(f"{str(existing)!r} is a file. Expected a folder for the run. Choose another name.")

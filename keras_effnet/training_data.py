@@ -14,12 +14,12 @@ import numpy as np
 from keras_effnet.imagenet import class_index
 from keras_effnet.images import SUFFIXES
 from keras_effnet.labelled import Example
-from keras_effnet.tf_data import count_records, open_dataset
+from keras_effnet.tf_data import SHARDS, count_records, find_remote_records, open_dataset
 from keras_effnet.tf_sources import Source, from_dataset, from_records, from_rows
 from keras_effnet.training_photos import open_training_photos
 
 # Of files that are given in place of their folder, of a CSV or of what is in them.
-NO_RECORDS = (*SUFFIXES, ".json", ".tar", ".tsv", ".txt", ".zip")
+NO_RECORDS = (*SUFFIXES, ".csv", ".json", ".tar", ".tsv", ".txt", ".zip")
 
 Data = str | os.PathLike[str] | Sequence[str] | tuple[np.ndarray, np.ndarray]
 
@@ -48,8 +48,9 @@ def open_training_data(data: Data, *, holdout: float = 20 / 1024, seed: int = 0)
 
     Args:
         data: a folder with a folder for each class, or with train/ and val/ that hold these; a CSV file with
-            path,label[,split]; TFRecord files in ImageNet's layout, a pattern of them or the folder that holds them;
-            "tfds:NAME" or "tfds:NAME:SPLIT"; or (images, labels): uint8 (n, height, width, 3), and classes from 0.
+            path,label[,split]; TFRecord files in ImageNet's layout, a pattern of them or the folder that holds them,
+            which TensorFlow may read from elsewhere ("gs://..."); "tfds:NAME" or "tfds:NAME:SPLIT"; or (images,
+            labels): uint8 (n, height, width, 3), and classes from 0.
         holdout: the share that is held out where the data has no val/. Of TFRecord files and TensorFlow Datasets the
             first ones, as the published networks had it, of all others a part of each class.
         seed: of the draw which these are.
@@ -138,19 +139,23 @@ def _record_files(names: Sequence[str]) -> list[str]:
     """The TFRecord files that are meant, none if other data is."""
     files: list[str] = []
     for name in names:
-        pattern = str(Path(name) / "train-*-of-*") if Path(name).is_dir() else name
-        # Unlike this, pathlib takes no absolute patterns.
-        found = [file for file in sorted(glob.glob(pattern)) if Path(file).is_file()]  # noqa: PTH207
-        files += [file for file in found if Path(file).suffix.lower() != ".csv"]
+        files += find_remote_records(name) if "://" in name else _local_files(name)
     for file in files:
         if Path(file).suffix.lower() in NO_RECORDS:
             raise ValueError(
-                f"{file!r} is no TFRecord file by its name. Expected a folder with a folder for each class, a CSV with "
-                "path,label[,split] or TFRecord files. Give the folder that holds those of the classes, or make a CSV."
+                f"{file!r} is no TFRecord file by its name. Expected a folder with a folder for each class or a CSV "
+                "with path,label[,split], on a disk, or TFRecord files. Give the folder of all classes, or make a CSV."
             )
     if not files and len(names) > 1:
         raise ValueError(f"There are no files {', '.join(names)}. Expected TFRecord files. Check the paths.")
     return files
+
+
+def _local_files(name: str) -> list[str]:
+    pattern = str(Path(name) / SHARDS) if Path(name).is_dir() else name
+    # Unlike this, pathlib takes no absolute patterns.
+    found = [file for file in sorted(glob.glob(pattern)) if Path(file).is_file()]  # noqa: PTH207
+    return [file for file in found if Path(file).suffix.lower() != ".csv"]
 
 
 def _of_records(files: Sequence[str], holdout: float) -> TrainingData:

@@ -171,11 +171,14 @@ def test_the_settings_of_a_run_that_failed_before_it_trained_are_replaced(tmp_pa
         claim_settings(folder, settings)
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_folder_on_a_disk_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ValueError, match="file' is a file. Expected a folder for the run. Choose another name"):
             claim_settings(folder, {})
+    # pathlib leaves one of two strokes.
+    with pytest.raises(ValueError, match="'gs:/bucket/run' is on no disk. Expected a folder that all machines see"):
+        claim_settings(Path("gs://bucket/run"), {})
 
 
 def test_a_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
