@@ -127,6 +127,11 @@ class Recipe:
                 bounds = "more than 0" if least == _TINY else f"at least {least}"
                 bounds += f" and at most {most}" if most < math.inf else ""
                 raise ValueError(f"{field} is {value!r}. Expected a number, {bounds}. Pass one, or leave it out.")
+        if self.epochs % 1:
+            raise ValueError(
+                f"epochs is {self.epochs!r}. Expected a whole number. Pass one, or in its place a number of updates as "
+                "steps, in Python."
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size is {self.batch_size} and accumulate {self.accumulate}. Expected parts of equal size. "

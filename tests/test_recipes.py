@@ -101,6 +101,7 @@ def test_the_transfer_data_sets_are_those_of_table_6() -> None:
         ({"optimizer": "adam"}, "optimizer is 'adam'. Expected one of rmsprop, sgd."),
         ({"augment": "trivial"}, "Expected one of None, autoaugment, randaugment."),
         ({"epochs": 0}, "epochs is 0. Expected a number, more than 0."),
+        ({"epochs": 0.5}, "epochs is 0.5. Expected a whole number. Pass one, or in its place a number of updates"),
         ({"epochs": math.nan}, "epochs is nan."),
         ({"learning_rate": math.inf}, "learning_rate is inf."),
         ({"warmup_epochs": -1}, "warmup_epochs is -1. Expected a number, at least 0."),
