@@ -64,9 +64,10 @@ def create(
                 initialize=pretrained is None,
             ),
         )
-    sources = keras.utils.get_source_inputs(image)
-    inputs = sources[0] if len(sources) == 1 else sources
-    model = keras.Model(inputs, outputs, name=name)
+        sources = keras.utils.get_source_inputs(image)
+        inputs = sources[0] if len(sources) == 1 else sources
+        # By the model's own policy `compile` decides whether the loss has to be scaled.
+        model = keras.Model(inputs, outputs, name=name)
     if pretrained is not None:
         theirs = set() if input_tensor is None else {layer.name for layer in keras.Model(inputs, image).layers}
         ours = [layer for layer in model.layers if layer.name not in theirs]

@@ -14,10 +14,12 @@ _TINY = 1e-12
 RANGES = {
     **dict.fromkeys(("epochs", "learning_rate", "decay_epochs", "global_clipnorm"), (_TINY, math.inf)),
     **dict.fromkeys(("steps", "batch_size", "accumulate", "patience"), (1, math.inf)),
-    **dict.fromkeys(("warmup_epochs", "layers", "magnitude", "seed"), (0, math.inf)),
+    **dict.fromkeys(("warmup_epochs", "layers", "magnitude"), (0, math.inf)),
     **dict.fromkeys(("momentum", "label_smoothing", "drop_connect_rate", "dropout_rate"), (0, 0.999)),
     **dict.fromkeys(("decay_rate", "weight_decay", "ema_decay"), (0, 1)),
     "size": (32, math.inf),
+    # What NumPy takes.
+    "seed": (0, 2**32 - 1),
     "holdout": (_TINY, 0.99),
 }
 CHOICES = {
@@ -125,6 +127,11 @@ class Recipe:
                 bounds = "more than 0" if least == _TINY else f"at least {least}"
                 bounds += f" and at most {most}" if most < math.inf else ""
                 raise ValueError(f"{field} is {value!r}. Expected a number, {bounds}. Pass one, or leave it out.")
+        if self.epochs % 1:
+            raise ValueError(
+                f"epochs is {self.epochs!r}. Expected a whole number. Pass one, or in its place a number of updates as "
+                "steps, in Python."
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size is {self.batch_size} and accumulate {self.accumulate}. Expected parts of equal size. "

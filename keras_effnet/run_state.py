@@ -71,9 +71,11 @@ class Progress:
 
 def state_of(model: Any, ema: EMA | None) -> dict[str, Any]:
     """Every variable that the next step depends on: weights, seeds, the optimizer's, the average."""
+    # The scale of a loss in float16, which tf_keras does not list with the optimizer's variables.
+    scale = getattr(model.optimizer, "_loss_scale", None)
     groups = {
         "model": model.weights if LEGACY else model.variables,
-        "optimizer": model.optimizer.variables,
+        "optimizer": [*model.optimizer.variables, *([scale.current_loss_scale, scale.counter] if scale else ())],
         "average": ema.variables if ema else (),
     }
     return {f"{group}/{i}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
@@ -155,17 +157,20 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings, or something else.
     """
     file, mine = folder / SETTINGS, json.loads(json.dumps(settings, default=str))
+    _check_folder(folder)
+    inside = {path.name for path in folder.glob("*") if not path.name.startswith(".")}
     if file.is_file():
         theirs = _read_settings(file, mine)
         odd = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
-        if odd:
+        # Alone they are those of a run that failed before it had trained anything.
+        if odd and (inside != {SETTINGS} or mine.keys() != theirs.keys()):
             listed = "; ".join(f"{key} {theirs.get(key)!r} there, {mine.get(key)!r} now" for key in sorted(odd))
             raise ValueError(
                 f"The folder {str(folder)!r} holds a run with other settings: {listed}. Expected the same, to go on "
                 "with it. Choose another folder, or the settings that it began with."
             )
         _clear(folder)
-    elif folder.is_dir() and any(path for path in folder.iterdir() if not path.name.startswith(".")):
+    elif inside:
         raise ValueError(
             f"The folder {str(folder)!r} holds something else than a run. Expected an empty or a new folder. Choose "
             "another name."
@@ -176,6 +181,17 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         with staged(file) as part:
             part.write_text(text, "utf-8")
     return mine
+
+
+def _check_folder(folder: Path) -> None:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):
+        raise ValueError(
+            f"{str(folder)!r} is on no disk. Expected a folder that all machines see as a part of their own. Choose "
+            "one, and copy it there when the training is over."
+        )
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if existing.is_file():
+        raise ValueError(f"{str(existing)!r} is a file. Expected a folder for the run. Choose another name.")
 
 
 def _read_settings(file: Path, mine: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,14 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+# The files of ImageNet's training images in a folder.
+SHARDS = "train-*-of-*"
 
 
 @dataclass(frozen=True)
@@ -90,20 +94,50 @@ def count_records(paths: Sequence[str | os.PathLike[str]]) -> tuple[int, tuple[s
 
     A damaged file counts as far as it can be read.
     """
-    total, cut = 0, []
-    for path in paths:
-        size, position = Path(path).stat().st_size, 0
-        with Path(path).open("rb") as file:
-            while len(head := file.read(8)) == 8:
-                # A record is its length, the length's checksum, the data, the data's checksum.
-                position += 16 + struct.unpack("<Q", head)[0]
-                if position > size:
-                    break
-                total += 1
-                file.seek(position)
-        if position != size:
-            cut.append(os.fspath(path))
-    return total, tuple(cut)
+    names = [os.fspath(path) for path in paths]
+    # Elsewhere than on a disk every look takes its time.
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(_count, names))
+    return sum(total for total, _ in found), tuple(name for name, (_, cut) in zip(names, found, strict=True) if cut)
+
+
+def _count(name: str) -> tuple[int, bool]:
+    """How many records a file holds, and whether it ends within one."""
+    total, position = 0, 0
+    remote = _tensorflow().io.gfile if "://" in name else None
+    size = remote.stat(name).length if remote else Path(name).stat().st_size
+    with remote.GFile(name, "rb") if remote else Path(name).open("rb") as file:
+        while len(head := file.read(8)) == 8:
+            # A record is its length, the length's checksum, the data, the data's checksum.
+            position += 16 + struct.unpack("<Q", head)[0]
+            if position > size:
+                break
+            total += 1
+            file.seek(position)
+    return total, position != size
+
+
+def find_remote_records(name: str) -> list[str]:
+    """The files of a pattern or a folder that TensorFlow reads from elsewhere than a disk: "gs://bucket/train-*".
+
+    Raises:
+        ValueError: there are none, or TensorFlow cannot read there.
+    """
+    tf = _tensorflow()
+    try:
+        pattern = f"{name.rstrip('/')}/{SHARDS}" if tf.io.gfile.isdir(name) else name
+        found = sorted(tf.io.gfile.glob(pattern))
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"{name!r} cannot be read: {error.message}. Expected a place that TensorFlow can read. Check the name and "
+            "the permissions, or copy the files to a disk."
+        ) from error
+    if not found:
+        raise ValueError(
+            f"There are no files {name!r}. Expected TFRecord files, which alone are read from elsewhere than a disk. "
+            "Check the pattern, or copy the photos to a disk."
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,8 @@ def _settings(plan: Plan, data: TrainingData) -> dict[str, Any]:
     recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in ("record", "name")}
     images = {"train": data.train.total, "held out": data.held_out.total}
     network = {"model": plan.variant.name, "variant": asdict(plan.variant), "size": plan.size}
-    return {**network, "classes": plan.classes, "images": images, "keras": _flavour(), **recipe}
+    found = {"classes": plan.classes, "images": images, "digest of names and labels": data.digest}
+    return {**network, **found, "keras": _flavour(), **recipe}
 
 
 def _flavour() -> str:

@@ -1,9 +1,10 @@
 """Where images to train on come from: folders, a CSV, ImageNet's TFRecords, TensorFlow Datasets or arrays."""
 
 import glob
+import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.imagenet import class_index
+from keras_effnet.images import SUFFIXES
 from keras_effnet.labelled import Example
-from keras_effnet.tf_data import count_records, open_dataset
+from keras_effnet.tf_data import SHARDS, count_records, find_remote_records, open_dataset
 from keras_effnet.tf_sources import Source, from_dataset, from_records, from_rows
 from keras_effnet.training_photos import open_training_photos
+
+# Of files that are given in place of their folder, of a CSV or of what is in them.
+NO_RECORDS = (*SUFFIXES, ".csv", ".json", ".tar", ".tsv", ".txt", ".zip")
 
 Data = str | os.PathLike[str] | Sequence[str] | tuple[np.ndarray, np.ndarray]
 
@@ -27,12 +32,14 @@ class TrainingData:
         classes: their names, in the order of the model's outputs.
         train: what is learnt.
         held_out: what is not.
+        digest: of the names of the classes and the files, the labels, and pixels in memory; the same wherever it lies.
         notes: what had to be assumed or left out.
     """
 
     classes: tuple[str, ...]
     train: Source
     held_out: Source
+    digest: str
     notes: tuple[str, ...] = ()
 
 
@@ -41,8 +48,9 @@ def open_training_data(data: Data, *, holdout: float = 20 / 1024, seed: int = 0)
 
     Args:
         data: a folder with a folder for each class, or with train/ and val/ that hold these; a CSV file with
-            path,label[,split]; TFRecord files in ImageNet's layout, a pattern of them or the folder that holds them;
-            "tfds:NAME" or "tfds:NAME:SPLIT"; or (images, labels): uint8 (n, height, width, 3), and classes from 0.
+            path,label[,split]; TFRecord files in ImageNet's layout, a pattern of them or the folder that holds them,
+            which TensorFlow may read from elsewhere ("gs://..."); "tfds:NAME" or "tfds:NAME:SPLIT"; or (images,
+            labels): uint8 (n, height, width, 3), and classes from 0.
         holdout: the share that is held out where the data has no val/. Of TFRecord files and TensorFlow Datasets the
             first ones, as the published networks had it, of all others a part of each class.
         seed: of the draw which these are.
@@ -95,7 +103,17 @@ def _of_arrays(images: Any, labels: Any, holdout: float, seed: int) -> TrainingD
         return from_rows([f"#{i}" for i in np.flatnonzero(chosen)], images[chosen], labels[chosen])
 
     classes = tuple(map(str, range(int(labels.max()) + 1)))
-    return TrainingData(classes, part(~is_held), part(is_held))
+    digest = _digest(classes, (("", label) for label in labels), images)
+    return TrainingData(classes, part(~is_held), part(is_held), digest)
+
+
+def _digest(classes: Sequence[str], rows: Iterable[tuple[str, int]], *pixels: np.ndarray) -> str:
+    found = hashlib.sha256("\n".join(classes).encode("utf-8", "surrogateescape"))
+    for path, label in rows:
+        found.update(b"\n%d %b" % (label, os.fsencode(Path(path).name)))
+    for array in pixels:
+        found.update(np.ravel(array).data)
+    return found.hexdigest()[:16]
 
 
 def _check_held_out(held: Sequence[Any], where: str) -> None:
@@ -113,20 +131,31 @@ def _of_dataset(name: str, holdout: float) -> TrainingData:
     held = max(1, math.floor(holdout * found.total))
     _check_held_out([held] if held < found.total else [], repr(name))
     train = from_dataset(found.stream.skip(held), found.total - held, name)
-    return TrainingData(found.names, train, from_dataset(found.stream.take(held), held, f"{name} held out"))
+    held_out = from_dataset(found.stream.take(held), held, f"{name} held out")
+    return TrainingData(found.names, train, held_out, _digest(found.names, [(name, found.total)]))
 
 
 def _record_files(names: Sequence[str]) -> list[str]:
     """The TFRecord files that are meant, none if other data is."""
     files: list[str] = []
     for name in names:
-        pattern = str(Path(name) / "train-*-of-*") if Path(name).is_dir() else name
-        # Unlike this, pathlib takes no absolute patterns.
-        found = [file for file in sorted(glob.glob(pattern)) if Path(file).is_file()]  # noqa: PTH207
-        files += [file for file in found if Path(file).suffix.lower() != ".csv"]
+        files += find_remote_records(name) if "://" in name else _local_files(name)
+    for file in files:
+        if Path(file).suffix.lower() in NO_RECORDS:
+            raise ValueError(
+                f"{file!r} is no TFRecord file by its name. Expected a folder with a folder for each class or a CSV "
+                "with path,label[,split], on a disk, or TFRecord files. Give the folder of all classes, or make a CSV."
+            )
     if not files and len(names) > 1:
         raise ValueError(f"There are no files {', '.join(names)}. Expected TFRecord files. Check the paths.")
     return files
+
+
+def _local_files(name: str) -> list[str]:
+    pattern = str(Path(name) / SHARDS) if Path(name).is_dir() else name
+    # Unlike this, pathlib takes no absolute patterns.
+    found = [file for file in sorted(glob.glob(pattern)) if Path(file).is_file()]  # noqa: PTH207
+    return [file for file in found if Path(file).suffix.lower() != ".csv"]
 
 
 def _of_records(files: Sequence[str], holdout: float) -> TrainingData:
@@ -137,9 +166,9 @@ def _of_records(files: Sequence[str], holdout: float) -> TrainingData:
     notes = [f"{held} of {len(files)} files are held out; the classes are ImageNet's."]
     if cut := (*held_cut, *cut):
         notes.append(f"{len(cut)} files are cut off and read as far as they are whole: {', '.join(cut[:8])}.")
-    return TrainingData(
-        classes, from_records(files[held:], total), from_records(files[:held], held_total), tuple(notes)
-    )
+    digest = _digest(classes, ((file, 0) for file in files))
+    train, held_out = from_records(files[held:], total), from_records(files[:held], held_total)
+    return TrainingData(classes, train, held_out, digest, tuple(notes))
 
 
 def _of_photos(name: str, holdout: float, seed: int) -> TrainingData:
@@ -149,4 +178,7 @@ def _of_photos(name: str, holdout: float, seed: int) -> TrainingData:
         paths = [os.fspath(row.photo) for row in rows]  # type: ignore[arg-type]  # of folders and lists all are paths
         return from_rows(paths, paths, [row.target for row in rows], is_path=True)
 
-    return TrainingData(found.classes, part(found.train), part(found.val), found.notes)
+    # In an order that no draw of those held out changes.
+    rows = sorted((Path(str(row.photo)).name, row.target) for row in (*found.train, *found.val))
+    digest = _digest(found.classes, rows)
+    return TrainingData(found.classes, part(found.train), part(found.val), digest, found.notes)

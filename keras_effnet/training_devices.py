@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_effnet._keras import keras
+from keras_effnet._keras import LEGACY, keras
+from keras_effnet.recipes import CHOICES
 from keras_effnet.tf_distribute import choose_strategy, open_strategy
 from keras_effnet.tf_processes import (
     check_batch_size,
@@ -77,12 +78,14 @@ class Devices:
         recipe, share, notes = plan.recipe, share_of(self.strategy), []
         check_batch_size(self.strategy, plan.batch_size)
         if replicas(self.strategy) > 1 and keras.backend.backend() == "tensorflow":
-            for field, nothing in (("global_clipnorm", None), ("accumulate", 1)):
-                if getattr(recipe, field) != nothing:
+            # tf_keras looks at the gradients of all replicas before it scales the loss.
+            precisions = CHOICES["precision"] if LEGACY else ("float32", "mixed_bfloat16")
+            for field, can in (("global_clipnorm", (None,)), ("accumulate", (1,)), ("precision", precisions)):
+                if getattr(recipe, field) not in can:
                     raise ValueError(
                         f"{field} is {getattr(recipe, field)!r} with {replicas(self.strategy)} replicas. Expected "
-                        f"{nothing}: Keras would do it in each replica by itself. Leave it out, or use "
-                        "KERAS_BACKEND=jax with jax-data-parallel."
+                        f"{' or '.join(map(str, can))}: Keras would clip, accumulate or scale the loss in each replica "
+                        "by itself. Leave it out, or use KERAS_BACKEND=jax with jax-data-parallel."
                     )
         if left := share.left_out(data.held_out.total, plan.batch_size):
             notes.append(f"{left} of {data.held_out.total} held-out images are left out: all batches have one shape.")

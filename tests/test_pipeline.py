@@ -20,6 +20,7 @@ from keras_effnet.tf_blame import batch_names  # noqa: E402
 from keras_effnet.tf_crops import central_window, random_window  # noqa: E402
 from keras_effnet.tf_pipeline import Batches, training_batches, validation_batches  # noqa: E402
 from keras_effnet.tf_sources import Source, from_records, from_rows  # noqa: E402
+from keras_effnet.training_data import open_training_data  # noqa: E402
 
 SIZE = 48
 
@@ -348,6 +349,34 @@ def test_epochs_of_records_differ_and_can_be_had_alone(shards: list[str]) -> Non
     both, second = epochs(src, 2), epochs(src, 1, first=1)
     assert not np.array_equal(both[0][1], both[3][1])
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(both[3:], second, strict=True))
+
+
+def test_records_are_read_from_wherever_tensorflow_reads_them(shards: list[str]) -> None:
+    Path(shards[3]).write_bytes(Path(shards[3]).read_bytes()[:-1])
+    tf.io.gfile.makedirs("ram://bucket")
+    for shard in shards:
+        tf.io.gfile.copy(shard, f"ram://bucket/{Path(shard).name}")
+    for name in ("ram://bucket/train-*", "ram://bucket/"):
+        found = open_training_data(name, holdout=0.25)
+        assert (found.held_out.total, found.train.total) == (3, 8)
+        assert found.notes[1].endswith("as far as they are whole: ram://bucket/train-00003-of-00004.")
+        rows = list(found.train.read(None).as_numpy_iterator())
+        assert [label for *_, label in rows] == list(range(3, 11))
+    assert open_training_data(f"file://{Path(shards[0]).parent}", holdout=0.25).train.total == 8
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("ram://nowhere/train-*", "There are no files 'ram://nowhere/train-[*]'. Expected TFRecord files"),
+        ("nobodys://bucket/train-*", "'nobodys://bucket/train-[*]' cannot be read: File system scheme 'nobodys' not"),
+        ("ram://photos/list.csv", "list.csv' is no TFRecord file by its name. Expected .*on a disk, or TFRecord"),
+    ],
+)
+def test_what_tensorflow_cannot_read_elsewhere_is_refused(data: str, message: str) -> None:
+    tf.io.gfile.GFile("ram://photos/list.csv", "w").write("path,label")
+    with pytest.raises(ValueError, match=message):
+        open_training_data(data)
 
 
 def test_a_damaged_shard_costs_what_is_behind_the_damage(shards: list[str]) -> None:

@@ -22,12 +22,16 @@ from typer.testing import CliRunner
 
 from keras_effnet import training
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.errors import WeightsError
+from keras_effnet.models import create
+from keras_effnet.optimizers import RMSpropTF1
 from keras_effnet.recipes import RECIPES, Recipe
+from keras_effnet.run_state import array_of, claim_settings, state_of
 from keras_effnet.variants import tiny
 
-pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.training_data import open_training_data
+from keras_effnet.training_data import open_training_data  # noqa: E402
 
 RECIPE = replace(short_runs.RECIPE, epochs=3, batch_size=16)
 
@@ -142,6 +146,41 @@ def test_a_run_with_other_settings_is_not_gone_on_with(whole: training.Trained, 
         run(tmp_path)
 
 
+def test_other_data_of_the_same_size_is_not_gone_on_with(whole: training.Trained) -> None:
+    images, labels = coloured()
+    for data in ((images, 2 - labels), (images[::-1], labels[::-1])):
+        with pytest.raises(ValueError, match="other settings: digest of names and labels"):
+            short_runs.run(data, whole.folder, RECIPE)
+
+
+def test_the_settings_of_a_run_that_failed_before_it_trained_are_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(WeightsError, match="imagnet"):
+        run(folder, replace(RECIPE, weights="imagnet"))
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["weights"] == "imagnet"
+    claim_settings(folder, settings | {"weights": None})
+    assert json.loads((folder / "settings.json").read_text())["weights"] is None
+    (folder / "state-00001.npz").touch()
+    with pytest.raises(ValueError, match="other settings: weights None there, 'imagnet' now"):
+        claim_settings(folder, settings)
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "settings.json").write_text('{"editor": "of somebody else"}')
+    with pytest.raises(ValueError, match="other settings: .*editor 'of somebody else' there, None now"):
+        claim_settings(folder, settings)
+
+
+def test_what_is_no_folder_on_a_disk_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match="file' is a file. Expected a folder for the run. Choose another name"):
+            claim_settings(folder, {})
+    # pathlib leaves one of two strokes.
+    with pytest.raises(ValueError, match="'gs:/bucket/run' is on no disk. Expected a folder that all machines see"):
+        claim_settings(Path("gs://bucket/run"), {})
+
+
 def test_a_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The loss is (nan|inf) in epoch 1, step \d"):
         run(tmp_path / "run", replace(RECIPE, learning_rate=1e30, warmup_epochs=0, ema_decay=None))
@@ -164,6 +203,30 @@ def test_halves_precision_patience_and_accumulation_run(tmp_path: Path) -> None:
     assert (trained.report["epochs"], trained.report["best_epoch"]) == (2, 1)
     assert trained.report["steps_per_epoch"] == 6
     assert run(tmp_path / "run", recipe).report["epochs"] == 2
+
+
+def compiled(precision: str) -> Any:
+    network = create(tiny(), classes=3, dtype=precision)
+    network.compile(RMSpropTF1(0.1), "categorical_crossentropy")
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def test_the_loss_is_scaled_in_float16_alone() -> None:
+    assert isinstance(compiled("mixed_float16").optimizer, keras.mixed_precision.LossScaleOptimizer)
+    for precision in ("float32", "mixed_bfloat16"):
+        assert type(compiled(precision).optimizer) is RMSpropTF1
+
+
+def test_an_infinite_gradient_halves_the_scale_of_the_loss_and_nothing_else() -> None:
+    network = compiled("mixed_float16")
+    before = {name: array_of(variable) for name, variable in state_of(network, None).items()}
+    infinite = [tf.fill(weight.shape, np.float32("inf")) for weight in network.trainable_variables]
+    network.optimizer.apply_gradients([*zip(infinite, network.trainable_variables, strict=True)])
+    after = {name: array_of(variable) for name, variable in state_of(network, None).items()}
+    changed = [(before[name], after[name]) for name in before if not np.array_equal(before[name], after[name])]
+    # tf_keras counts the step all the same.
+    assert changed == [(0, 1)] * LEGACY + [(2**15, 2**14)]
 
 
 @pytest.mark.slow
@@ -216,6 +279,14 @@ def test_data_that_cannot_be_trained_on_is_refused(data: Any, message: str) -> N
         open_training_data(data)
 
 
+@pytest.mark.parametrize("name", ["photo.JPG", "list.tsv", "photos.zip"])
+def test_files_that_are_no_records_by_their_names_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    for data in (tmp_path / name, str(tmp_path / "*"), [str(tmp_path / name)]):
+        with pytest.raises(ValueError, match=f"{name}' is no TFRecord file by its name. Expected .*a CSV"):
+            open_training_data(data)
+
+
 # --- command line ---
 
 
@@ -228,6 +299,18 @@ def photos(tmp_path: Path) -> Path:
         Image.fromarray(image).save(path)
     (tmp_path / "photos" / "r" / "broken.jpg").write_bytes(b"no image")
     return tmp_path / "photos"
+
+
+def test_photos_are_told_apart_by_their_classes_names_and_labels_wherever_they_lie(
+    photos: Path, tmp_path: Path
+) -> None:
+    digest = open_training_data(photos).digest
+    moved = photos.rename(tmp_path / "moved")
+    assert open_training_data(moved).digest == digest
+    for old, new in (("r", "x"), ("g/1.png", "g/one.png"), ("b/2.png", "x/2.png")):
+        (moved / old).rename(moved / new)
+        assert open_training_data(moved).digest != digest
+        digest = open_training_data(moved).digest
 
 
 OPTIONS = ["--recipe", "baseline", "--epochs", "1", "--batch-size", "8"]
