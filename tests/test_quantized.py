@@ -9,7 +9,16 @@ import pytest
 from keras_effnet._keras import keras
 from keras_effnet.fusion import fuse
 from keras_effnet.models import create
-from keras_effnet.quantized import CLIPPING, LITERT, OPENVINO, SWISH, in_8_bits, rounded_outputs, steps_of
+from keras_effnet.quantized import (
+    CLIPPING,
+    LITERT,
+    OPENVINO,
+    SWISH,
+    in_8_bits,
+    is_convolution,
+    rounded_outputs,
+    steps_of,
+)
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow, by which networks are calibrated, is not installed")
@@ -113,6 +122,21 @@ def test_the_bias_keeps_the_mean_of_what_a_layer_gives() -> None:
 
 def test_two_products_of_openvino_fit_in_16_bits() -> None:
     assert 2 * 255 * OPENVINO.levels <= np.iinfo(np.int16).max < 2 * 255 * LITERT.levels
+
+
+def test_the_first_part_and_the_last_convolutions_stay_in_float32(network: Any) -> None:
+    from keras_effnet.tf_quantize import _ends
+
+    steps = steps_of(network)
+    convolutions = [step.name for step in steps if is_convolution(step.layer)]
+    for first, last in ((0.5, 0), (0.5, 1), (1.0, 0), (0.0, 2)):
+        kept, cut = _ends(steps, first, last), len(convolutions) - last
+        assert {name for name in convolutions if name in kept} == {
+            *convolutions[: round(first * len(convolutions))],
+            *convolutions[cut:],
+        }
+    names = [step.name for step in steps]
+    assert _ends(steps, 0.0, 1) == tuple(names[names.index("top_conv") :])
 
 
 @pytest.mark.parametrize("arithmetic", [LITERT, OPENVINO])
