@@ -591,6 +591,7 @@ def test_blocks_that_are_as_often_right_by_luck_are_dropped(
     val, _ = read_photos(blue, partial(center_crop_and_resize, size=32), room=10**9, tick=lambda: None)
     run = finetune_phases.Run(make_settings({}), lambda *_: None, head=network.get_weights())
     run.history.append(run_report.Epoch("head", 1, 0.5, 1.0, 0.5, 1.0, 0.1))
+    run.head_scores = np.eye(4)[np.zeros(len(blue), int)]
     # Of equal scores, and of no numbers, the first class is the highest: blue.
     classifier = network.get_layer("predictions")
     classifier.set_weights([np.full_like(value, weight) for value in classifier.get_weights()])
