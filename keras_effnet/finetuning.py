@@ -6,6 +6,8 @@ last stages of blocks with it, on random crops; batch normalisation stays in inf
 
 import os
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -15,6 +17,7 @@ from keras_effnet.classifier import Classifier, load_classifier
 from keras_effnet.finetune_phases import Progress, Run, keep_the_better, train_phases
 from keras_effnet.finetune_settings import Settings, make_settings
 from keras_effnet.images import center_crop_and_resize
+from keras_effnet.odd_files import KINDS, kinds_of
 from keras_effnet.photo_views import Photos, read_photos, shrink
 from keras_effnet.run_folder import claim, write_somewhere
 from keras_effnet.run_report import FineTuned
@@ -86,7 +89,7 @@ def finetune(
     train_phases(classifier.model, train, val, classifier.size, run)
     with run.part("measuring"):
         predicted, dropped = keep_the_better(classifier.model, val, run)
-    photos = replace(photos, notes=(*photos.notes, *_stand_ins(train, val)))
+    photos = replace(photos, notes=(*photos.notes, *_odd(photos), *_stand_ins(train, val)))
     result = FineTuned(
         classifier,
         photos,
@@ -130,6 +133,16 @@ def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, t
     # Exactly as `evaluate` sees them.
     val, worse = read_photos(found.val, partial(center_crop_and_resize, size=size), room=ROOM // 2, tick=tick)
     return train, val, (*bad, *worse)
+
+
+def _odd(photos: TrainingPhotos) -> tuple[str, ...]:
+    """What was done about files that are no plain RGB, a note for each kind."""
+    counts = Counter[str]()
+    for row in (*photos.train, *photos.val):
+        if isinstance(row.photo, str | os.PathLike):
+            with suppress(OSError):  # gone since it was read
+                counts.update(kinds_of(row.photo))
+    return tuple(f"{count} photos are {kind}: {KINDS[kind]}." for kind, count in sorted(counts.items()))
 
 
 def _stand_ins(*parts: Photos) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Image files that are not plain RGB: read all the same, counted by kind, or refused; broken ones are left out."""
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -63,7 +64,7 @@ class OddFiles:
         except ImageError as error:
             self.note(name, "unreadable", str(error))
             return None
-        for kind in sorted(_kinds(source)):
+        for kind in sorted(kinds_of(source)):
             self.note(name, kind)
         return image
 
@@ -106,7 +107,8 @@ class OddFiles:
         }
 
 
-def _kinds(source: str | bytes) -> set[str]:
+def kinds_of(source: str | os.PathLike[str] | bytes) -> set[str]:
+    """What is odd about an image file, given by its path or its bytes; nothing about plain RGB."""
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         found = {
             "16-bit": image.mode.startswith("I"),

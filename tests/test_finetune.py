@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -567,6 +568,23 @@ def test_a_setting_that_does_not_exist_is_refused_by_name(photos: Path) -> None:
 
 
 # --- What goes wrong ---
+
+
+def test_photos_that_are_no_plain_rgb_are_used_and_counted(photos: Path, pretrained: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(photos, tmp_path / "colours")
+    first, second, third = sorted((data / "red").iterdir())[:3]
+    Image.open(first).convert("CMYK").save(first.with_suffix(".jpg"))
+    Image.open(second).convert("L").save(second)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.open(third).save(third, exif=exif)
+    result = finetune(data, model=pretrained, **HEAD_ALONE)
+    assert sum(len(part) for part in (result.photos.train, result.photos.val)) == 31
+    assert result.notes[-3:] == (
+        "1 photos are CMYK: converted to RGB.",
+        "1 photos are grey: repeated in three channels.",
+        "1 photos are rotated: turned upright, as EXIF says.",
+    )
 
 
 def test_blocks_that_make_the_model_worse_are_dropped_for_the_head(
