@@ -5,7 +5,8 @@ prints    a row a seed: accuracy on the photos held out, wall and processor seco
 data      DIR holds a folder for each class, or train/ and val/ that hold these
 measured  2026-11, 2 cores, 500 + 200 photos of flowers, seeds 0 to 2: fine-tuned 0.880, 0.870,
           0.885, mean 0.878; head alone 0.835; 182, 178 and 177 s, of processor time 282, 278 and 285 (a slower
-          machine took 263 and 439 s for the first). From scratch for as long as 20 epochs took, seed 0: 0.200, 0.320
+          machine took 263 and 439 s for the first; on one with AVX-512: 0.860, 0.880, 0.880, mean 0.873). From scratch
+          for as long as 20 epochs took, seed 0: 0.200, 0.320
 """
 
 import argparse
