@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import keras
-from keras_effnet.layer_graph import LayerGraph, Reference, change, trains_when_called, without
+from keras_effnet.layer_graph import LayerGraph, Reference, change, name_of, trains_when_called, without
 from keras_effnet.twins import give_weights
 
 # What a batch normalisation can be folded into; a class of one's own may compute something else.
@@ -117,9 +117,8 @@ class _Plan:
         """The configuration of the twin."""
         nested = {name: plan.config() for name, plan in self.nested.items()}
         # A subclassed model's own configuration has no name, and it would get another one.
-        entries = [entry for entry in self.original["layers"] if "name" not in entry["config"]]
-        names = {entry["name"]: {"name": entry["name"]} for entry in entries}
-        return change(without(self.original, self.removed), self.changes | names | nested)
+        names = {name: {"name": name} for name in map(name_of, self.original["layers"])}
+        return change(without(self.original, self.removed), names | self.changes | nested)
 
     def assign(self, twin: Any) -> None:
         """Give the layers of the twin their weights."""

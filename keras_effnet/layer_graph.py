@@ -12,13 +12,13 @@ class LayerGraph:
     """Who takes tensors from whom, by name, in the configuration of a functional or a sequential model."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        names = [_name(entry) for entry in config["layers"]]
+        names = [name_of(entry) for entry in config["layers"]]
         # For each layer what each of its calls takes: a shared layer has several.
         self._calls: dict[str, list[list[Reference]]]
         if "output_layers" in config:
             known = frozenset(names)
             self._calls = {
-                _name(entry): [list(_references(call, known)) for call in entry["inbound_nodes"]]
+                name_of(entry): [list(_references(call, known)) for call in entry["inbound_nodes"]]
                 for entry in config["layers"]
             }
             self._outputs = {name for name, _, _ in _references(config["output_layers"], known)}
@@ -66,7 +66,7 @@ class LayerGraph:
 
 def without(config: Mapping[str, Any], removed: Mapping[str, Reference]) -> dict[str, Any]:
     """The configuration without some layers, each given with the tensor that takes its place."""
-    layers = [dict(entry) for entry in config["layers"] if _name(entry) not in removed]
+    layers = [dict(entry) for entry in config["layers"] if name_of(entry) not in removed]
     if "output_layers" not in config:
         return {**config, "layers": layers}
     for entry in layers:
@@ -76,13 +76,13 @@ def without(config: Mapping[str, Any], removed: Mapping[str, Reference]) -> dict
 
 def change(config: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The configuration with other arguments for some of its layers."""
-    layers = [{**entry, "config": {**entry["config"], **changes.get(_name(entry), {})}} for entry in config["layers"]]
+    layers = [{**entry, "config": {**entry["config"], **changes.get(name_of(entry), {})}} for entry in config["layers"]]
     return {**config, "layers": layers}
 
 
 def trains_when_called(config: Mapping[str, Any], name: str) -> bool:
     """Whether a layer is called with `training=True` whatever the model is used for."""
-    return any(_name(entry) == name and _says_training(entry.get("inbound_nodes")) for entry in config["layers"])
+    return any(name_of(entry) == name and _says_training(entry.get("inbound_nodes")) for entry in config["layers"])
 
 
 def _says_training(node: Any) -> bool:
@@ -91,7 +91,8 @@ def _says_training(node: Any) -> bool:
     return isinstance(node, list | tuple) and any(map(_says_training, node))
 
 
-def _name(entry: Mapping[str, Any]) -> str:
+def name_of(entry: Mapping[str, Any]) -> str:
+    """The name of a layer in the configuration; that of a subclassed model stands beside its own configuration."""
     return entry["name"] if "name" in entry else entry["config"]["name"]
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from keras_effnet._keras import keras
 from keras_effnet.fusion import CONVOLUTIONS, IDENTITY
-from keras_effnet.layer_graph import LayerGraph
+from keras_effnet.layer_graph import LayerGraph, name_of
 
 Value = TypeVar("Value")
 IMAGES = "images of the network"
@@ -93,9 +93,9 @@ def _refuse_operations(model: Any, config: Mapping[str, Any]) -> None:
     """Refuse what is calculated between the layers, as in `x / 255`: the layers do not know its numbers."""
     names = {layer.name for layer in model.layers}
     for entry in config["layers"]:
-        if entry["class_name"] != "InputLayer" and entry["config"]["name"] not in names:
+        if entry["class_name"] != "InputLayer" and name_of(entry) not in names:
             raise ValueError(
-                f"The model {model.name!r} calculates {entry['config']['name']!r} ({entry['class_name']}) outside of "
+                f"The model {model.name!r} calculates {name_of(entry)!r} ({entry['class_name']}) outside of "
                 "its layers. Expected layers alone for 'int8'. Take a layer for it, as keras.layers.Rescaling for "
                 "x / 255, or export without 'int8'."
             )

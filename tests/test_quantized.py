@@ -67,6 +67,19 @@ def test_what_is_calculated_between_layers_is_refused_by_name() -> None:
         steps_of(keras.Model(image, keras.ops.softmax(conv(image))))
 
 
+def test_a_subclassed_model_in_a_graph_is_refused_by_name() -> None:
+    class Head(keras.Model):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+
+        def call(self, inputs: Any) -> Any:
+            return inputs
+
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match=r"The model 'own' is a Head without a graph of layers\. Expected"):
+        steps_of(keras.Model(image, Head(name="own")(keras.layers.Conv2D(3, 1)(image))))
+
+
 def test_layers_that_augment_do_nothing_to_the_photos_of_calibration(images: np.ndarray) -> None:
     image = keras.Input((32, 32, 3))
     conv = keras.layers.Conv2D(4, 3, activation="relu", name="conv")
