@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.errors import first_line
 from keras_effnet.imagenet import class_index, preprocess_input
 from keras_effnet.variants import VARIANTS, find_variant
 
@@ -100,9 +101,9 @@ def _load_saved(path: Path, weights: str | None) -> Classifier:
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises anything, from BadZipFile to TypeError; its messages hold whole configs
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
-            f"The model {str(path)!r} cannot be loaded: {reason[:300]} Expected a .keras file that needs no code of "
+            f"The model {str(path)!r} cannot be loaded: {reason} Expected a .keras file that needs no code of "
             "its own. Save the model again with this version of Keras."
         ) from error
     return replace(as_classifier(network, read_classes(path.parent)), name=str(path))

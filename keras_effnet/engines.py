@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.errors import first_line
+
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -162,9 +164,9 @@ def start(path: Path, engine: Engine, *, threads: int, copies: int) -> Sequence[
     try:
         return engine.start(path, threads, copies)
     except (ValueError, RuntimeError, OSError, *_faults(engine)) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
-            f"The model {str(path)!r} cannot be loaded by {engine.name}: {reason[:300]} Expected a whole model of the "
+            f"The model {str(path)!r} cannot be loaded by {engine.name}: {reason} Expected a whole model of the "
             f"format {engine.format!r}. Export it again."
         ) from error
 

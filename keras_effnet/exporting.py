@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_effnet.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.engines import FORMATS, cores, find_engine, start, version
+from keras_effnet.errors import first_line
 from keras_effnet.evaluate import provenance
 from keras_effnet.export_check import ENOUGH, MOST, Check, Images, check_images, compare, split
 from keras_effnet.export_writers import WRITERS
@@ -128,9 +129,9 @@ def _faults_in_words(target: Path, format: str) -> Iterator[None]:  # noqa: A002
             "permission to write. Make room, or choose another place; what was there before still is."
         ) from error
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
-            f"The model cannot be written as {format!r}: {type(error).__name__}: {reason[:300]} Expected operations "
+            f"The model cannot be written as {format!r}: {type(error).__name__}: {reason} Expected operations "
             "that the format has, and room on the disk. Make room, or choose another format; nothing was written."
         ) from error
 

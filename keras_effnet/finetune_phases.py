@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.errors import first_line
 from keras_effnet.finetune_settings import Settings
 from keras_effnet.fusion import fuse
 from keras_effnet.photo_views import Photos, center_view, ordered_batches, random_view, training_batches
@@ -103,14 +104,9 @@ def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) 
     except Exception as error:
         if not run.head:
             raise
-        run.failure = f"training the blocks failed: {_reason(error)}"
+        run.failure = f"training the blocks failed: {first_line(error)}"
     finally:
         network.trainable = True
-
-
-def _reason(error: Exception) -> str:
-    """The first line of a message: TensorFlow's go on with all of a stack."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, str]:
@@ -121,7 +117,7 @@ def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, st
     except KeyboardInterrupt:
         run.interrupted = True
     except Exception as error:
-        run.failure = f"the photos held out could not be measured: {_reason(error)}"
+        run.failure = f"the photos held out could not be measured: {first_line(error)}"
     # Where phase 2 was not begun there is nothing to go back to.
     worse = _worse(val, run) if run.head else ""
     if worse:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from keras_effnet.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.classify import Photo, Prediction, at_least_one, label, named, prepare, scored
+from keras_effnet.errors import first_line
 from keras_effnet.engines import ENGINES, Run, cores, find_engine, start
 from keras_effnet.export_cache import cached_export, can_convert, find_cached, is_name
 from keras_effnet.sidecar import Export, open_export, suffix
@@ -223,7 +224,7 @@ def _check_record(run: Run, export: Export) -> None:
         given = run(np.zeros((1, record.size, record.size, 3), np.float32)).shape
         fault = f"it gives scores of shape {given}" if given != wanted else ""
     except Exception as error:  # each engine has errors of its own
-        fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        fault = first_line(error)
     if fault:
         raise ValueError(
             f"The exported model {str(export.path)!r} is not the one of its record: {fault}. Expected images of "

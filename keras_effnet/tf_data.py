@@ -13,6 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.errors import first_line
+
 # The files of ImageNet's training images in a folder.
 SHARDS = "train-*-of-*"
 
@@ -181,9 +183,9 @@ def open_dataset(name: str, split: str) -> Dataset:
         photos = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         names, total = tuple(features["label"].names), builder.info.splits[split].num_examples
     except Exception as error:  # its builders raise anything, from AssertionError to OSError
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
-            f"'tfds:{name}' cannot be read, split {split!r}: {reason[:300]} Expected a dataset of TensorFlow Datasets "
+            f"'tfds:{name}' cannot be read, split {split!r}: {reason} Expected a dataset of TensorFlow Datasets "
             "with an image and a label, and one of its splits. Check the name, and pass the split as split=."
         ) from error
     return Dataset(names, total, _photos(name, photos), photos)
