@@ -114,9 +114,11 @@ def _open(
     from keras_effnet.predictor import Predictor, is_export, makes_litert
 
     start = partial(Predictor, engine=engine, mode="latency" if one else "throughput")
-    exported = model if is_export(model) else find_cached(model, weights, engine)
-    if exported is not None:
-        return start(exported, weights=weights if exported == model else None)
+    if is_export(model):
+        return start(model, weights=weights)
+    cached = find_cached(model, weights, engine)
+    if cached is not None:
+        return start(cached)
     start_keras()
     if engine not in ("auto", "keras") or (engine == "auto" and is_name(model) and makes_litert()):
         return start(model, weights=weights)

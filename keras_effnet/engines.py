@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import first_line
+from keras_effnet.sidecar import Export
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -169,6 +170,26 @@ def start(path: Path, engine: Engine, *, threads: int, copies: int) -> Sequence[
             f"The model {str(path)!r} cannot be loaded by {engine.name}: {reason} Expected a whole model of the "
             f"format {engine.format!r}. Export it again."
         ) from error
+
+
+def check_record(run: Run, export: Export) -> None:
+    """Refuse a record that is not this model's: one black image is asked about, which prepares the engine as well.
+
+    Raises:
+        ValueError: the engine takes no such images, or gives another number of scores.
+    """
+    record = export.record
+    wanted = (1, len(record.classes))
+    try:
+        given = run(np.zeros((1, record.size, record.size, 3), np.float32)).shape
+        fault = f"it gives scores of shape {given}" if given != wanted else ""
+    except Exception as error:  # each engine has errors of its own
+        fault = first_line(error)
+    if fault:
+        raise ValueError(
+            f"The exported model {str(export.path)!r} is not the one of its record: {fault}. Expected images of "
+            f"{record.size} x {record.size} pixels and scores of shape {wanted}. Export it again."
+        )
 
 
 def _faults(engine: Engine) -> tuple[Any, ...]:

@@ -100,10 +100,10 @@ def from_array(image: np.ndarray) -> np.ndarray:
         (30, 40, 3)
     """
     if image.dtype == np.uint8:
-        is_grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
-        if is_grey and image.size:
-            return from_pil(Image.fromarray(image.reshape(image.shape[:2])))
-        return from_pil(Image.fromarray(image)) if image.ndim == 3 and image.shape[2] == 4 and image.size else image
+        if image.ndim == 3 and image.shape[2] == 1:
+            image = image[..., 0]
+        converted = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 4)
+        return from_pil(Image.fromarray(image)) if converted and image.size else image
     least, most = (image.min(), image.max()) if image.size and image.dtype.kind in "iuf" else (0, 0)
     if image.dtype.kind not in "iuf" or least < 0 or most > 255 or (image.dtype.kind == "f" and 0 < most <= 1):
         raise ImageError(

@@ -119,9 +119,9 @@ def subfolders(folder: Path) -> list[Path]:
 
 def find_splits(folder: Path) -> dict[str, Path]:
     """The folders of the parts train, val and test, as far as they are there and hold folders themselves."""
-    named = {path.name.casefold(): path for path in subfolders(folder)}
-    found = {split: [named[name] for name in names if name in named] for split, names in SPLITS.items()}
-    return {split: path for split, paths in found.items() for path in reversed(paths) if subfolders(path)}
+    named = {path.name.casefold(): path for path in subfolders(folder) if subfolders(path)}
+    found = {split: next((named[name] for name in names if name in named), None) for split, names in SPLITS.items()}
+    return {split: path for split, path in found.items() if path}
 
 
 def _of_folders(folder: Path, classes: Classes) -> Examples:

@@ -17,8 +17,7 @@ from PIL import Image
 
 from keras_effnet.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.classify import Photo, Prediction, at_least_one, label, named, prepare, scored
-from keras_effnet.errors import first_line
-from keras_effnet.engines import ENGINES, Run, cores, find_engine, start
+from keras_effnet.engines import ENGINES, Run, check_record, cores, find_engine, start
 from keras_effnet.export_cache import cached_export, can_convert, find_cached, is_name
 from keras_effnet.sidecar import Export, open_export, suffix
 from keras_effnet.variants import VARIANTS
@@ -78,15 +77,16 @@ class Predictor:
             copies, threads = (cores(), 1) if mode == "throughput" else (1, cores())
             runs, batch = start(source.path, chosen, threads=threads, copies=copies), chosen.batch
             self.engine, self.size, self.classes = chosen.name, record.size, record.classes
-            _check_record(runs[0], source)
+            check_record(runs[0], source)
         self._batch = batch if mode == "throughput" else 1
-        # Batches that are drawn before the first one's labels are given.
-        self._ahead = 2 * max(2, cores()) if mode == "throughput" else 0
         self._runs: SimpleQueue[Run] = SimpleQueue()
         for run in runs:
             self._runs.put(run)
         # At least two: while one image is in the engine the next one is decoded.
-        self._pool = ThreadPoolExecutor(max(2, cores()), "keras-effnet")
+        workers = max(2, cores())
+        self._pool = ThreadPoolExecutor(workers, "keras-effnet")
+        # Batches that are drawn before the first one's labels are given.
+        self._ahead = 2 * workers if mode == "throughput" else 0
 
     def _source(self, model: Any, engine: str, weights: str | None) -> Classifier | Export:
         """What the engine is to run: an export that is there or made, or for Keras the model."""
@@ -214,22 +214,6 @@ def _is_one(images: Any) -> bool:
     if is_pair:
         return isinstance(images[1], bytes | np.ndarray | Image.Image)
     return is_array or isinstance(images, str | os.PathLike | bytes | Image.Image)
-
-
-def _check_record(run: Run, export: Export) -> None:
-    """Refuse a record that is not this model's: one black image is asked about, which prepares the engine as well."""
-    record = export.record
-    wanted = (1, len(record.classes))
-    try:
-        given = run(np.zeros((1, record.size, record.size, 3), np.float32)).shape
-        fault = f"it gives scores of shape {given}" if given != wanted else ""
-    except Exception as error:  # each engine has errors of its own
-        fault = first_line(error)
-    if fault:
-        raise ValueError(
-            f"The exported model {str(export.path)!r} is not the one of its record: {fault}. Expected images of "
-            f"{record.size} x {record.size} pixels and scores of shape {wanted}. Export it again."
-        )
 
 
 def is_export(model: Any) -> bool:

@@ -69,10 +69,10 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
         "report.json": lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
     }
     pictures, why_none = _draw(run)
-    writers |= {name: partial(_write_bytes, data=data) for name, data in pictures.items()}
+    writers |= {name: partial(Path.write_bytes, data=data) for name, data in pictures.items()}
     # Names of folders need not be Unicode.
     text = markdown(run, tuple(pictures), why_none).encode("utf-8", "backslashreplace")
-    writers["report.md"] = partial(_write_bytes, data=text)
+    writers["report.md"] = partial(Path.write_bytes, data=text)
     with ExitStack() as stack:
         for name, write in writers.items():
             parts[name] = stack.enter_context(staged(folder / name))
@@ -95,38 +95,10 @@ def _draw(run: FineTuned) -> tuple[dict[str, bytes], str]:
     return {CURVES: curves.getvalue(), CONFUSION: confusion.getvalue()}, ""
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
 def _extract_weights(model: Path, path: Path) -> None:
     """The file of weights that is inside of a model's; HDF5 itself ends the process on a disk that is full."""
     with zipfile.ZipFile(model) as archive, archive.open(WEIGHTS) as source, path.open("wb") as file:
         shutil.copyfileobj(source, file)
-
-
-def write_somewhere(folder: Path, run: FineTuned) -> None:
-    """Write a run, and where the folder has no room for it, to another one: what was learnt is not lost.
-
-    Raises:
-        OSError: it is not in the folder; the message says where it is.
-    """
-    try:
-        with _deaf_to_ctrl_c():
-            write_run(folder, run)
-    except OSError as error:
-        elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
-        try:
-            with _deaf_to_ctrl_c():
-                write_run(elsewhere, run)
-        except OSError:
-            elsewhere.rmdir()
-            kept = "It is in no other place either. Make room, and start again."
-        else:
-            kept = f"The results are in {str(elsewhere)!r}. Move them from there."
-        raise OSError(
-            f"Nothing can be written to {str(folder)!r}: {error}. Expected room for the model. {kept}"
-        ) from error
 
 
 @contextmanager
@@ -140,6 +112,29 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+@_deaf_to_ctrl_c()
+def write_somewhere(folder: Path, run: FineTuned) -> None:
+    """Write a run, and where the folder has no room for it, to another one: what was learnt is not lost.
+
+    Raises:
+        OSError: it is not in the folder; the message says where it is.
+    """
+    try:
+        write_run(folder, run)
+    except OSError as error:
+        elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
+        try:
+            write_run(elsewhere, run)
+        except OSError:
+            elsewhere.rmdir()
+            kept = "It is in no other place either. Make room, and start again."
+        else:
+            kept = f"The results are in {str(elsewhere)!r}. Move them from there."
+        raise OSError(
+            f"Nothing can be written to {str(folder)!r}: {error}. Expected room for the model. {kept}"
+        ) from error
 
 
 def _write_history(path: Path, history: Sequence[Epoch]) -> None:
