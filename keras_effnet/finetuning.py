@@ -14,7 +14,8 @@ from typing import Any
 
 from keras_effnet._keras import keras
 from keras_effnet.classifier import Classifier, load_classifier
-from keras_effnet.finetune_phases import Progress, Run, keep_the_better, train_phases
+from keras_effnet.finetune_phases import keep_the_better, train_phases
+from keras_effnet.finetune_run import Progress, Run
 from keras_effnet.finetune_settings import Settings, make_settings
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.odd_files import KINDS, kinds_of

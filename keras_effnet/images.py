@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from keras_effnet.bicubic import resize_bicubic
+
 CROP_PADDING = 32
 # Left, top, right and bottom in pixels.
 Box = tuple[int, int, int, int]
@@ -187,7 +189,7 @@ def center_crop_and_resize(image: np.ndarray, size: int, crop_padding: int = CRO
     if side < 1:
         raise ValueError(f"size is {size!r}. Expected a whole number of pixels, at least 1: the result is a square.")
     left, top, right, bottom = central_square(image.shape[0], image.shape[1], side, crop_padding)
-    return _resize_bicubic(image[top:bottom, left:right], side)
+    return resize_bicubic(image[top:bottom, left:right], side)
 
 
 def central_square(height: int, width: int, size: int, crop_padding: int = CROP_PADDING) -> Box:
@@ -201,29 +203,6 @@ def central_square(height: int, width: int, size: int, crop_padding: int = CROP_
     side = max(1, int(np.float32(size / (size + crop_padding)) * np.float32(min(height, width))))
     left, top = (width - side + 1) // 2, (height - side + 1) // 2
     return left, top, left + side, top + side
-
-
-def _resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
-    (y, wy), (x, wx) = (_bicubic_taps(length, size) for length in image.shape[:2])
-    rows = sum(wy[:, k, None, None] * image[y[:, k]].take(x.ravel(), axis=1).astype(np.float32) for k in range(4))
-    rows = rows.reshape(size, size, 4, 3)
-    return sum(wx[:, k, None] * rows[:, :, k] for k in range(4))
-
-
-def _bicubic_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The four input pixels of each output pixel and their weights, both of shape (size, 4)."""
-    position = np.arange(size, dtype=np.float32) * (np.float32(length) / np.float32(size))
-    first = np.floor(position)
-    # TensorFlow looks the weights up in a table of 1024 steps.
-    t = np.rint((position - first) * 1024) / 1024
-    distances = np.stack([t + 1, t, 1 - t, 2 - t], axis=1)
-    indices = first[:, None].astype(np.int64) + np.arange(-1, 3)
-    return indices.clip(0, length - 1), _keys(distances).astype(np.float32)
-
-
-def _keys(x: np.ndarray, a: float = -0.75) -> np.ndarray:
-    """The cubic convolution kernel at distances 0..2 (Keys, doi:10.1109/TASSP.1981.1163711)."""
-    return np.where(x <= 1, ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a)
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:

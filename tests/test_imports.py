@@ -40,7 +40,7 @@ READERS = (
     *("staging", "sidecar"),
 )
 GRAPH = (
-    *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "images"),
+    *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "bicubic", "images"),
     *("layer_graph", "twins", "fusion", "rounding", "quantized"),
     *("heads", "overlays"),
     "transfer",
@@ -65,7 +65,7 @@ FACE = (
     *("activation_maps", "figure7"),
     "training_speed",
     *("training_photos", "photo_views", "run_plots", "run_report", "run_folder"),
-    *("finetune_settings", "finetune_phases", "finetuning"),
+    *("finetune_settings", "finetune_run", "finetune_phases", "finetuning"),
     *("photo_arrays", "short_training"),
     *("training_data", "training_plan", "training_devices", "fitting", "training"),
     *(
