@@ -4,12 +4,11 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import declare_operators
+from peers import import_timm
 
 Run = Callable[[np.ndarray], object]
 
@@ -71,12 +70,10 @@ def saved_models(theirs: Any, folder: Path, ours: Path) -> dict[str, Run]:
 
 def timm_runs(model: Any, variant: str, folder: Path, size: int) -> dict[str, Run]:
     """timm with our weights, compiled; it takes normalised images, which is left out of its time."""
-    if find_spec("timm") is None or find_spec("torch") is None:
+    timm = import_timm()
+    if timm is None:
         return {}
     import torch
-
-    declare_operators()
-    import timm
     from safetensors.torch import load_file
 
     import keras_effnet
@@ -144,6 +141,7 @@ print(peak() - before)
 
 def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What is measured at batch 1 and at the larger one, the Predictor's megabytes and the network's multiply-adds."""
+    import_timm()
     import keras
 
     import keras_effnet

@@ -10,10 +10,12 @@ measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch
           keras.applications, 0.09 of its predict, 0.78 of ONNX Runtime, 0.73 of OpenVINO, 0.38 of compiled timm; in
           throughput 0.66 of ONNX Runtime by itself (0.92 through a Predictor), 0.61 of OpenVINO (0.82), 0.32 of
           timm; the fused SavedModel's time is 0.70 of the plain one at batch 1 and 0.75 at batch 32; 87 MB. B4 at 380,
-          --batch 8 --rounds 3, without the peers: the Predictor's time is 0.48 of the plain SavedModel's at batch 1
-          and 0.36 in throughput, 0.62 where that has oneDNN; 0.49 of compiled keras.applications, 0.30 of its predict,
-          63 % of the matrix product's rate; the fused SavedModel's is 0.67 and 0.77 of the plain one's; 241 MB. In
-          another run it was 0.60 at batch 1, and 0.55 with oneDNN in throughput.
+          --batch 8 --rounds 5, AVX-512: the Predictor's time is 0.46 of the plain SavedModel's at batch 1 and 0.32 in
+          throughput (0.48 and 0.36 in another run, 0.60 at batch 1 in a third under load), and where that has oneDNN
+          0.60 and 0.73; by ONNX Runtime it is 0.38 and 0.23, with oneDNN 0.48 and 0.52; the fused SavedModel's is
+          0.64 and 0.68 of the plain one's; 244 MB. Of LiteRT's 80 ms 44 are convolutions, at 83 % of the rate of the
+          matrix product, 20 the swish, which has no operation of its own and so passes through memory twice, and 10
+          are depthwise.
           On another machine (AVX2 alone, 148 GFLOP/s), B0 at 224, --rounds 5: 0.29 of compiled keras.applications,
           0.08 of its predict, 0.84 of ONNX Runtime, 0.79 of OpenVINO, 0.38 of compiled timm; in throughput 0.66 of
           ONNX Runtime by itself (0.95 through a Predictor), 0.66 of OpenVINO (0.90), 0.39 of timm; fused SavedModel

@@ -2,8 +2,7 @@
 
 command   python benchmarks/input_pipeline.py FOLDER [--rounds 5] [--images 320]
 prints    for each pipeline the median and the best of the rounds, and its ratio to ours with the same augmentation
-needs     FOLDER: a folder with a folder for each class, JPEGs; for the last three rows: torch==2.13.0, timm and,
-          with --no-deps, torchvision
+needs     FOLDER: a folder with a folder for each class, JPEGs; for the last rows, pip install "keras_effnet[peers]"
 measured  2026-11, 2 cores with some other work, flowers of 320 x 240, five rounds; images/s, and ours over theirs round
           by round: crop and flip ours 742, timm 549 (1.13); AutoAugment 460, timm 323 (1.21); RandAugment 292, timm 277
           (1.08), Keras with its RandAugment layer 21 (17.8). Keras's loader without augmentation makes 1,323: it
@@ -16,11 +15,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from peers import declare_operators
+from peers import import_timm
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SIZE, BATCH = 224, 32
@@ -52,8 +50,6 @@ def keras_loader(folder: Path, augment: bool) -> Iterator[Any]:
 def timm_loader(folder: Path, augment: str | None) -> Iterator[Any]:
     import torch
     from PIL import Image
-
-    declare_operators()
     from timm.data import create_transform
 
     paths = sorted(folder.glob("*/*.jpg"))
@@ -82,6 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=320)
     options = parser.parse_args()
+    timm = import_timm()
     from keras_effnet.augment_policies import AUTOAUGMENT, randaugment
 
     folder = options.folder
@@ -93,7 +90,7 @@ def main() -> None:
         ("keras, no augmentation", "ours, crop and flip", lambda: keras_loader(folder, False)),
         ("keras, RandAugment layer", "ours, RandAugment", lambda: keras_loader(folder, True)),
     ]
-    if find_spec("timm"):
+    if timm is not None:
         rows += [
             ("timm, crop and flip", "ours, crop and flip", lambda: timm_loader(folder, None)),
             # Its policy v0 posterizes to 0 bits, which Pillow 13 refuses.

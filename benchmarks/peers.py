@@ -1,18 +1,33 @@
 """What the benchmarks need to run the peers."""
 
-from functools import cache
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 
-@cache
-def declare_operators() -> Any:
-    """Register what torchvision's compiled part would, which does not load beside a CPU build of torch.
+def import_timm() -> Any:
+    """timm, or None where it or torch is not installed.
 
-    Call it before timm is imported, which asks for these operators and does not call them here.
+    To be called before TensorFlow is imported: torchvision's compiled part, loaded after it, ends the process. Where
+    that part does not load at all, being made for another torch, what timm asks of it is declared; it is not called.
     """
+    if find_spec("timm") is None or find_spec("torch") is None:
+        return None
     import torch
 
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept.append(library)
+    import timm
+
+    return timm
+
+
+# A library that is let go takes its operators with it.
+_kept: list[Any] = []

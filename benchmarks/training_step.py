@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import declare_operators
+from peers import import_timm
 
 # Name -> what is built, and the environment that it is run in.
 CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -86,10 +86,8 @@ def in_keras(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[floa
 
 def in_torch(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
     """timm's network with its own RMSprop, in training mode."""
+    timm = import_timm()
     import torch
-
-    declare_operators()
-    import timm
     from timm.optim import RMSpropTF
 
     layout = torch.channels_last if kind.endswith("channels last") else torch.contiguous_format
