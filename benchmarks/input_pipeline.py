@@ -1,12 +1,13 @@
 """Images a second into training, per core: ours, Keras's loader and RandAugment, and PyTorch's with timm's transforms.
 
-command   python benchmarks/input_pipeline.py FOLDER [--rounds 5] [--images 320]
+command   python benchmarks/input_pipeline.py FOLDER [--rounds 5] [--images 640]
 prints    for each pipeline the median and the best of the rounds, and its ratio to ours with the same augmentation
 needs     FOLDER: a folder with a folder for each class, JPEGs; for the last rows, pip install "keras_effnet[peers]"
-measured  2026-11, 2 cores with some other work, flowers of 320 x 240, five rounds; images/s, and ours over theirs round
-          by round: crop and flip ours 742, timm 549 (1.13); AutoAugment 460, timm 323 (1.21); RandAugment 292, timm 277
-          (1.08), Keras with its RandAugment layer 21 (17.8). Keras's loader without augmentation makes 1,323: it
-          neither crops at random nor resizes bicubically
+measured  2026-11, 2 cores, flowers of 320 x 240, images/s, and ours over theirs; seven rounds, AVX-512:
+          crop and flip ours 863, timm 623 (1.38); AutoAugment 514, timm 416 (1.24); RandAugment 529, timm 354 (1.49);
+          with 320 images, which leaves timm what its workers had made before the clock started: 1.37, 0.93, 1.22, and
+          Keras with its RandAugment layer 27 (21.6). Elsewhere, with some other work: 1.13, 1.21, 1.08, 17.8. Keras's
+          loader without augmentation makes 1,709 (1,323): it neither crops at random nor resizes bicubically
 """
 
 import argparse
@@ -76,8 +77,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=320)
+    parser.add_argument("--images", type=int, default=640)
     options = parser.parse_args()
+    if not any(options.folder.glob("*/*.jpg")):
+        parser.error(f"{str(options.folder)!r} has no */*.jpg. Expected a folder with a folder for each class.")
     timm = import_timm()
     from keras_effnet.augment_policies import AUTOAUGMENT, randaugment
 

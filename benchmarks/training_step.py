@@ -5,11 +5,13 @@ prints    medians of the steps' seconds, taken in turn by processes that are sto
           those of all cores together, which other work on the machine disturbs less; the peak of memory; seconds from
           the start of the process to the end of the first step; the ratio of each to ours
 needs     pip install "keras_effnet[peers]"; without torch and timm, timm is left out
-measured  2026-11, 2 cores, 128 px, 11 rounds, theirs over ours: keras.applications 1.23 (oneDNN 1.24), timm 1.57, timm
-          with channels last 1.08, of the cores' time 1.14; peak of memory 1.32, 1.27, 0.72, 0.68; the first step
-          after 13.8 s against 47.4, 45.7, 7.2 and 6.3 s. Two more runs put timm with channels last at 1.00 (9 rounds)
-          and 1.14 (17), of the cores' time 1.08 and 1.21. 224 px, 3 rounds: 1.79 (oneDNN 1.19), 1.72, 1.10, of the
-          cores' time 1.14; memory 1.18, 1.11, 0.88, 0.83
+measured  2026-11, 2 cores, 128 px, 11 rounds, theirs over ours, on two machines (the second with AVX-512):
+          keras.applications 1.23 and 1.64 (oneDNN 1.24, 1.34), timm 1.57 and 1.50, timm with channels last 1.08 and
+          1.10, of the cores' time 1.14 and 1.17; peak of memory of keras.applications 1.32 and 1.20, of timm 0.72 and
+          0.74, with channels last 0.68; the first step after 14 and 16 s against 46 and 40 s of keras.applications and
+          6 to 7 s of timm. Two more runs on the first put timm with channels last at 1.00 (9 rounds) and 1.14 (17).
+          224 px, 3 rounds: 1.79 and 1.86 (oneDNN 1.19, 1.14), timm 1.72 and 1.69, with channels last 1.10 and 1.13;
+          memory 1.18 and 1.14, 1.11 and 0.87, 0.88 and 0.87 of each
 """
 
 import argparse

@@ -51,7 +51,7 @@ def open_results(path: str | os.PathLike[str], top: int) -> Iterator[Results]:
 
     Raises:
         ImportError: Parquet without the package pyarrow.
-        ValueError: another kind of file, or one that was not written by this.
+        ValueError: another kind of file, one that was not written by this, or a folder.
 
     Example:
         >>> import tempfile
@@ -66,6 +66,11 @@ def open_results(path: str | os.PathLike[str], top: int) -> Iterator[Results]:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"The file is {str(path)!r}. Expected a name in {', '.join(SUFFIXES)}. Choose another name.")
+    if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in path.parents):
+        raise ValueError(
+            f"The file {str(path)!r} cannot be there: it is a folder, or lies in a file. Expected a new file, or one "
+            "of an earlier run, in a folder. Choose another name."
+        )
     if path.suffix.lower() == ".csv":
         head = ",".join(_head(top)) + "\n"
         with _lines(path, _csv_paths, head) as (done, file):

@@ -513,6 +513,16 @@ def test_another_file_is_not_written_into(tmp_path: Path, name: str, content: st
     assert (tmp_path / name).read_text() == content
 
 
+@pytest.mark.parametrize("name", ["folder.csv", "folder.parquet", "file/labels.jsonl"])
+def test_what_no_file_can_be_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    for folder in ("folder.csv", "folder.parquet"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=f"{name}.*Expected"), open_results(tmp_path / name, top=1):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_lines_that_a_tool_wrote_anew_are_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"path":"1.jpg","labels":[]}\n')
     with open_results(tmp_path / "a.jsonl", top=1) as results:
