@@ -16,6 +16,9 @@ measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch
           0.64 and 0.68 of the plain one's; 244 MB. Of LiteRT's 80 ms 44 are convolutions, at 83 % of the rate of the
           matrix product, 20 the swish, which has no operation of its own and so passes through memory twice, and 10
           are depthwise.
+          B0 there, --rounds 7, torch 2.14.1: 0.28 of compiled keras.applications, 0.08 of its predict, 0.99 of ONNX
+          Runtime, 0.95 of OpenVINO, 0.33 of compiled timm; in throughput 0.96 of ONNX Runtime by itself (1.23 through
+          a Predictor), 0.94 of OpenVINO (1.07), 0.40 of timm; fused SavedModel 0.59 and 0.65; 87 MB.
           On another machine (AVX2 alone, 148 GFLOP/s), B0 at 224, --rounds 5: 0.29 of compiled keras.applications,
           0.08 of its predict, 0.84 of ONNX Runtime, 0.79 of OpenVINO, 0.38 of compiled timm; in throughput 0.66 of
           ONNX Runtime by itself (0.95 through a Predictor), 0.66 of OpenVINO (0.90), 0.39 of timm; fused SavedModel
