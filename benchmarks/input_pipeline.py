@@ -3,11 +3,11 @@
 command   python benchmarks/input_pipeline.py FOLDER [--rounds 5] [--images 640]
 prints    for each pipeline the median and the best of the rounds, and its ratio to ours with the same augmentation
 needs     FOLDER: a folder with a folder for each class, JPEGs; for the last rows, pip install "keras_effnet[peers]"
-measured  2026-11, 2 cores, flowers of 320 x 240, images/s, and ours over theirs; seven rounds, AVX-512:
-          crop and flip ours 863, timm 623 (1.38); AutoAugment 514, timm 416 (1.24); RandAugment 529, timm 354 (1.49);
-          with 320 images, which leaves timm what its workers had made before the clock started: 1.37, 0.93, 1.22, and
-          Keras with its RandAugment layer 27 (21.6). Elsewhere, with some other work: 1.13, 1.21, 1.08, 17.8. Keras's
-          loader without augmentation makes 1,709 (1,323): it neither crops at random nor resizes bicubically
+measured  2026-11, 2 cores with AVX-512, flowers of 320 x 240, images/s, and ours over theirs round by round: crop and
+          flip ours 831, timm 580 (1.45); AutoAugment 603, timm 443 (1.44); RandAugment 565, timm 354 (1.52), Keras with
+          its RandAugment layer 25 (22.1). With --images 320, which leaves timm what its workers had made before the
+          clock started: 1.37, 0.93, 1.22; elsewhere, with some other work, 1.13, 1.21, 1.08, 17.8. Keras's loader
+          without augmentation makes 1,631: it neither crops at random nor resizes bicubically
 """
 
 import argparse
