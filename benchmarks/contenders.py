@@ -68,9 +68,8 @@ def saved_models(theirs: Any, folder: Path, ours: Path) -> dict[str, Run]:
     return runs
 
 
-def timm_runs(model: Any, variant: str, folder: Path, size: int) -> dict[str, Run]:
+def timm_runs(timm: Any, model: Any, variant: str, folder: Path, size: int) -> dict[str, Run]:
     """timm with our weights, compiled; it takes normalised images, which is left out of its time."""
-    timm = import_timm()
     if timm is None:
         return {}
     import torch
@@ -141,7 +140,7 @@ print(peak() - before)
 
 def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What is measured at batch 1 and at the larger one, the Predictor's megabytes and the network's multiply-adds."""
-    import_timm()
+    timm = import_timm()
     import keras
 
     import keras_effnet
@@ -161,7 +160,7 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     shared = {
         **in_keras(ours, theirs),
         **saved_models(theirs, folder, paths["saved_model"]),
-        **timm_runs(ours, options.model, folder, options.size),
+        **timm_runs(timm, ours, options.model, folder, options.size),
     }
     wide = {kind: throughput(run, workers=cores()) for kind, run in predictors(paths, "throughput").items()}
     return {

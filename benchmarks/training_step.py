@@ -4,7 +4,7 @@ command   python benchmarks/training_step.py [--size 128] [--batch 16] [--rounds
 prints    medians of the steps' seconds, taken in turn by processes that are stopped while another has its turn, and of
           those of all cores together, which other work on the machine disturbs less; the peak of memory; seconds from
           the start of the process to the end of the first step; the ratio of each to ours
-needs     pip install "keras_effnet[peers]"; without torch and timm, timm is left out
+needs     pip install "keras_effnet[peers]"; without torch and timm, --only with the names of the others
 measured  2026-11, 2 cores, 128 px, 11 rounds, theirs over ours, on two machines (the second with AVX-512):
           keras.applications 1.23 and 1.64 (oneDNN 1.24, 1.34), timm 1.57 and 1.50, timm with channels last 1.08 and
           1.10, of the cores' time 1.14 and 1.17; peak of memory of keras.applications 1.32 and 1.20, of timm 0.72 and

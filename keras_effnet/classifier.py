@@ -101,10 +101,9 @@ def _load_saved(path: Path, weights: str | None) -> Classifier:
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises anything, from BadZipFile to TypeError; its messages hold whole configs
-        reason = first_line(error)
         raise ValueError(
-            f"The model {str(path)!r} cannot be loaded: {reason} Expected a .keras file that needs no code of "
-            "its own. Save the model again with this version of Keras."
+            f"The model {str(path)!r} cannot be loaded: {first_line(error)} Expected a .keras file that needs no code "
+            "of its own. Save the model again with this version of Keras."
         ) from error
     return replace(as_classifier(network, read_classes(path.parent)), name=str(path))
 

@@ -165,10 +165,9 @@ def start(path: Path, engine: Engine, *, threads: int, copies: int) -> Sequence[
     try:
         return engine.start(path, threads, copies)
     except (ValueError, RuntimeError, OSError, *_faults(engine)) as error:
-        reason = first_line(error)
         raise ValueError(
-            f"The model {str(path)!r} cannot be loaded by {engine.name}: {reason} Expected a whole model of the "
-            f"format {engine.format!r}. Export it again."
+            f"The model {str(path)!r} cannot be loaded by {engine.name}: {first_line(error)} Expected a whole model of "
+            f"the format {engine.format!r}. Export it again."
         ) from error
 
 

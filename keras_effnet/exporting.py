@@ -129,10 +129,10 @@ def _faults_in_words(target: Path, format: str) -> Iterator[None]:  # noqa: A002
             "permission to write. Make room, or choose another place; what was there before still is."
         ) from error
     except Exception as error:
-        reason = first_line(error)
         raise ValueError(
-            f"The model cannot be written as {format!r}: {type(error).__name__}: {reason} Expected operations "
-            "that the format has, and room on the disk. Make room, or choose another format; nothing was written."
+            f"The model cannot be written as {format!r}: {type(error).__name__}: {first_line(error)} Expected "
+            "operations that the format has, and room on the disk. Make room, or choose another format; nothing was "
+            "written."
         ) from error
 
 

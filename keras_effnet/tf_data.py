@@ -183,10 +183,9 @@ def open_dataset(name: str, split: str) -> Dataset:
         photos = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         names, total = tuple(features["label"].names), builder.info.splits[split].num_examples
     except Exception as error:  # its builders raise anything, from AssertionError to OSError
-        reason = first_line(error)
         raise ValueError(
-            f"'tfds:{name}' cannot be read, split {split!r}: {reason} Expected a dataset of TensorFlow Datasets "
-            "with an image and a label, and one of its splits. Check the name, and pass the split as split=."
+            f"'tfds:{name}' cannot be read, split {split!r}: {first_line(error)} Expected a dataset of TensorFlow "
+            "Datasets with an image and a label, and one of its splits. Check the name, and pass the split as split=."
         ) from error
     return Dataset(names, total, _photos(name, photos), photos)
 
