@@ -1,8 +1,9 @@
-"""Imports run one way, down the list of floors, and cost nothing until a name needs them."""
+"""Imports run one way, down the list of rooms, and cost nothing until a name is used."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,99 +11,232 @@ import pytest
 
 import keras_effnet
 
-# A file may import only from the files before it.
-PAPER = (
-    *("errors", "blocks", "scaling", "shared_grid", "grid"),
-    *("normalization", "variants", "complexity", "registry", "layer_names"),
-    *("rival_tables", "mnas", "proxies", "study"),
-    *("paper_data", "paper_report", "recipes", "augment_policies"),
-    *("clusters", "shares"),
+# The top-level files fall into three groups; every sub-package is a room of its own.
+TABLE = ("errors", "blocks", "scaling", "normalization", "variants", "complexity")
+GRAPH = ("_keras", "layers", "network", "introspection", "staging")
+BUILDERS = ("models", "images", "imagenet", "bicubic")
+# A file may import from its own room and from the rooms before it.
+ROOMS = (
+    *("table", "weights.formats", "graph", "weights", "builders", "data", "inference", "training", "serving"),
+    *("finetuning", "design", "paper", "cli", "__main__"),
 )
+
+# Files that still have to move, and where to.
+FLAT = {
+    "registry": "weights",
+    "sets": "weights",
+    "parts": "weights",
+    "download": "weights",
+    "resume": "weights",
+    "flat": "weights",
+    "weights": "weights",
+    "saving": "weights",
+    "checkpoints": "weights.formats",
+    "layer_names": "weights.formats",
+    "frameworks": "weights.formats",
+    "h5_files": "weights.formats",
+    "keras_names": "weights.formats",
+    "keras_config": "weights.formats",
+    "torch_files": "weights.formats",
+    "pickles": "weights.formats",
+    "torch_writer": "weights.formats",
+    "safetensors_files": "weights.formats",
+    "tf_bundle": "weights.formats",
+    "tf_checkpoints": "weights.formats",
+    "tf_names": "weights.formats",
+    "arrays": "weights.formats",
+    "matching": "data",
+    "labelled": "data",
+    "training_photos": "data",
+    "odd_files": "data",
+    "photo_views": "data",
+    "tf_data": "data",
+    "shares": "data",
+    "positions": "data",
+    "augment_policies": "data",
+    "tf_operations": "data",
+    "tf_augment": "data",
+    "tf_crops": "data",
+    "tf_sources": "data",
+    "tf_pipeline": "data",
+    "training_data": "data",
+    "classifier": "inference",
+    "classify": "inference",
+    "evaluate": "inference",
+    "result_files": "inference",
+    "heads": "inference",
+    "activation_maps": "inference",
+    "tf_gradcam": "inference",
+    "overlays": "inference",
+    "layer_graph": "inference",
+    "fusion": "inference",
+    "twins": "inference",
+    "recipes": "training",
+    "schedules": "training",
+    "optimizers": "training",
+    "ema": "training",
+    "training_speed": "training",
+    "tf_batch_norm": "training",
+    "tf_rmsprop": "training",
+    "training_plan": "training",
+    "training": "training",
+    "fitting": "training",
+    "tf_blame": "training",
+    "run_state": "training",
+    "saver": "training",
+    "clusters": "training",
+    "jax_distribute": "training",
+    "tf_distribute": "training",
+    "tf_processes": "training",
+    "training_devices": "training",
+    "sidecar": "serving",
+    "engines": "serving",
+    "exporting": "serving",
+    "export_check": "serving",
+    "export_writers": "serving",
+    "export_cache": "serving",
+    "predictor": "serving",
+    "quantized": "serving",
+    "rounding": "serving",
+    "tf_calibrate": "serving",
+    "tf_quantize": "serving",
+    "tf_convert": "serving",
+    "tf_export": "serving",
+    "tf_saved_model": "serving",
+    "tf_warmup": "serving",
+    "tf_decode": "serving",
+    "tf_headers": "serving",
+    "transfer": "finetuning",
+    "finetuning": "finetuning",
+    "finetune_phases": "finetuning",
+    "finetune_settings": "finetuning",
+    "finetune_run": "finetuning",
+    "run_report": "finetuning",
+    "run_folder": "finetuning",
+    "run_plots": "finetuning",
+    "tf_steady": "finetuning",
+    "budget": "design",
+    "grid": "design",
+    "shared_grid": "design",
+    "mnas": "design",
+    "proxies": "design",
+    "study": "design",
+    "short_training": "design",
+    "photo_arrays": "design",
+    "latency": "design",
+    "rivals": "design",
+    "rival_tables": "design",
+    "paper": "paper",
+    "paper_data": "paper",
+    "paper_report": "paper",
+    "paper_tables": "paper",
+    "paper_transfer": "paper",
+    "paper_figures": "paper",
+    "paper_plots": "paper",
+    "figure7": "paper",
+    "cli": "cli",
+    "terminal": "cli",
+    "cli_classify": "cli",
+    "cli_evaluate": "cli",
+    "cli_explain": "cli",
+    "cli_export": "cli",
+    "cli_finetune": "cli",
+    "cli_search": "cli",
+    "cli_summary": "cli",
+    "cli_train": "cli",
+    "cli_weights": "cli",
+    "paper_cli": "cli",
+}
+
+# These files must work with nothing but Python installed ...
+STANDARD_LIBRARY_ONLY = (
+    "errors",
+    "blocks",
+    "scaling",
+    "normalization",
+    "variants",
+    "complexity",
+    "registry",
+    "layer_names",
+    "shared_grid",
+    "grid",
+    "rival_tables",
+    "mnas",
+    "study",
+    "paper_data",
+    "paper_report",
+    "recipes",
+    "augment_policies",
+    "clusters",
+    "shares",
+)
+# ... except for the packages of an extra, imported when they are used.
+EXTRAS = {"shared_grid": {"optuna", "sqlalchemy"}, "study": {"optuna"}}
+# With all of weights.formats, these must work without Keras and TensorFlow.
 READERS = (
-    "arrays",
-    "pickles",
-    "torch_files",
-    "torch_writer",
-    "h5_files",
-    "safetensors_files",
-    "keras_names",
-    "frameworks",
-    "keras_config",
-    "tf_bundle",
-    "tf_names",
-    "tf_checkpoints",
-    "checkpoints",
     "parts",
     "resume",
     "download",
     "flat",
     "sets",
-    *("staging", "sidecar"),
+    "staging",
+    "sidecar",
+    "arrays",
+    "checkpoints",
+    "frameworks",
+    "h5_files",
+    "keras_config",
+    "keras_names",
+    "layer_names",
+    "pickles",
+    "safetensors_files",
+    "tf_bundle",
+    "tf_checkpoints",
+    "tf_names",
+    "torch_files",
+    "torch_writer",
 )
-GRAPH = (
-    *("_keras", "layers", "network", "introspection", "weights", "saving", "models", "imagenet", "bicubic", "images"),
-    *("layer_graph", "twins", "fusion", "rounding", "quantized"),
-    *("heads", "overlays"),
-    "transfer",
-    *("schedules", "optimizers", "ema", "positions", "odd_files", "run_state", "saver"),
-    "jax_distribute",
-    *("latency", "budget", "rivals", "paper_tables", "paper_transfer", "paper_figures", "paper_plots", "paper"),
-)
-ENGINE = (
-    "tf_data",
-    "tf_operations",
-    "tf_augment",
-    *("tf_crops", "tf_sources", "tf_pipeline", "tf_blame"),
-    *("tf_distribute", "tf_processes", "tf_batch_norm", "tf_rmsprop"),
-    "tf_gradcam",
-    *("tf_convert", "tf_calibrate", "tf_quantize", "tf_saved_model"),
-    *("tf_headers", "tf_decode", "tf_warmup", "tf_export"),
-    "tf_steady",
-)
-FACE = (
-    *("engines", "classifier", "classify", "matching", "labelled", "evaluate"),
-    *("export_check", "export_writers", "exporting", "export_cache", "predictor", "result_files"),
-    *("activation_maps", "figure7"),
-    "training_speed",
-    *("training_photos", "photo_views", "run_plots", "run_report", "run_folder"),
-    *("finetune_settings", "finetune_run", "finetune_phases", "finetuning"),
-    *("photo_arrays", "short_training"),
-    *("training_data", "training_plan", "training_devices", "fitting", "training"),
-    *(
-        "terminal",
-        "cli_classify",
-        "cli_export",
-        "cli_explain",
-        "cli_evaluate",
-        "cli_finetune",
-        "cli_search",
-        "cli_train",
-        "cli_summary",
-        "cli_weights",
-        "paper_cli",
-    ),
-    *("cli", "__main__"),
-)
-ORDER = (*PAPER, *READERS, *GRAPH, *ENGINE, *FACE)
-
-# What a file of the paper floor asks for only when it is used: packages of an extra.
-EXTRAS = {"shared_grid": {"optuna", "sqlalchemy"}, "study": {"optuna"}}
+# The prefix is wrong here, until they are renamed.
+TF_EXCEPTIONS = {"tf_bundle", "tf_checkpoints", "tf_names", "tf_quantize"}
+# Works on Keras's layers, and Keras imports its backend.
+USES_KERAS = "tf_calibrate"
 
 PACKAGE = Path(keras_effnet.__file__).parent
-FILES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+PUBLIC_FUNCTIONS = {name for name in keras_effnet.__all__ if name.islower()}
+
+
+def dotted(path: Path) -> str:
+    """The name of a module below the package; a sub-package has that of its folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {dotted(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"}
+SUB_PACKAGES = sorted(name for name, path in FILES.items() if path.stem == "__init__")
+MODULES = sorted(set(FILES) - set(SUB_PACKAGES))
+
+
+def room(module: str) -> str:
+    """Where a module belongs."""
+    if module in FLAT:
+        return FLAT[module]
+    for name, files in (("table", TABLE), ("graph", GRAPH), ("builders", BUILDERS)):
+        if module in files:
+            return name
+    return module if module in ROOMS else module.rpartition(".")[0]
 
 
 def imports(module: str) -> set[str]:
-    """Every module that a file imports, wherever in the file; `from keras_effnet import x` counts as keras_effnet.x."""
+    """Every module that a file imports, at the top or inside a function; those of this package without its name."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "keras_effnet":
-            names |= {f"keras_effnet.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module or ".")
-    return names
+            children = {f"{node.module}.{alias.name}" for alias in node.names}
+            found = {child for child in children if child.removeprefix("keras_effnet.") in FILES}
+            names |= found or {node.module or "."}
+    return {name.removeprefix("keras_effnet.") for name in names}
 
 
 def python(code: str) -> str:
@@ -112,35 +246,60 @@ def python(code: str) -> str:
     return done.stdout
 
 
-def test_every_file_has_its_place_in_the_order() -> None:
-    assert sorted(ORDER) == FILES
+def import_lines(modules: list[str]) -> str:
+    return ", ".join(f"keras_effnet.{name}" for name in sorted(modules))
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_a_file_imports_only_from_the_files_before_it(module: str) -> None:
-    inside = {name.split(".")[1] for name in imports(module) if name.startswith("keras_effnet.")} & set(FILES)
-    assert inside <= set(ORDER[: ORDER.index(module)])
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_every_file_has_a_room(module: str) -> None:
+    assert room(module) in ROOMS
 
 
-@pytest.mark.parametrize("module", PAPER)
-def test_the_paper_floor_needs_the_standard_library_only(module: str) -> None:
-    outside = {name.split(".")[0] for name in imports(module)} - {"keras_effnet"}
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_a_file_imports_only_from_its_own_room_and_earlier_ones(module: str) -> None:
+    place = ROOMS.index(room(module))
+    later = {name for name in imports(module) & set(FILES) if ROOMS.index(room(name)) > place}
+    assert not later
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {module: (imports(module) & set(FILES)) - {module} for module in FILES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(FILES)  # raises CycleError with the circle
+
+
+@pytest.mark.parametrize("package", [name for name in SUB_PACKAGES if name not in ("cli", "paper")])
+def test_a_sub_package_is_only_its_docstring(package: str) -> None:
+    (docstring,) = ast.parse(FILES[package].read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+
+
+def test_no_module_at_the_top_has_the_name_of_a_public_function() -> None:
+    # Importing such a module would replace the function.
+    assert not PUBLIC_FUNCTIONS & {name.partition(".")[0] for name in FILES}
+
+
+@pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
+def test_the_tables_need_the_standard_library_only(module: str) -> None:
+    outside = {name.split(".")[0] for name in imports(module) - set(FILES)} - {"keras_effnet"}
     assert outside - EXTRAS.get(module, set()) <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_only_the_engine_imports_tensorflow_and_only_when_it_is_used(module: str) -> None:
+def is_tf(module: str) -> bool:
+    return module.rpartition(".")[2].startswith("tf_")
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_the_prefix_tf_means_that_a_file_imports_tensorflow(module: str) -> None:
     tensorflow = {name for name in imports(module) if name.split(".")[0] in ("tensorflow", "tensorflow_datasets")}
-    assert not tensorflow or module in ENGINE
+    assert bool(tensorflow) == (is_tf(module) and module not in TF_EXCEPTIONS)
 
 
-def test_importing_the_engine_imports_no_tensorflow() -> None:
-    # All but what works on layers of Keras: Keras imports its backend.
-    modules = ", ".join(f"keras_effnet.{name}" for name in ENGINE if name != "tf_calibrate")
+def test_importing_the_tf_files_imports_no_tensorflow() -> None:
+    modules = import_lines([name for name in MODULES if is_tf(name) and name != USES_KERAS])
     assert python(f"import sys, {modules}; print('tensorflow' in sys.modules)").strip() == "False"
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if name != "_keras"])
+@pytest.mark.parametrize("module", sorted(set(FILES) - {"_keras"}))
 def test_only_one_file_decides_which_keras(module: str) -> None:
     assert not {name for name in imports(module) if name.split(".")[0] in ("keras", "tf_keras")}
 
@@ -156,7 +315,7 @@ def test_importing_the_command_line_imports_no_keras_and_no_backend() -> None:
 
 
 def test_the_readers_import_with_keras_and_tensorflow_blocked() -> None:
-    modules = ", ".join(f"keras_effnet.{name}" for name in READERS)
+    modules = import_lines([*READERS, *(name for name in MODULES if room(name) == "weights.formats")])
     code = f"""
 import sys
 for name in ("keras", "tf_keras", "tensorflow"):
@@ -167,13 +326,12 @@ print("imported")
     assert python(code).strip() == "imported"
 
 
-def test_the_paper_floor_works_with_keras_numpy_and_tensorflow_blocked() -> None:
-    modules = ", ".join(f"keras_effnet.{name}" for name in PAPER)
+def test_the_tables_work_with_keras_numpy_and_tensorflow_blocked() -> None:
     code = f"""
 import sys
 for name in ("keras", "tf_keras", "numpy", "tensorflow"):
     sys.modules[name] = None
-import {modules}
+import {import_lines(list(STANDARD_LIBRARY_ONLY))}
 print(keras_effnet.complexity.complexity(keras_effnet.variants.VARIANTS["b0"]).trainable)
 """
     assert python(code).strip() == "5288548"  # arXiv:1905.11946, Table 2: 5.3M
@@ -181,13 +339,12 @@ print(keras_effnet.complexity.complexity(keras_effnet.variants.VARIANTS["b0"]).t
 
 @pytest.mark.builders
 @pytest.mark.skipif(find_spec("jax") is None, reason="jax, a backend to import with, is not installed")
-def test_the_graph_floor_imports_with_tensorflow_blocked() -> None:
-    modules = ", ".join(f"keras_effnet.{name}" for name in (*READERS, *GRAPH))
+def test_everything_imports_with_tensorflow_blocked() -> None:
     code = f"""
 import os, sys
 os.environ["KERAS_BACKEND"] = "jax"
 sys.modules["tensorflow"] = None
-import {modules}
+import {import_lines([name for name in MODULES if name != "__main__"])}
 print("imported")
 """
     assert python(code).strip() == "imported"
