@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from keras_effnet.classifier import Classes, Classifier, as_classifier
+from keras_effnet.errors import at_least_one
 from keras_effnet.images import center_crop_and_resize, from_array, from_pil, load_image
 
 Photo = str | os.PathLike[str] | tuple[str, np.ndarray | bytes | Image.Image]
@@ -73,17 +73,6 @@ def classify(
     classifier = as_classifier(model)
     rows = score(photos, classifier, batch_size)
     return (label(row, classifier.classes, top) for row in rows)
-
-
-def at_least_one(**counts: int | None) -> None:
-    """Refuse counts below 1; None means that there is no limit.
-
-    Raises:
-        ValueError: a count below 1.
-    """
-    for name, value in counts.items():
-        if value is not None and not (isinstance(value, Integral) and value >= 1):
-            raise ValueError(f"{name} is {value!r}. Expected a whole number of at least 1. Pass for example {name}=5.")
 
 
 def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.classifier import Classifier
-from keras_effnet.classify import Photo, at_least_one, named, prepare
+from keras_effnet.classify import Photo, named, prepare
 from keras_effnet.engines import Run
+from keras_effnet.errors import at_least_one
 from keras_effnet.images import find_images, sample
 
 SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")

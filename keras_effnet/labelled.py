@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from keras_effnet.classifier import Classes
-from keras_effnet.classify import Photo, at_least_one
+from keras_effnet.classify import Photo
+from keras_effnet.errors import at_least_one
 from keras_effnet.images import SUFFIXES, find_images
 from keras_effnet.matching import match_classes, read_labels
 from keras_effnet.tf_data import Record, count_records, open_dataset, read_records
