@@ -4,21 +4,20 @@ Sources: CAM (arXiv:1512.04150) where it is exact, Grad-CAM (arXiv:1610.02391) e
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.classifier import Classes, Classifier, as_classifier
+from keras_effnet.classifier import Classifier, as_classifier
 from keras_effnet.classify import Photo
 from keras_effnet.errors import at_least_one
 from keras_effnet.heads import Head, find_head, kernel, run, to_numpy
 from keras_effnet.imagenet import preprocess_input
 from keras_effnet.images import Box, center_crop_and_resize, central_square, load_image
+from keras_effnet.matching import find_class
 from keras_effnet.tf_gradcam import gradient
 
 
@@ -120,35 +119,6 @@ def _classifier(model: Any) -> Classifier:
     if isinstance(outputs, tuple) and len(outputs) == 2 and outputs[1] != 1000:
         return as_classifier(model, tuple((None, str(i)) for i in range(outputs[1] or 0)))
     return as_classifier(model)
-
-
-def find_class(name: int | str, classes: Classes) -> int:
-    """The output of a class that is given by index, label or wnid; case, spaces and underscores do not count.
-
-    Raises:
-        ValueError: no such class, or several.
-
-    Example:
-        >>> find_class("Tiger Cat", ((None, "tabby"), ("n02123159", "tiger_cat")))
-        1
-    """
-    text = _plain(str(name))
-    found = [i for i, each in enumerate(classes) if isinstance(name, str) and text in map(_plain, filter(None, each))]
-    if not found and text.isdecimal() and int(text) < len(classes):
-        found = [int(text)]
-    if len(found) == 1:
-        return found[0]
-    labels = {_plain(label): label for _, label in classes}
-    choices = sorted(labels[key] for key in get_close_matches(text, labels, n=5, cutoff=0.5)) or sorted(labels.values())
-    several = f"is the label of the outputs {', '.join(map(str, found))}" if found else "is none of the model's classes"
-    raise ValueError(
-        f"The class {name!r} {several}. Expected an index from 0 to {len(classes) - 1}, a wnid or a label, such as "
-        f"{', '.join(choices[:5])}. Choose one of the model's {len(classes)} classes."
-    )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[\s_]+", "", text).casefold()
 
 
 def _named(images: Any) -> Iterator[tuple[str, Any]]:

@@ -11,9 +11,8 @@ import numpy as np
 
 from keras_effnet.errors import first_line
 from keras_effnet.imagenet import class_index, preprocess_input
+from keras_effnet.matching import Classes
 from keras_effnet.variants import VARIANTS, find_variant
-
-Classes = tuple[tuple[str | None, str], ...]
 
 
 @dataclass(frozen=True)

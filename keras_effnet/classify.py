@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_effnet.classifier import Classes, Classifier, as_classifier
+from keras_effnet.classifier import Classifier, as_classifier
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import center_crop_and_resize, from_array, from_pil, load_image
+from keras_effnet.matching import Classes
 
 Photo = str | os.PathLike[str] | tuple[str, np.ndarray | bytes | Image.Image]
 Label = tuple[str | None, str, float]

@@ -4,11 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
-from keras_effnet.classifier import Classes
 from keras_effnet.images import SUFFIXES
 
+Classes = tuple[tuple[str | None, str], ...]
 _SUFFIXES = "|".join(suffix.lstrip(".") for suffix in SUFFIXES)
 _PHOTO_AND_CLASS = re.compile(rf"(.*?\.(?:{_SUFFIXES}))[\s,;]+(\S.*)", re.IGNORECASE)
 
@@ -164,3 +165,28 @@ def _by_name(
     absent = len(targets) - len(photos)
     note = (f"{absent} lines of {str(file)!r} name photos that are not in the folder.",) if absent else ()
     return targets, (*matched.notes, *note)
+
+
+def find_class(name: int | str, classes: Classes) -> int:
+    """The output of a class that is given by index, label or wnid; case, spaces and underscores do not count.
+
+    Raises:
+        ValueError: no such class, or several.
+
+    Example:
+        >>> find_class("Tiger Cat", ((None, "tabby"), ("n02123159", "tiger_cat")))
+        1
+    """
+    text = _plain(str(name))
+    found = [i for i, each in enumerate(classes) if isinstance(name, str) and text in map(_plain, filter(None, each))]
+    if not found and text.isdecimal() and int(text) < len(classes):
+        found = [int(text)]
+    if len(found) == 1:
+        return found[0]
+    labels = {_plain(label): label for _, label in classes}
+    choices = sorted(labels[key] for key in get_close_matches(text, labels, n=5, cutoff=0.5)) or sorted(labels.values())
+    several = f"is the label of the outputs {', '.join(map(str, found))}" if found else "is none of the model's classes"
+    raise ValueError(
+        f"The class {name!r} {several}. Expected an index from 0 to {len(classes) - 1}, a wnid or a label, such as "
+        f"{', '.join(choices[:5])}. Choose one of the model's {len(classes)} classes."
+    )
