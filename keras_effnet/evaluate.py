@@ -17,8 +17,9 @@ import numpy as np
 
 from keras_effnet import __version__
 from keras_effnet.classifier import Classifier, as_classifier
-from keras_effnet.classify import Photo, score
+from keras_effnet.classify import score
 from keras_effnet.labelled import Examples, Location, open_examples
+from keras_effnet.photos import Photo
 from keras_effnet.sets import find_weights, here
 from keras_effnet.variants import find_variant
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from keras_effnet.classify import Photo
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import SUFFIXES, find_images
 from keras_effnet.matching import Classes, match_classes, read_labels
+from keras_effnet.photos import Photo
 from keras_effnet.tf_data import Record, count_records, open_dataset, read_records
 
 # What the folders of the parts of a data set are called, whatever their case.

@@ -146,6 +146,7 @@ FLAT = {
     "cli_train": "cli",
     "cli_weights": "cli",
     "paper_cli": "cli",
+    "photos": "data",
 }
 
 # These files must work with nothing but Python installed ...
