@@ -7,38 +7,14 @@ normalisation adds 1e-3 to the variance, or 1e-5.
 import json
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
+from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, find_framework
 from keras_effnet.variants import Variant
 
-
-@dataclass(frozen=True)
-class Framework:
-    """How a network pads and normalises; the fields are those of `Conventions`."""
-
-    name: str
-    padding: str
-    bn_epsilon: float
-
-
-TENSORFLOW = Framework("tensorflow", "same", 1e-3)
-PYTORCH = Framework("pytorch", "symmetric", 1e-5)
-FRAMEWORKS = {framework.name: framework for framework in (TENSORFLOW, PYTORCH)}
 # torchvision took these three from TensorFlow's checkpoints: their epsilon, but its own padding.
 TORCHVISION_CONVERTED = Framework("pytorch", "symmetric", 1e-3)
-
-
-def find_framework(name: str) -> Framework:
-    """The framework of that name.
-
-    Raises:
-        ValueError: neither "tensorflow" nor "pytorch".
-    """
-    if name not in FRAMEWORKS:
-        raise ValueError(f"framework is {name!r}. Expected one of {', '.join(FRAMEWORKS)}. Choose one of these.")
-    return FRAMEWORKS[name]
 
 
 def framework_of(

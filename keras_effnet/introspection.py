@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_effnet.blocks import BlockArgs
-from keras_effnet.frameworks import PYTORCH, TENSORFLOW, Framework
-from keras_effnet.normalization import Normalization
+from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, Normalization
 from keras_effnet.scaling import block_name
 from keras_effnet.variants import VARIANTS, Variant
 

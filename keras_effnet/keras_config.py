@@ -9,8 +9,16 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.frameworks import PYTORCH, TENSORFLOW, Framework
-from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE, ZERO_TO_ONE, Normalization
+from keras_effnet.normalization import (
+    IMAGENET,
+    LITE,
+    MINUS_ONE_TO_ONE,
+    PYTORCH,
+    TENSORFLOW,
+    ZERO_TO_ONE,
+    Framework,
+    Normalization,
+)
 
 # What leaves the values of the pixels as they are once a model is trained, as does every layer named "Random...".
 IDENTITY = (

@@ -47,3 +47,32 @@ MINUS_ONE_TO_ONE = Normalization((127.5,) * 3, (127.5,) * 3)
 LITE = Normalization((127.0,) * 3, (128.0,) * 3)
 # 0..1: what `keras.applications` models without pretrained weights were trained with.
 ZERO_TO_ONE = Normalization((0.0,) * 3, (255.0,) * 3)
+
+
+@dataclass(frozen=True)
+class Framework:
+    """How a network pads and normalises; the fields are those of `Conventions`."""
+
+    name: str
+    padding: str
+    bn_epsilon: float
+
+
+TENSORFLOW = Framework("tensorflow", "same", 1e-3)
+
+
+PYTORCH = Framework("pytorch", "symmetric", 1e-5)
+
+
+FRAMEWORKS = {framework.name: framework for framework in (TENSORFLOW, PYTORCH)}
+
+
+def find_framework(name: str) -> Framework:
+    """The framework of that name.
+
+    Raises:
+        ValueError: neither "tensorflow" nor "pytorch".
+    """
+    if name not in FRAMEWORKS:
+        raise ValueError(f"framework is {name!r}. Expected one of {', '.join(FRAMEWORKS)}. Choose one of these.")
+    return FRAMEWORKS[name]

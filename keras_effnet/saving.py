@@ -10,11 +10,11 @@ import numpy as np
 
 from keras_effnet.checkpoints import MARKS
 from keras_effnet.errors import WeightsError
-from keras_effnet.frameworks import PYTORCH, framework_of_layout
+from keras_effnet.frameworks import framework_of_layout
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.keras_names import kind_of
 from keras_effnet.layer_names import layer_names, variables
-from keras_effnet.normalization import ZERO_TO_ONE, Normalization
+from keras_effnet.normalization import PYTORCH, ZERO_TO_ONE, Normalization
 from keras_effnet.safetensors_files import write_safetensors
 from keras_effnet.torch_writer import write_torch
 from keras_effnet.variants import Variant

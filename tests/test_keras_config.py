@@ -11,10 +11,9 @@ import pytest
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.errors import WeightsError
-from keras_effnet.frameworks import TENSORFLOW
 from keras_effnet.keras_config import framework_in, normalization_in
 from keras_effnet.models import create
-from keras_effnet.normalization import LITE, MINUS_ONE_TO_ONE, ZERO_TO_ONE, Normalization
+from keras_effnet.normalization import LITE, MINUS_ONE_TO_ONE, TENSORFLOW, ZERO_TO_ONE, Normalization
 from keras_effnet.variants import tiny
 
 SIZE = 64

@@ -10,10 +10,9 @@ import pytest
 import keras_effnet
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.errors import WeightsError
-from keras_effnet.frameworks import PYTORCH, TENSORFLOW
 from keras_effnet.introspection import framework_of_model, normalization_of, variant_of
 from keras_effnet.models import create
-from keras_effnet.normalization import IMAGENET, LITE
+from keras_effnet.normalization import IMAGENET, LITE, PYTORCH, TENSORFLOW
 from keras_effnet.saving import save_weights
 from keras_effnet.variants import VARIANTS, tiny
 from keras_effnet.weights import load_weights
