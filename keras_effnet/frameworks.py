@@ -6,11 +6,11 @@ normalisation adds 1e-3 to the variance, or 1e-5.
 
 import json
 import re
-import struct
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, find_framework
+from keras_effnet.safetensors_files import read_notes
 from keras_effnet.variants import Variant
 
 # torchvision took these three from TensorFlow's checkpoints: their epsilon, but its own padding.
@@ -60,21 +60,6 @@ def _timm(path: Path, asked: str | None) -> Framework:
             "framework='tensorflow' for tf_efficientnet or framework='pytorch' for the others. Pass one of these."
         )
     return find_framework(asked)
-
-
-def read_notes(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing if it does not, or is of another format.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            notes = json.loads(file.read(length))["__metadata__"] if length < path.stat().st_size else {}
-            return {str(name): str(value) for name, value in notes.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
-        return {}
 
 
 def _architecture(path: Path) -> str | None:

@@ -75,3 +75,18 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], notes: Mappi
             file.write(np.ascontiguousarray(array).data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing if it does not, or is of another format.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            notes = json.loads(file.read(length))["__metadata__"] if length < path.stat().st_size else {}
+            return {str(name): str(value) for name, value in notes.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+        return {}
