@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_effnet.download import cache_directories, digest_matches
 from keras_effnet.flat import flat_places, is_current, keep_flat
+from keras_effnet.parts import cache_directories, digest_matches
 from keras_effnet.registry import WEIGHTS, Source
 from keras_effnet.registry import Weights as Record
 from keras_effnet.sets import find_weights, here, list_weights, locate, package_name, places

@@ -2,53 +2,29 @@
 
 import errno
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.parts import Part, SourceError, locked, pin_path, pinned, trust
+from keras_effnet.parts import (
+    Part,
+    SourceError,
+    cache_directories,
+    cached,
+    digest_matches,
+    locked,
+    offline,
+    pin_path,
+    pinned,
+    trust,
+)
 from keras_effnet.registry import Source
 from keras_effnet.resume import WEB_PAGE, Limits, transfer
 
 Check = Callable[[Path], object]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def cache_directories() -> list[Path]:
-    """Where weight files are kept: KERAS_EFFNET_HOME if set (written to), then Keras's own cache, `~/.keras/models`."""
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
-    ours = os.environ.get("KERAS_EFFNET_HOME")
-    return [Path(ours), keras_home] if ours else [keras_home]
-
-
-def offline() -> bool:
-    """Whether KERAS_EFFNET_OFFLINE forbids the network."""
-    return os.environ.get("KERAS_EFFNET_OFFLINE", "").lower() in ("1", "true", "yes")
-
-
-def digest_matches(path: Path, digest: str) -> bool:
-    """Whether a file has the digest of a `Source`: "sha256:...", "md5:..." or "sha256-prefix:..."."""
-    algorithm, _, expected = digest.partition(":")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm.removesuffix("-prefix")).hexdigest()
-    return found.startswith(expected) if algorithm.endswith("-prefix") else found == expected
-
-
-def cached(sources: Sequence[Source]) -> Path | None:
-    """The first of these files that is in a cache and has its digest, the published or else the pinned one."""
-    for source in sources:
-        for directory in cache_directories():
-            path = directory / source.filename
-            try:
-                digest = source.digest or pinned(path)
-                if digest and path.is_file() and digest_matches(path, digest):
-                    return path
-            except OSError:  # what cannot be read is as good as absent
-                continue
-    return None
 
 
 def unchecked(path: Path) -> None:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_effnet.download import cache_directories, digest_matches
 from keras_effnet.errors import WeightsError
-from keras_effnet.parts import SourceError, locked, pin, pin_path, pinned
+from keras_effnet.parts import SourceError, cache_directories, digest_matches, locked, pin, pin_path, pinned
 from keras_effnet.registry import Weights
 from keras_effnet.safetensors_files import read_notes
 from keras_effnet.variants import VARIANTS

@@ -13,7 +13,7 @@ FINE_TUNING = (
     "parameters are those that training changes, with a classifier of the data set's classes."
 )
 
-RATIOS = (
+TRANSFER_RATIOS = (
     "Our ratios divide the paper's parameters of the rival by our computed ones, if it gives them. "
     "The paper's divide its rounded numbers, 41 / 10 = 4.1; that of Oxford-IIIT Pets does not follow from the numbers "
     "beside it, 58 / 17 = 3.4."
@@ -45,7 +45,7 @@ def table5() -> Report:
     more = ("accuracy (paper)", "params (paper)", "params (ours)", "ratio (paper)", "ratio (ours)")
     notes = (
         FINE_TUNING,
-        RATIOS,
+        TRANSFER_RATIOS,
         COSTS,
         ACCURACY,
     )

@@ -3,11 +3,11 @@
 import importlib.util
 from pathlib import Path
 
-from keras_effnet.download import cache_directories, cached, digest_matches, fetch
+from keras_effnet.download import fetch
 from keras_effnet.errors import WeightsError
 from keras_effnet.flat import flat_copy, flat_places
 from keras_effnet.layer_names import shapes
-from keras_effnet.parts import pinned
+from keras_effnet.parts import cache_directories, cached, digest_matches, pinned
 from keras_effnet.registry import ALIASES, WEIGHTS, Source, Weights
 from keras_effnet.variants import VARIANTS, Variant
 

@@ -23,9 +23,10 @@ from pathlib import Path
 import filelock
 import pytest
 
-from keras_effnet import download, resume
-from keras_effnet.download import cached, digest_matches, fetch
+from keras_effnet import download, parts, resume
+from keras_effnet.download import fetch
 from keras_effnet.errors import WeightsError
+from keras_effnet.parts import cached, digest_matches
 from keras_effnet.registry import Source
 
 CONTENT = random.Random(0).randbytes(7000)
@@ -710,6 +711,6 @@ def test_digests_are_whole_or_say_that_they_are_not(tmp_path, digest, matches):
 def test_the_cache_is_that_of_keras_unless_told_otherwise(monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_EFFNET_HOME", raising=False)
     monkeypatch.delenv("KERAS_HOME", raising=False)
-    assert download.cache_directories() == [Path.home() / ".keras" / "models"]
+    assert parts.cache_directories() == [Path.home() / ".keras" / "models"]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert download.cache_directories() == [tmp_path / "models"]
+    assert parts.cache_directories() == [tmp_path / "models"]

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from goldens import GOLDENS, PANDA, Golden
 
-from keras_effnet.download import digest_matches, fetch
+from keras_effnet.download import fetch
 from keras_effnet.errors import WeightsError
 from keras_effnet.images import ImageError, load_image, sample
+from keras_effnet.parts import digest_matches
 from keras_effnet.registry import Source, Weights
 from keras_effnet.sets import find_weights, here, list_weights, locate, places
 from keras_effnet.variants import VARIANTS, find_variant
