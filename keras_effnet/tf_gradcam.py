@@ -21,9 +21,7 @@ def gradient(function: Callable[[Any], Any], zeros: Any, backend: str) -> Any:
     """
     match backend:
         case "tensorflow":
-            import tensorflow as tf
-
-            with tf.GradientTape() as tape:
+            with import_module("tensorflow").GradientTape() as tape:
                 tape.watch(zeros)
                 value = function(zeros)
             return tape.gradient(value, zeros)
