@@ -43,7 +43,6 @@ FLAT = {
     "safetensors_files": "weights.formats",
     "tf_bundle": "weights.formats",
     "tf_checkpoints": "weights.formats",
-    "tf_names": "weights.formats",
     "arrays": "weights.formats",
     "matching": "data",
     "labelled": "data",
@@ -193,12 +192,11 @@ READERS = (
     "safetensors_files",
     "tf_bundle",
     "tf_checkpoints",
-    "tf_names",
     "torch_files",
     "torch_writer",
 )
 # The prefix is wrong here, until they are renamed.
-TF_EXCEPTIONS = {"tf_bundle", "tf_checkpoints", "tf_names", "tf_quantize"}
+TF_EXCEPTIONS = {"tf_bundle", "tf_checkpoints", "tf_quantize"}
 # Works on Keras's layers, and Keras imports its backend.
 USES_KERAS = "tf_calibrate"
 

@@ -12,8 +12,7 @@ import pytest
 from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.errors import WeightsError
 from keras_effnet.tf_bundle import Bundle
-from keras_effnet.tf_checkpoints import read_tf_checkpoint
-from keras_effnet.tf_names import tf_names
+from keras_effnet.tf_checkpoints import read_tf_checkpoint, tf_names
 from keras_effnet.variants import VARIANTS, tiny
 
 FUZZ = int(os.environ.get("KERAS_EFFNET_FUZZ", "1000"))

@@ -21,7 +21,7 @@ import keras_effnet
 from keras_effnet import sets
 from keras_effnet.registry import WEIGHTS, Source, Weights
 from keras_effnet.sets import find_weights, packaged
-from keras_effnet.tf_names import tf_names
+from keras_effnet.tf_checkpoints import tf_names
 from keras_effnet.torch_files import read_legacy
 from keras_effnet.variants import VARIANTS
 
