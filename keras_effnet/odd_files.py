@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.images import ImageError, load_image
-from keras_effnet.positions import Gaps
+from keras_effnet.shares import Gaps
 
 # What is done about each kind.
 KINDS = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.ema import EMA
-from keras_effnet.positions import Position
+from keras_effnet.shares import Position
 from keras_effnet.staging import PREFIX, staged
 
 BEST = "best.weights.h5"

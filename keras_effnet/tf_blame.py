@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.odd_files import OddFiles
-from keras_effnet.positions import Gaps, Position
+from keras_effnet.shares import Gaps, Position
 from keras_effnet.tf_pipeline import Batches, training_batches
 from keras_effnet.tf_sources import Source, ordered_rows
 

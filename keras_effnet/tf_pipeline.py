@@ -12,8 +12,7 @@ import numpy as np
 
 from keras_effnet.augment_policies import Policy
 from keras_effnet.odd_files import OddFiles
-from keras_effnet.positions import BEGIN, Position
-from keras_effnet.shares import Share
+from keras_effnet.shares import BEGIN, Position, Share
 from keras_effnet.tf_augment import augment
 from keras_effnet.tf_crops import Element, central_window, crop, random_window
 from keras_effnet.tf_sources import Source, ordered_rows

@@ -51,7 +51,6 @@ FLAT = {
     "photo_views": "data",
     "tf_data": "data",
     "shares": "data",
-    "positions": "data",
     "augment_policies": "data",
     "tf_operations": "data",
     "tf_augment": "data",

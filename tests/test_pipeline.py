@@ -12,7 +12,7 @@ from PIL import Image
 from keras_effnet.augment_policies import AUTOAUGMENT
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.odd_files import OddFiles
-from keras_effnet.positions import Position
+from keras_effnet.shares import Position
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
