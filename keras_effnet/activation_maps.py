@@ -4,8 +4,9 @@ Sources: CAM (arXiv:1512.04150) where it is exact, Grad-CAM (arXiv:1610.02391) e
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from keras_effnet.imagenet import preprocess_input
 from keras_effnet.images import Box, center_crop_and_resize, central_square, load_image
 from keras_effnet.matching import find_class
 from keras_effnet.photos import Photo
-from keras_effnet.tf_gradcam import gradient
 
 
 @dataclass(frozen=True)
@@ -175,3 +175,34 @@ def _grad_cam(model: Any, image: np.ndarray, head: Head, output: int) -> np.ndar
     zeros = (keras.backend if LEGACY else keras.ops).zeros_like(features)
     slopes = gradient(logit, zeros, "tensorflow" if LEGACY else keras.backend.backend())
     return to_numpy(features)[0] @ to_numpy(slopes)[0].mean(axis=(0, 1))
+
+
+def gradient(function: Callable[[Any], Any], zeros: Any, backend: str) -> Any:
+    """Differentiate a scalar function of a tensor.
+
+    Args:
+        function: from a tensor like `zeros` to a scalar tensor.
+        zeros: where to differentiate, a tensor of the backend.
+        backend: "jax", "tensorflow" or "torch".
+
+    Returns:
+        A tensor of the shape of `zeros`.
+
+    Raises:
+        ValueError: a backend without gradients.
+    """
+    match backend:
+        case "tensorflow":
+            with import_module("tensorflow").GradientTape() as tape:
+                tape.watch(zeros)
+                value = function(zeros)
+            return tape.gradient(value, zeros)
+        case "jax":
+            return import_module("jax").grad(function)(zeros)
+        case "torch":
+            zeros = zeros.requires_grad_()
+            return import_module("torch").autograd.grad(function(zeros), zeros)[0]
+    raise ValueError(
+        f"Keras runs on the backend {backend!r}, which has no gradients, and this map needs them. Expected jax, "
+        "tensorflow or torch. Choose one of these with the environment variable KERAS_BACKEND."
+    )

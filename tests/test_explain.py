@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import keras_effnet
 from keras_effnet import cli, figure7
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.activation_maps import ActivationMap, explain
+from keras_effnet.activation_maps import ActivationMap, explain, gradient
 from keras_effnet.classifier import as_classifier, load_classifier
 from keras_effnet.heads import find_head
 from keras_effnet.heads import run as listen
@@ -23,7 +23,6 @@ from keras_effnet.images import center_crop_and_resize, central_square, load_ima
 from keras_effnet.matching import find_class
 from keras_effnet.models import create
 from keras_effnet.overlays import TILE, colour, contact_sheet, overlay, tile
-from keras_effnet.tf_gradcam import gradient
 from keras_effnet.variants import tiny
 
 SIZE = 96  # a feature map of 12 x 12

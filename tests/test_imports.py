@@ -64,7 +64,6 @@ FLAT = {
     "result_files": "inference",
     "heads": "inference",
     "activation_maps": "inference",
-    "tf_gradcam": "inference",
     "overlays": "inference",
     "layer_graph": "inference",
     "fusion": "inference",
