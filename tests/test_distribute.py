@@ -29,8 +29,8 @@ from keras_effnet.clusters import (
     find_cluster,
 )
 from keras_effnet.odd_files import OddFiles
+from keras_effnet.optimizers import learning_rate
 from keras_effnet.recipes import RECIPES, find_recipe
-from keras_effnet.schedules import learning_rate
 from keras_effnet.shares import Share
 from keras_effnet.tf_pipeline import Batches, training_batches, validation_batches
 from keras_effnet.tf_sources import from_rows

@@ -69,7 +69,6 @@ FLAT = {
     "fusion": "inference",
     "twins": "inference",
     "recipes": "training",
-    "schedules": "training",
     "optimizers": "training",
     "ema": "training",
     "training_speed": "training",
