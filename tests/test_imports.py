@@ -73,7 +73,6 @@ FLAT = {
     "ema": "training",
     "training_speed": "training",
     "tf_batch_norm": "training",
-    "tf_rmsprop": "training",
     "training_plan": "training",
     "training": "training",
     "fitting": "training",
