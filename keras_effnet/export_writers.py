@@ -25,8 +25,7 @@ def _write_saved_model(network: Any, part: Path, classifier: Classifier, *_: Any
 
 
 def _write_litert(network: Any, part: Path, classifier: Classifier, quantize: str | None, images: np.ndarray) -> Layers:
-    from keras_effnet.tf_convert import to_litert
-    from keras_effnet.tf_quantize import litert_candidates
+    from keras_effnet.tf_convert import litert_candidates, to_litert
 
     if quantize == "int8":
         candidates = litert_candidates(network, classifier.size, images)
@@ -47,8 +46,7 @@ def _write_openvino(
 ) -> Layers:
     import openvino
 
-    from keras_effnet.tf_convert import to_openvino
-    from keras_effnet.tf_quantize import openvino_candidates
+    from keras_effnet.tf_convert import openvino_candidates, to_openvino
 
     def write(model: Any) -> None:
         openvino.save_model(model, part / "model.xml", compress_to_fp16=quantize == "float16")

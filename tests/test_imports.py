@@ -94,7 +94,6 @@ FLAT = {
     "quantized": "serving",
     "rounding": "serving",
     "tf_calibrate": "serving",
-    "tf_quantize": "serving",
     "tf_convert": "serving",
     "tf_export": "serving",
     "tf_saved_model": "serving",
@@ -192,7 +191,7 @@ READERS = (
     "torch_writer",
 )
 # The prefix is wrong here, until they are renamed.
-TF_EXCEPTIONS = {"tf_bundle", "tf_checkpoints", "tf_quantize"}
+TF_EXCEPTIONS = {"tf_bundle", "tf_checkpoints"}
 # Works on Keras's layers, and Keras imports its backend.
 USES_KERAS = "tf_calibrate"
 

@@ -138,7 +138,7 @@ def test_two_products_of_openvino_fit_in_16_bits() -> None:
 
 
 def test_the_first_part_and_the_last_convolutions_stay_in_float32(network: Any) -> None:
-    from keras_effnet.tf_quantize import _ends
+    from keras_effnet.tf_convert import _ends
 
     steps = steps_of(network)
     convolutions = [step.name for step in steps if is_convolution(step.layer)]
@@ -172,7 +172,7 @@ def test_the_graph_holds_the_weights_that_were_chosen(kind: Any, arithmetic: Any
 
 def test_litert_gets_all_convolutions_in_8_bits_with_a_scale_for_each_channel(network: Any, images: np.ndarray) -> None:
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai_edge_litert is not installed")
-    from keras_effnet.tf_quantize import litert_candidates
+    from keras_effnet.tf_convert import litert_candidates
 
     model, kept = next(litert_candidates(network, 32, images))
     interpreter = litert.Interpreter(model_content=model)
