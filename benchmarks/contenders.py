@@ -58,7 +58,7 @@ def saved_models(theirs: Any, folder: Path, ours: Path) -> dict[str, Run]:
     """The plain SavedModel of `keras.applications`, and ours, which is fused."""
     import tensorflow as tf
 
-    from keras_effnet.tf_saved_model import open_saved_model
+    from keras_effnet.tf_export import open_saved_model
 
     runs: dict[str, Run] = {"fused SavedModel": open_saved_model(ours)}
     if theirs is not None:

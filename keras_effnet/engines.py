@@ -97,7 +97,7 @@ def _openvino(path: Path, threads: int, copies: int) -> Sequence[Run]:
 
 
 def _tensorflow(path: Path, threads: int, copies: int) -> Sequence[Run]:
-    from keras_effnet.tf_saved_model import open_saved_model
+    from keras_effnet.tf_export import open_saved_model
 
     # TensorFlow's threads belong to the process: it parts the work itself.
     return [open_saved_model(path)]

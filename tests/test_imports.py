@@ -96,7 +96,6 @@ FLAT = {
     "tf_calibrate": "serving",
     "tf_convert": "serving",
     "tf_export": "serving",
-    "tf_saved_model": "serving",
     "tf_warmup": "serving",
     "tf_decode": "serving",
     "tf_headers": "serving",
