@@ -1,7 +1,7 @@
-"""The optimizers of the recipes: RMSProp as TensorFlow 1 computed it, and weight decay as a term of the loss.
+"""The optimizers and learning rates of the recipes: RMSProp as TensorFlow 1 computed it, weight decay in the loss.
 
-Source: the update rule of TensorFlow 1's ApplyRMSProp kernel and of tf.train.RMSPropOptimizer; the weight decay of
-github.com/tensorflow/tpu, models/official/efficientnet/main.py.
+Source: build_learning_rate and the weight decay of github.com/tensorflow/tpu, models/official/efficientnet (utils.py,
+main.py); the update rule of TensorFlow 1's ApplyRMSProp kernel and of tf.train.RMSPropOptimizer.
 """
 
 import math

@@ -6,7 +6,6 @@ from types import MappingProxyType
 
 from keras_effnet import paper_figures as figures
 from keras_effnet import paper_tables as tables
-from keras_effnet import paper_transfer as transfer
 from keras_effnet.paper_plots import PLOTS, draw
 from keras_effnet.paper_report import Report
 
@@ -16,10 +15,10 @@ REPORTS: Mapping[str, Callable[[], Report]] = MappingProxyType(
         "table2": tables.table2,
         "table3": tables.table3,
         "table4": tables.table4,
-        "table5": transfer.table5,
-        "table6": transfer.table6,
+        "table5": tables.table5,
+        "table6": tables.table6,
         "table7": tables.table7,
-        "table8": transfer.table8,
+        "table8": tables.table8,
         "figure1": figures.figure1,
         "figure3": figures.figure3,
         "figure4": figures.figure4,

@@ -1,4 +1,4 @@
-"""Which images of a batch a process reads, where several of them train together."""
+"""Which part of the data is read, by which process, and from where a training resumes."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""Batch normalisation in training as one operation, to the numbers of Keras's own layer.
+"""Batch normalisation and the update of RMSProp as one operation each, to the numbers of Keras's own.
 
 Keras 3 takes the moments, the normalisation and the gradients of both apart into operations that each read and write
 the whole tensor; TensorFlow has all of it as one, FusedBatchNormV3.

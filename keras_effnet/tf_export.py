@@ -1,4 +1,4 @@
-"""A model as a SavedModel that TensorFlow Serving takes as it is: images or files in, labelled scores out.
+"""Write a model as a SavedModel that TensorFlow Serving takes as it is, and open one as a function.
 
 Source of the layout: github.com/tensorflow/serving, docs `serving_basic`, `saved_model_warmup` and `serving_config`.
 """

@@ -123,7 +123,6 @@ FLAT = {
     "paper_data": "paper",
     "paper_report": "paper",
     "paper_tables": "paper",
-    "paper_transfer": "paper",
     "paper_figures": "paper",
     "paper_plots": "paper",
     "figure7": "paper",
