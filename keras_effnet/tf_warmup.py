@@ -1,13 +1,17 @@
-"""Requests that a model server answers for itself before its first client comes: TensorFlow Serving's warm-up file.
+"""The files beside a SavedModel that TensorFlow Serving reads: batching parameters and warm-up requests.
 
 Source of the messages: github.com/tensorflow/serving, tensorflow_serving/apis/{prediction_log,predict,model}.proto.
 They are few and TensorFlow does not carry them, so they are written here; a test compares them with the official ones.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+BATCHING_FILE = "batching_params.pbtxt"
+# Images of 224 x 224 that a server puts together: more gain little on a CPU and keep the first of them waiting.
+LARGEST_BATCH = 32
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
 
@@ -54,3 +58,66 @@ def _varint(value: int) -> bytes:
         head += bytes([value & 0x7F | 0x80])
         value >>= 7
     return head + bytes([value])
+
+
+def batching_parameters(size: int, *, cores: int | None = None) -> str:
+    """Parameters with which TensorFlow Serving puts the requests of a model together, in protobuf's text format.
+
+    A batch is padded up to the next power of two, so that the server sees few shapes, all of them warmed up. Where
+    everything waits already, a request is refused at once (`UNAVAILABLE`) in place of being answered too late.
+
+    Args:
+        size: side of the images of the model in pixels: the larger they are, the smaller are the batches.
+        cores: of the server, by default those of this machine.
+
+    Returns:
+        the text for `--batching_parameters_file`, or for `batching_params.pbtxt` in the folder of a version, which the
+        server reads with `--enable_per_model_batching_parameters`.
+
+    Example:
+        >>> print(batching_parameters(380, cores=4))
+        max_batch_size { value: 8 }
+        batch_timeout_micros { value: 2000 }
+        num_batch_threads { value: 4 }
+        max_enqueued_batches { value: 100 }
+        allowed_batch_sizes: 1
+        allowed_batch_sizes: 2
+        allowed_batch_sizes: 4
+        allowed_batch_sizes: 8
+        <BLANKLINE>
+    """
+    allowed = _batch_sizes(size)
+    values = {
+        "max_batch_size": allowed[-1],
+        "batch_timeout_micros": 2000,
+        "num_batch_threads": cores or os.cpu_count() or 1,
+        "max_enqueued_batches": 100,
+    }
+    lines = [f"{key} {{ value: {value} }}" for key, value in values.items()]
+    return "\n".join([*lines, *(f"allowed_batch_sizes: {count}" for count in allowed), ""])
+
+
+def _batch_sizes(size: int) -> list[int]:
+    """Powers of two up to about as many pixels as `LARGEST_BATCH` images of 224 x 224 have."""
+    most = max(1, min(LARGEST_BATCH, int(LARGEST_BATCH * (224 / size) ** 2)))
+    return [2**i for i in range(most.bit_length())]
+
+
+def warmup_requests(name: str, size: int) -> list[bytes]:
+    """One request for each signature and batch size: the first of a shape is the slow one."""
+    import tensorflow as tf
+
+    photo = tf.io.encode_jpeg(tf.zeros((size, size, 3), tf.uint8)).numpy()
+    requests = []
+    for count in _batch_sizes(size):
+        # Of equal values one is enough.
+        blank = [
+            ("serving_default", "images", 0.0, tf.float32, (count, size, size, 3)),
+            ("images_uint8", "images", 0, tf.uint8, (count, size, size, 3)),
+            ("image_bytes", "image_bytes", photo, tf.string, (count,)),
+        ]
+        requests += [
+            prediction_log(name, signature, {key: tf.make_tensor_proto(value, dtype, shape)})
+            for signature, key, value, dtype, shape in blank
+        ]
+    return requests

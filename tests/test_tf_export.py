@@ -23,8 +23,8 @@ from keras_effnet.fusion import fuse
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.models import create
 from keras_effnet.tf_decode import MAX_PIXELS, decode_batch
-from keras_effnet.tf_export import batching_parameters, write_saved_model
-from keras_effnet.tf_warmup import WARMUP_FILE, prediction_log
+from keras_effnet.tf_export import write_saved_model
+from keras_effnet.tf_warmup import WARMUP_FILE, batching_parameters, prediction_log
 from keras_effnet.variants import tiny
 
 if keras.backend.backend() != "tensorflow":
@@ -343,9 +343,9 @@ def test_another_size_or_number_of_classes_is_refused(wrong, exported, tmp_path)
 
 def test_the_warm_up_covers_every_signature_and_batch_size():
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
-    from keras_effnet.tf_export import _warmup_requests
+    from keras_effnet.tf_warmup import warmup_requests
 
-    requests = [parse(request) for request in _warmup_requests("b4", 380)]
+    requests = [parse(request) for request in warmup_requests("b4", 380)]
     shapes = {
         (request.model_spec.signature_name, *(dim.size for dim in tensor.tensor_shape.dim[:1]))
         for request in requests
