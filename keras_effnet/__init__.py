@@ -35,7 +35,7 @@ _ROOMS = {
     "training_speed": ["speed_up"],
     "transfer": ["replace_head", "unfreeze"],
     "variants": ["VARIANTS", "Variant", "list_models"],
-    "weights": ["load_weights"],
+    "weights.loading": ["load_weights"],
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

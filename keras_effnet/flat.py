@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from keras_effnet.errors import WeightsError
 from keras_effnet.parts import SourceError, cache_directories, digest_matches, locked, pin, pin_path, pinned
 from keras_effnet.registry import Weights
-from keras_effnet.safetensors_files import read_notes
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights.formats.safetensors import read_notes
 
 if TYPE_CHECKING:
-    from keras_effnet.checkpoints import Checkpoint
+    from keras_effnet.weights.formats.checkpoints import Checkpoint
 
 FORMAT = "keras_effnet 1"  # another number for every change of what is in the file
 
@@ -81,7 +81,9 @@ def keep_flat(record: Weights, path: Path, checkpoint: "Checkpoint | None" = Non
     source = next((each for each in (*record.sources, *record.headless) if each.filename == path.name), None)
     if source is None:
         return
-    from keras_effnet.checkpoints import read_checkpoint  # NumPy, which telling of the files does without
+    from keras_effnet.weights.formats.checkpoints import (
+        read_checkpoint,  # NumPy, which telling of the files does without
+    )
 
     try:
         checkpoint = checkpoint or read_checkpoint(path, VARIANTS[record.variant])
@@ -101,7 +103,7 @@ def _is_foreign(target: Path) -> bool:
 
 
 def _write(target: Path, checkpoint: "Checkpoint", record: Weights, origin: str) -> None:
-    from keras_effnet.safetensors_files import write_safetensors
+    from keras_effnet.weights.formats.safetensors import write_safetensors
 
     normalization = checkpoint.normalization or record.normalization
     notes = {"source": origin, "normalization": json.dumps([normalization.mean, normalization.std])}

@@ -73,7 +73,7 @@ def normalizes_inside(model: Any) -> bool:
 
 def _calculates(step: Any) -> bool:
     """Whether a layer or an operation changes pixels as normalising does: x / 255 in a graph is an operation."""
-    from keras_effnet.keras_config import OPERATORS
+    from keras_effnet.weights.formats.keras_config import OPERATORS
 
     kind = type(step).__name__
     # tf_keras makes one kind of layer of all operations.

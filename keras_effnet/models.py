@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_effnet import weights as weight_sets
 from keras_effnet._keras import dtype_policy, keras
 from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
 from keras_effnet.layers import Conventions, restore_initializers
 from keras_effnet.network import build, image_input
 from keras_effnet.normalization import IMAGENET, Normalization, find_framework
 from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.weights import loading as weight_sets
 
 
 def create(

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.checkpoints import MARKS
 from keras_effnet.errors import WeightsError
-from keras_effnet.frameworks import framework_of_layout
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
-from keras_effnet.keras_names import kind_of
-from keras_effnet.layer_names import layer_names, variables
 from keras_effnet.normalization import PYTORCH, ZERO_TO_ONE, Normalization
-from keras_effnet.safetensors_files import write_safetensors
-from keras_effnet.torch_writer import write_torch
 from keras_effnet.variants import Variant
-from keras_effnet.weights import named_variables
+from keras_effnet.weights.formats.checkpoints import MARKS
+from keras_effnet.weights.formats.frameworks import framework_of_layout
+from keras_effnet.weights.formats.keras_names import kind_of
+from keras_effnet.weights.formats.layer_names import layer_names, variables
+from keras_effnet.weights.formats.safetensors import write_safetensors
+from keras_effnet.weights.formats.torch_writer import write_torch
+from keras_effnet.weights.loading import named_variables
 
 LAYOUTS = ("keras.applications", "lukemelas", "timm", "torchvision", "transformers")
 TORCH_VARIABLES = {

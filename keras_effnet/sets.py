@@ -6,10 +6,10 @@ from pathlib import Path
 from keras_effnet.download import fetch
 from keras_effnet.errors import WeightsError
 from keras_effnet.flat import flat_copy, flat_places
-from keras_effnet.layer_names import shapes
 from keras_effnet.parts import cache_directories, cached, digest_matches, pinned
 from keras_effnet.registry import ALIASES, WEIGHTS, Source, Weights
 from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.weights.formats.layer_names import shapes
 
 
 def list_weights(variant: str | None = None) -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ def check_structure(path: Path, variant: Variant) -> None:
     Raises:
         WeightsError: it cannot be read, or something is missing, unexpected or of another shape.
     """
-    from keras_effnet.checkpoints import read_checkpoint  # NumPy, which listing the sets does without
+    from keras_effnet.weights.formats.checkpoints import read_checkpoint  # NumPy, which listing the sets does without
 
     found = {name: array.shape for name, array in read_checkpoint(path, variant).state.items()}
     expected = shapes(variant)

@@ -21,7 +21,7 @@ from keras_effnet.training_data import Data, TrainingData, open_training_data
 from keras_effnet.training_devices import Devices, open_devices
 from keras_effnet.training_plan import Plan, build, make_plan, synchronize
 from keras_effnet.variants import Variant, find_variant
-from keras_effnet.weights import load_weights
+from keras_effnet.weights.loading import load_weights
 
 MODEL = "model.keras"
 LABELS = "labels.txt"

@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_effnet import cli, cli_weights, sets
-from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.errors import WeightsError
-from keras_effnet.layer_names import shapes
 from keras_effnet.normalization import MINUS_ONE_TO_ONE
 from keras_effnet.parts import pin
 from keras_effnet.registry import Source, Weights
 from keras_effnet.variants import VARIANTS
-from keras_effnet.weights import open_weights
+from keras_effnet.weights.formats.checkpoints import read_checkpoint
+from keras_effnet.weights.formats.layer_names import shapes
+from keras_effnet.weights.loading import open_weights
 
 VARIANT = VARIANTS["lite0"]
 HEAD = ("predictions/kernel", "predictions/bias")

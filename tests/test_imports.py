@@ -29,21 +29,7 @@ FLAT = {
     "download": "weights",
     "resume": "weights",
     "flat": "weights",
-    "weights": "weights",
     "saving": "weights",
-    "checkpoints": "weights.formats",
-    "layer_names": "weights.formats",
-    "frameworks": "weights.formats",
-    "h5_files": "weights.formats",
-    "keras_names": "weights.formats",
-    "keras_config": "weights.formats",
-    "torch_files": "weights.formats",
-    "pickles": "weights.formats",
-    "torch_writer": "weights.formats",
-    "safetensors_files": "weights.formats",
-    "tf_bundle": "weights.formats",
-    "tf_checkpoints": "weights.formats",
-    "arrays": "weights.formats",
     "matching": "data",
     "labelled": "data",
     "training_photos": "data",
@@ -150,7 +136,7 @@ STANDARD_LIBRARY_ONLY = (
     "variants",
     "complexity",
     "registry",
-    "layer_names",
+    "weights.formats.layer_names",
     "shared_grid",
     "grid",
     "rival_tables",
@@ -174,22 +160,7 @@ READERS = (
     "sets",
     "staging",
     "sidecar",
-    "arrays",
-    "checkpoints",
-    "frameworks",
-    "h5_files",
-    "keras_config",
-    "keras_names",
-    "layer_names",
-    "pickles",
-    "safetensors_files",
-    "tf_bundle",
-    "tf_checkpoints",
-    "torch_files",
-    "torch_writer",
 )
-# The prefix is wrong here, until they are renamed.
-TF_EXCEPTIONS = {"tf_bundle", "tf_checkpoints"}
 # Works on Keras's layers, and Keras imports its backend.
 USES_KERAS = "tf_calibrate"
 
@@ -283,7 +254,7 @@ def is_tf(module: str) -> bool:
 @pytest.mark.parametrize("module", sorted(FILES))
 def test_the_prefix_tf_means_that_a_file_imports_tensorflow(module: str) -> None:
     tensorflow = {name for name in imports(module) if name.split(".")[0] in ("tensorflow", "tensorflow_datasets")}
-    assert bool(tensorflow) == (is_tf(module) and module not in TF_EXCEPTIONS)
+    assert bool(tensorflow) == is_tf(module)
 
 
 def test_importing_the_tf_files_imports_no_tensorflow() -> None:

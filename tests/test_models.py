@@ -17,7 +17,7 @@ from keras_effnet.complexity import complexity
 from keras_effnet.models import EfficientNet, create
 from keras_effnet.normalization import IMAGENET
 from keras_effnet.variants import VARIANTS, tiny
-from keras_effnet.weights import Pretrained, put
+from keras_effnet.weights.loading import Pretrained, put
 
 builders = pytest.mark.builders
 

@@ -15,7 +15,7 @@ from keras_effnet.models import create
 from keras_effnet.normalization import IMAGENET, LITE, PYTORCH, TENSORFLOW
 from keras_effnet.saving import save_weights
 from keras_effnet.variants import VARIANTS, tiny
-from keras_effnet.weights import load_weights
+from keras_effnet.weights.loading import load_weights
 
 SUFFIXES = [pytest.param(".weights.h5", marks=pytest.mark.builders), ".h5"]
 
@@ -158,7 +158,7 @@ def test_a_timm_file_that_does_not_tell_its_kind_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0.pth", "efficientnet_b0.pth"])
 def test_the_name_of_a_timm_file_tells_its_kind(name, tmp_path):
-    from keras_effnet.frameworks import framework_of
+    from keras_effnet.weights.formats.frameworks import framework_of
 
     (tmp_path / name).write_bytes(b"PK")
     expected = TENSORFLOW if name.startswith("tf_") else PYTORCH
@@ -166,7 +166,7 @@ def test_the_name_of_a_timm_file_tells_its_kind(name, tmp_path):
 
 
 def test_torchvision_is_pytorch_with_the_epsilon_of_what_it_converted(tmp_path):
-    from keras_effnet.frameworks import framework_of
+    from keras_effnet.weights.formats.frameworks import framework_of
 
     assert framework_of(tmp_path, "torchvision", VARIANTS["b0"], None) == PYTORCH
     assert framework_of(tmp_path, "torchvision", VARIANTS["b7"], None).bn_epsilon == 1e-3

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet import weights
 from keras_effnet._keras import keras
 from keras_effnet.errors import WeightsError
 from keras_effnet.models import create
@@ -17,7 +16,8 @@ from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE
 from keras_effnet.registry import WEIGHTS
 from keras_effnet.sets import find_weights, list_weights
 from keras_effnet.variants import VARIANTS, tiny
-from keras_effnet.weights import Pretrained, adapt_channels, open_weights, put
+from keras_effnet.weights import loading as weights
+from keras_effnet.weights.loading import Pretrained, adapt_channels, open_weights, put
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_every_set_but_one_has_two_independent_sources():
 
 @pytest.mark.parametrize("key", ["b0", "b3", "lite2"])
 def test_shapes_by_arithmetic_are_those_of_built_models(key, arrays):
-    from keras_effnet.layer_names import shapes
+    from keras_effnet.weights.formats.layer_names import shapes
 
     assert shapes(VARIANTS[key]) == {name: array.shape for name, array in arrays(create(VARIANTS[key])).items()}
 

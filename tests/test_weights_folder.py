@@ -21,9 +21,9 @@ import keras_effnet
 from keras_effnet import sets
 from keras_effnet.registry import WEIGHTS, Source, Weights
 from keras_effnet.sets import find_weights, packaged
-from keras_effnet.tf_checkpoints import tf_names
-from keras_effnet.torch_files import read_legacy
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights.formats.google_checkpoints import tf_names
+from keras_effnet.weights.formats.torch_files import read_legacy
 
 FOLDER = Path(__file__).parent.parent / "weights"
 LITE = ("lite0", "lite1", "lite2")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.h5_files import Dataset, H5File
-from keras_effnet.layer_names import HEAD, layer_names, not_understood, variables
 from keras_effnet.normalization import IMAGENET, Normalization
 from keras_effnet.variants import Variant
+from keras_effnet.weights.formats.keras_h5 import Dataset, H5File
+from keras_effnet.weights.formats.layer_names import HEAD, layer_names, not_understood, variables
 
 # What a model keeps besides its weights.
 TRAINING = ("optimizer", "optimizer_weights", "metrics", "compile_metrics", "loss")

@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.errors import WeightsError
-from keras_effnet.torch_files import MAGIC, read_torch
 from keras_effnet.variants import tiny
+from keras_effnet.weights.formats.checkpoints import read_checkpoint
+from keras_effnet.weights.formats.torch_files import MAGIC, read_torch
 
 NUMBERS = np.arange(4, dtype="<f4").tobytes()
 # How many damaged files to try.
@@ -416,7 +416,7 @@ def small_files(repository):
     newer = BytesIO()
     with h5py.File(newer, "w", libver="latest") as file:
         weights_h5(file)
-    data = repository / "tests" / "data"
+    data = repository / "tests" / "weights" / "formats"
     return {
         "legacy h5": h5(legacy_h5),
         "weights h5": h5(weights_h5),

@@ -10,10 +10,10 @@ import numpy as np
 
 from keras_effnet.complexity import complexity
 from keras_effnet.errors import WeightsError
-from keras_effnet.layer_names import layer_names, variables
 from keras_effnet.scaling import block_name
-from keras_effnet.tf_bundle import Bundle
 from keras_effnet.variants import Variant
+from keras_effnet.weights.formats.checkpoint_bundle import Bundle
+from keras_effnet.weights.formats.layer_names import layer_names, variables
 
 GZIP_MAGIC = b"\x1f\x8b"
 STEM = "/stem/conv2d/kernel"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.arrays import BFLOAT16, stored_type, view
 from keras_effnet.errors import WeightsError
+from keras_effnet.weights.formats.raw_arrays import BFLOAT16, stored_type, view
 
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BFLOAT16, "I64": "<i8", "I32": "<i4"}
 NAMES = {kind: name for name, kind in TYPES.items()}

@@ -30,7 +30,7 @@ def write_torch(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     Example:
         >>> import tempfile
-        >>> from keras_effnet.torch_files import read_torch
+        >>> from keras_effnet.weights.formats.torch_files import read_torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_torch(Path(folder, "one.pth"), {"bias": np.ones(2, np.float32)})
         ...     read_torch(Path(folder, "one.pth"))["bias"].tolist()

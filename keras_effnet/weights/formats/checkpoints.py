@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.h5_files import SIGNATURE, H5File
-from keras_effnet.keras_config import framework_in, normalization_in
-from keras_effnet.keras_names import as_published, read_statistics, rename_keras
-from keras_effnet.layer_names import layer_names, not_understood, variables
 from keras_effnet.normalization import Framework, Normalization
-from keras_effnet.safetensors_files import read_safetensors
-from keras_effnet.tf_checkpoints import is_tf_checkpoint, read_tf_checkpoint
-from keras_effnet.torch_files import ZIP_MAGIC, broken, read_legacy, read_member, read_zip
 from keras_effnet.variants import Variant
+from keras_effnet.weights.formats.google_checkpoints import is_tf_checkpoint, read_tf_checkpoint
+from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
+from keras_effnet.weights.formats.keras_h5 import SIGNATURE, H5File
+from keras_effnet.weights.formats.keras_names import as_published, read_statistics, rename_keras
+from keras_effnet.weights.formats.layer_names import layer_names, not_understood, variables
+from keras_effnet.weights.formats.safetensors import read_safetensors
+from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, read_legacy, read_member, read_zip
 
 KERAS_MEMBER = "model.weights.h5"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.arrays import BFLOAT16, stored_type, view
 from keras_effnet.errors import WeightsError
+from keras_effnet.weights.formats.raw_arrays import BFLOAT16, stored_type, view
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.errors import WeightsError
-from keras_effnet.keras_config import framework_in, normalization_in
 from keras_effnet.models import create
 from keras_effnet.normalization import LITE, MINUS_ONE_TO_ONE, TENSORFLOW, ZERO_TO_ONE, Normalization
 from keras_effnet.variants import tiny
+from keras_effnet.weights.formats.checkpoints import read_checkpoint
+from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
 
 SIZE = 64
 OWN = Normalization((10.0, 20.0, 30.0), (2.0, 3.0, 4.0))

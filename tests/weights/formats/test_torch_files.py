@@ -8,7 +8,7 @@ import pytest
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.registry import WEIGHTS
-from keras_effnet.torch_files import read_torch
+from keras_effnet.weights.formats.torch_files import read_torch
 
 LAYOUTS = ("checkpoint.pth", "checkpoint_legacy.pth")
 

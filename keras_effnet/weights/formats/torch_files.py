@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.arrays import stored_type, view
 from keras_effnet.errors import WeightsError
-from keras_effnet.pickles import Pickle, Tensor
+from keras_effnet.weights.formats.raw_arrays import stored_type, view
+from keras_effnet.weights.formats.torch_pickle import Pickle, Tensor
 
 ZIP_MAGIC = b"PK\x03\x04"
 MAGIC = 0x1950A86A20F9469CFC6C

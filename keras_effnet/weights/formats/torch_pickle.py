@@ -8,8 +8,8 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
-from keras_effnet.arrays import BFLOAT16, MAX_RANK
 from keras_effnet.errors import WeightsError
+from keras_effnet.weights.formats.raw_arrays import BFLOAT16, MAX_RANK
 
 # Above any training checkpoint of the family (L2 with optimizer state: about 300,000), read in a few seconds.
 MAX_OPCODES = 1_000_000

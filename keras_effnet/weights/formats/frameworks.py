@@ -10,8 +10,8 @@ from pathlib import Path
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, find_framework
-from keras_effnet.safetensors_files import read_notes
 from keras_effnet.variants import Variant
+from keras_effnet.weights.formats.safetensors import read_notes
 
 # torchvision took these three from TensorFlow's checkpoints: their epsilon, but its own padding.
 TORCHVISION_CONVERTED = Framework("pytorch", "symmetric", 1e-3)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_effnet.checkpoints import read_checkpoint
 from keras_effnet.errors import WeightsError
-from keras_effnet.tf_bundle import Bundle
-from keras_effnet.tf_checkpoints import read_tf_checkpoint, tf_names
 from keras_effnet.variants import VARIANTS, tiny
+from keras_effnet.weights.formats.checkpoint_bundle import Bundle
+from keras_effnet.weights.formats.checkpoints import read_checkpoint
+from keras_effnet.weights.formats.google_checkpoints import read_tf_checkpoint, tf_names
 
 FUZZ = int(os.environ.get("KERAS_EFFNET_FUZZ", "1000"))
 
@@ -151,7 +151,7 @@ def test_a_folder_with_two_checkpoints_asks_for_one(checkpoint, tmp_path):
 
 def test_a_checkpoint_becomes_a_model(tf, tmp_path, arrays, monkeypatch):
     from keras_effnet.models import EfficientNetLite0
-    from keras_effnet.weights import load_weights
+    from keras_effnet.weights.loading import load_weights
 
     model = EfficientNetLite0(weights="imagenet")
     names = tf_names(VARIANTS["lite0"])
@@ -169,7 +169,7 @@ def test_a_checkpoint_becomes_a_model(tf, tmp_path, arrays, monkeypatch):
             np.testing.assert_array_equal(arrays(again)[name], array)
     # A folder that happens to have a set's name does not take its place.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keras_effnet.weights.locate", lambda record, **_: tmp_path / "imagenet")
+    monkeypatch.setattr("keras_effnet.weights.loading.locate", lambda record, **_: tmp_path / "imagenet")
     EfficientNetLite0(weights="imagenet")
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_effnet.arrays import BFLOAT16, stored_type, view
 from keras_effnet.errors import WeightsError
+from keras_effnet.weights.formats.raw_arrays import BFLOAT16, stored_type, view
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = b"\xff" * 8

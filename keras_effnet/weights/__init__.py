@@ -1,0 +1,1 @@
+"""Published weight sets: find, download, cache, load and save them."""
