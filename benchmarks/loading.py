@@ -24,9 +24,9 @@ def publish(name: str, folder: Path) -> Path:
     """A file with random weights that `keras.applications` wrote, in a cache of ours as the published one."""
     import keras
 
-    from keras_effnet import sets
     from keras_effnet.normalization import ZERO_TO_ONE
-    from keras_effnet.registry import Source, Weights
+    from keras_effnet.weights import published as sets
+    from keras_effnet.weights.registry import Source, Weights
 
     path = folder / f"{name}.weights.h5"
     if not path.exists():

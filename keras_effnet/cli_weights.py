@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_effnet.flat import flat_places, is_current, keep_flat
-from keras_effnet.parts import cache_directories, digest_matches
-from keras_effnet.registry import WEIGHTS, Source
-from keras_effnet.registry import Weights as Record
-from keras_effnet.sets import find_weights, here, list_weights, locate, package_name, places
 from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, printable
 from keras_effnet.variants import VARIANTS, find_variant
+from keras_effnet.weights.cache import cache_directories, digest_matches
+from keras_effnet.weights.fast_copy import flat_places, is_current, keep_flat
+from keras_effnet.weights.published import find_weights, here, list_weights, locate, package_name, places
+from keras_effnet.weights.registry import WEIGHTS, Source
+from keras_effnet.weights.registry import Weights as Record
 
 app = typer.Typer(help="The published weight sets, and their files on this machine.", no_args_is_help=True)
 

@@ -20,8 +20,8 @@ from keras_effnet.classifier import Classifier, as_classifier
 from keras_effnet.classify import score
 from keras_effnet.labelled import Examples, Location, open_examples
 from keras_effnet.photos import Photo
-from keras_effnet.sets import find_weights, here
 from keras_effnet.variants import find_variant
+from keras_effnet.weights.published import find_weights, here
 
 
 @dataclass(frozen=True)

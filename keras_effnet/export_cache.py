@@ -9,10 +9,10 @@ from typing import Any
 from keras_effnet import __version__
 from keras_effnet.classifier import load_classifier
 from keras_effnet.engines import ENGINES, FORMATS, Engine, version
-from keras_effnet.parts import cache_directories
-from keras_effnet.sets import find_weights, here, is_set, list_weights
 from keras_effnet.sidecar import open_export, suffix
 from keras_effnet.variants import VARIANTS, find_variant
+from keras_effnet.weights.cache import cache_directories
+from keras_effnet.weights.published import find_weights, here, is_set, list_weights
 
 
 def cached_export(name: str, weights: str | None, format: str) -> Path:  # noqa: A002

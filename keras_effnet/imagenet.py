@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.normalization import Normalization
-from keras_effnet.registry import ALIASES, WEIGHTS
 from keras_effnet.variants import VARIANTS, find_variant
+from keras_effnet.weights.registry import ALIASES, WEIGHTS
 
 
 def preprocess_input(

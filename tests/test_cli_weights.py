@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from keras_effnet import cli, cli_weights, sets
-from keras_effnet.registry import Source, Weights
+from keras_effnet import cli, cli_weights
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights import published as sets
+from keras_effnet.weights.registry import Source, Weights
 
 CONTENT, HEADLESS = b"weights" * 1000, b"fewer" * 1000
 RECORD = Weights(

@@ -23,13 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "registry": "weights",
-    "sets": "weights",
-    "parts": "weights",
-    "download": "weights",
-    "resume": "weights",
-    "flat": "weights",
-    "saving": "weights",
     "matching": "data",
     "labelled": "data",
     "training_photos": "data",
@@ -135,7 +128,7 @@ STANDARD_LIBRARY_ONLY = (
     "normalization",
     "variants",
     "complexity",
-    "registry",
+    "weights.registry",
     "weights.formats.layer_names",
     "shared_grid",
     "grid",
@@ -153,11 +146,11 @@ STANDARD_LIBRARY_ONLY = (
 EXTRAS = {"shared_grid": {"optuna", "sqlalchemy"}, "study": {"optuna"}}
 # With all of weights.formats, these must work without Keras and TensorFlow.
 READERS = (
-    "parts",
-    "resume",
-    "download",
-    "flat",
-    "sets",
+    "weights.cache",
+    "weights.http_transfer",
+    "weights.download",
+    "weights.fast_copy",
+    "weights.published",
     "staging",
     "sidecar",
 )

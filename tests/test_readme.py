@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from keras_effnet.cli import app
 from keras_effnet.complexity import complexity
 from keras_effnet.images import sample
-from keras_effnet.registry import WEIGHTS
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights.registry import WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,9 +19,9 @@ import numpy as np
 
 from keras_effnet.models import create
 from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE, ZERO_TO_ONE
-from keras_effnet.saving import LAYOUTS, save_weights
 from keras_effnet.variants import Variant, find_variant
 from keras_effnet.weights.loading import Pretrained, load_weights, open_weights
+from keras_effnet.weights.saving import LAYOUTS, save_weights
 
 NORMALIZATIONS = {"imagenet": IMAGENET, "advprop": MINUS_ONE_TO_ONE, "lite": LITE, "0-1": ZERO_TO_ONE}
 

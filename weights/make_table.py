@@ -11,8 +11,8 @@ from pathlib import Path
 
 from goldens import GOLDENS
 
-from keras_effnet.registry import WEIGHTS, Source, Weights
-from keras_effnet.sets import package_name
+from keras_effnet.weights.published import package_name
+from keras_effnet.weights.registry import WEIGHTS, Source, Weights
 
 README = Path(__file__).with_name("README.md")
 START, END = "<!-- made by make_table.py -->\n", "<!-- end of what make_table.py made -->\n"

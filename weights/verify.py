@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from goldens import GOLDENS, PANDA, Golden
 
-from keras_effnet.download import fetch
 from keras_effnet.errors import WeightsError
 from keras_effnet.images import ImageError, load_image, sample
-from keras_effnet.parts import digest_matches
-from keras_effnet.registry import Source, Weights
-from keras_effnet.sets import find_weights, here, list_weights, locate, places
 from keras_effnet.variants import VARIANTS, find_variant
+from keras_effnet.weights.cache import digest_matches
+from keras_effnet.weights.download import fetch
+from keras_effnet.weights.published import find_weights, here, list_weights, locate, places
+from keras_effnet.weights.registry import Source, Weights
 
 LITE_LOGITS = Path(__file__).parent.parent / "tests" / "goldens" / "lite_logits.npz"
 # Of timm's logits, the largest of which are about 10: float32 sums in another order.

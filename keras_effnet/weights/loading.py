@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.flat import keep_flat
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.layers import Conventions, dense_initializer
 from keras_effnet.normalization import TENSORFLOW, Framework, Normalization
-from keras_effnet.sets import find_weights, is_set, locate, recognise
 from keras_effnet.variants import Variant
+from keras_effnet.weights.fast_copy import keep_flat
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.frameworks import framework_of
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names
+from keras_effnet.weights.published import find_weights, is_set, locate, recognise
 
 log = logging.getLogger("keras_effnet")
 

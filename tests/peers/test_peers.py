@@ -11,12 +11,12 @@ import pytest
 
 import keras_effnet
 from keras_effnet._keras import keras
-from keras_effnet.registry import WEIGHTS
-from keras_effnet.saving import save_weights
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.layer_names import layer_names, variables
 from keras_effnet.weights.formats.torch_files import read_torch
+from keras_effnet.weights.registry import WEIGHTS
+from keras_effnet.weights.saving import save_weights
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the peers' lane has its own environment")
 

@@ -11,10 +11,10 @@ import pytest
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET, ZERO_TO_ONE, Normalization
-from keras_effnet.registry import WEIGHTS
 from keras_effnet.variants import VARIANTS, tiny
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.layer_names import LAYOUTS, layer_names, variables
+from keras_effnet.weights.registry import WEIGHTS
 
 builders = pytest.mark.builders
 

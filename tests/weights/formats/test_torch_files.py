@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.registry import WEIGHTS
 from keras_effnet.weights.formats.torch_files import read_torch
+from keras_effnet.weights.registry import WEIGHTS
 
 LAYOUTS = ("checkpoint.pth", "checkpoint_legacy.pth")
 

@@ -23,11 +23,13 @@ from pathlib import Path
 import filelock
 import pytest
 
-from keras_effnet import download, parts, resume
-from keras_effnet.download import fetch
 from keras_effnet.errors import WeightsError
-from keras_effnet.parts import cached, digest_matches
-from keras_effnet.registry import Source
+from keras_effnet.weights import cache as parts
+from keras_effnet.weights import download
+from keras_effnet.weights import http_transfer as resume
+from keras_effnet.weights.cache import cached, digest_matches
+from keras_effnet.weights.download import fetch
+from keras_effnet.weights.registry import Source
 
 CONTENT = random.Random(0).randbytes(7000)
 OTHER = random.Random(1).randbytes(7000)
@@ -38,8 +40,8 @@ HTML = (("Content-Type", "text/html; charset=utf-8"),)
 # A process that asks for a file once it is told to: no Keras, no TensorFlow.
 CHILD = """
 import sys
-from keras_effnet.download import fetch
-from keras_effnet.registry import Source
+from keras_effnet.weights.download import fetch
+from keras_effnet.weights.registry import Source
 print("ready", flush=True)
 sys.stdin.readline()
 print(fetch([Source(*sys.argv[1:])], "The weights"))

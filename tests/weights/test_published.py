@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet import sets
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET
-from keras_effnet.registry import Source, Weights
+from keras_effnet.weights import published as sets
+from keras_effnet.weights.registry import Source, Weights
 
 pytestmark = pytest.mark.builders
 

@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 
 import keras_effnet
-from keras_effnet import sets
-from keras_effnet.registry import WEIGHTS, Source, Weights
-from keras_effnet.sets import find_weights, packaged
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights import published as sets
 from keras_effnet.weights.formats.google_checkpoints import tf_names
 from keras_effnet.weights.formats.torch_files import read_legacy
+from keras_effnet.weights.published import find_weights, packaged
+from keras_effnet.weights.registry import WEIGHTS, Source, Weights
 
-FOLDER = Path(__file__).parent.parent / "weights"
+FOLDER = Path(__file__).parents[2] / "weights"
 LITE = ("lite0", "lite1", "lite2")
 
 

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.parts import Part, SourceError
+from keras_effnet.weights.cache import Part, SourceError
 
 ATTEMPTS = 4  # in a row that bring nothing new
 FIRST_WAIT = 0.5  # seconds, doubled after every such attempt

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from keras_effnet import cli, cli_weights, sets
+from keras_effnet import cli, cli_weights
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import MINUS_ONE_TO_ONE
-from keras_effnet.parts import pin
-from keras_effnet.registry import Source, Weights
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights import published as sets
+from keras_effnet.weights.cache import pin
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.layer_names import shapes
 from keras_effnet.weights.loading import open_weights
+from keras_effnet.weights.registry import Source, Weights
 
 VARIANT = VARIANTS["lite0"]
 HEAD = ("predictions/kernel", "predictions/bias")

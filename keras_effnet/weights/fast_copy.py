@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.parts import SourceError, cache_directories, digest_matches, locked, pin, pin_path, pinned
-from keras_effnet.registry import Weights
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights.cache import SourceError, cache_directories, digest_matches, locked, pin, pin_path, pinned
 from keras_effnet.weights.formats.safetensors import read_notes
+from keras_effnet.weights.registry import Weights
 
 if TYPE_CHECKING:
     from keras_effnet.weights.formats.checkpoints import Checkpoint
@@ -30,7 +30,7 @@ def flat_name(record: Weights, *, include_top: bool = True) -> str:
     """What the flat copy of a set is called.
 
     Example:
-        >>> from keras_effnet.registry import WEIGHTS
+        >>> from keras_effnet.weights.registry import WEIGHTS
         >>> flat_name(WEIGHTS["b7", "noisy-student"])
         'b7-noisy-student.safetensors'
     """

@@ -13,11 +13,11 @@ from keras_effnet._keras import keras
 from keras_effnet.errors import WeightsError
 from keras_effnet.models import create
 from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE
-from keras_effnet.registry import WEIGHTS
-from keras_effnet.sets import find_weights, list_weights
 from keras_effnet.variants import VARIANTS, tiny
 from keras_effnet.weights import loading as weights
 from keras_effnet.weights.loading import Pretrained, adapt_channels, open_weights, put
+from keras_effnet.weights.published import find_weights, list_weights
+from keras_effnet.weights.registry import WEIGHTS
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_shapes_by_arithmetic_are_those_of_built_models(key, arrays):
 
 
 def test_a_file_without_a_published_digest_is_judged_by_its_structure(tmp_path, arrays):
-    from keras_effnet.saving import save_weights
-    from keras_effnet.sets import check_structure
+    from keras_effnet.weights.published import check_structure
+    from keras_effnet.weights.saving import save_weights
 
     path = tmp_path / "lite0.weights.h5"
     save_weights(create(VARIANTS["lite0"]), path)
@@ -171,7 +171,7 @@ def test_normalisation_follows_the_number_of_channels(channels):
 
 # --- the real weights of Lite0, Lite1 and Lite2 ---
 
-GOLDEN = np.load(Path(__file__).parent / "goldens" / "lite_logits.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "lite_logits.npz")
 SIZES = {"lite0": 224, "lite1": 240, "lite2": 260}
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.registry import Source
+from keras_effnet.weights.registry import Source
 
 log = logging.getLogger("keras_effnet")
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.parts import (
+from keras_effnet.weights.cache import (
     Part,
     SourceError,
     cache_directories,
@@ -19,8 +19,8 @@ from keras_effnet.parts import (
     pinned,
     trust,
 )
-from keras_effnet.registry import Source
-from keras_effnet.resume import WEB_PAGE, Limits, transfer
+from keras_effnet.weights.http_transfer import WEB_PAGE, Limits, transfer
+from keras_effnet.weights.registry import Source
 
 Check = Callable[[Path], object]
 

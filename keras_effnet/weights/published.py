@@ -3,13 +3,13 @@
 import importlib.util
 from pathlib import Path
 
-from keras_effnet.download import fetch
 from keras_effnet.errors import WeightsError
-from keras_effnet.flat import flat_copy, flat_places
-from keras_effnet.parts import cache_directories, cached, digest_matches, pinned
-from keras_effnet.registry import ALIASES, WEIGHTS, Source, Weights
 from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.weights.cache import cache_directories, cached, digest_matches, pinned
+from keras_effnet.weights.download import fetch
+from keras_effnet.weights.fast_copy import flat_copy, flat_places
 from keras_effnet.weights.formats.layer_names import shapes
+from keras_effnet.weights.registry import ALIASES, WEIGHTS, Source, Weights
 
 
 def list_weights(variant: str | None = None) -> list[tuple[str, str]]:

@@ -13,9 +13,9 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.introspection import framework_of_model, normalization_of, variant_of
 from keras_effnet.models import create
 from keras_effnet.normalization import IMAGENET, LITE, PYTORCH, TENSORFLOW
-from keras_effnet.saving import save_weights
 from keras_effnet.variants import VARIANTS, tiny
 from keras_effnet.weights.loading import load_weights
+from keras_effnet.weights.saving import save_weights
 
 SUFFIXES = [pytest.param(".weights.h5", marks=pytest.mark.builders), ".h5"]
 
