@@ -26,9 +26,9 @@ SIZE, BATCH = 224, 32
 
 
 def ours(folder: Path, policy: Any) -> Iterator[Any]:
-    from keras_effnet.odd_files import OddFiles
-    from keras_effnet.tf_pipeline import Batches, training_batches
-    from keras_effnet.tf_sources import from_rows
+    from keras_effnet.data.image_audit import OddFiles
+    from keras_effnet.data.tf_batches import Batches, training_batches
+    from keras_effnet.data.tf_sources import from_rows
 
     paths = sorted(map(str, folder.glob("*/*.jpg")))
     source = from_rows(paths, paths, [0] * len(paths), is_path=True)
@@ -82,7 +82,7 @@ def main() -> None:
     if not any(options.folder.glob("*/*.jpg")):
         parser.error(f"{str(options.folder)!r} has no */*.jpg. Expected a folder with a folder for each class.")
     timm = import_timm()
-    from keras_effnet.augment_policies import AUTOAUGMENT, randaugment
+    from keras_effnet.data.augment_policies import AUTOAUGMENT, randaugment
 
     folder = options.folder
     # Name, what it is compared with, and how it is made.

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 import keras_effnet
+from keras_effnet.data.image_audit import OddFiles
+from keras_effnet.data.tf_batches import Batches, training_batches, validation_batches
+from keras_effnet.data.tf_sources import from_rows
 from keras_effnet.images import sample
-from keras_effnet.odd_files import OddFiles
-from keras_effnet.tf_pipeline import Batches, training_batches, validation_batches
-from keras_effnet.tf_sources import from_rows
 from keras_effnet.transfer import unfreeze
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.classifier import Classifier, as_classifier
+from keras_effnet.data.class_names import find_class
+from keras_effnet.data.photos import Photo
 from keras_effnet.errors import at_least_one
 from keras_effnet.heads import Head, find_head, kernel, run, to_numpy
 from keras_effnet.imagenet import preprocess_input
 from keras_effnet.images import Box, center_crop_and_resize, central_square, load_image
-from keras_effnet.matching import find_class
-from keras_effnet.photos import Photo
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.data.class_names import Classes
 from keras_effnet.errors import first_line
 from keras_effnet.imagenet import class_index, preprocess_input
-from keras_effnet.matching import Classes
 from keras_effnet.variants import VARIANTS, find_variant
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.classifier import Classifier, as_classifier
+from keras_effnet.data.class_names import Classes
+from keras_effnet.data.photos import THREADS, Photo, named, prepare
 from keras_effnet.errors import at_least_one
-from keras_effnet.matching import Classes
-from keras_effnet.photos import THREADS, Photo, named, prepare
 
 Label = tuple[str | None, str, float]
 

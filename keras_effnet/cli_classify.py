@@ -28,7 +28,7 @@ from keras_effnet.terminal import (
 
 if TYPE_CHECKING:
     from keras_effnet.classify import Prediction
-    from keras_effnet.photos import Photo
+    from keras_effnet.data.photos import Photo
     from keras_effnet.result_files import Results
 
 Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]

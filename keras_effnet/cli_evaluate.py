@@ -20,8 +20,8 @@ from keras_effnet.terminal import (
 
 if TYPE_CHECKING:
     from keras_effnet.classifier import Classifier
+    from keras_effnet.data.labelled_photos import Examples
     from keras_effnet.evaluate import Report
-    from keras_effnet.labelled import Examples
 
 Data = Annotated[
     list[str],
@@ -55,8 +55,8 @@ def evaluate(
     with plain_errors():
         start_keras()
         from keras_effnet.classifier import load_classifier
+        from keras_effnet.data.labelled_photos import open_examples
         from keras_effnet.evaluate import provenance
-        from keras_effnet.labelled import open_examples
 
         with console(stderr=True).status(f"Loading {model} ..."):
             classifier = load_classifier(model, weights)

@@ -16,8 +16,8 @@ from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain
 if TYPE_CHECKING:
     from keras_effnet.activation_maps import ActivationMap, Explanation
     from keras_effnet.classifier import Classifier
+    from keras_effnet.data.photos import Photo
     from keras_effnet.overlays import Tile
-    from keras_effnet.photos import Photo
 
 Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
 Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]

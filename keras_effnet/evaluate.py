@@ -18,8 +18,8 @@ import numpy as np
 from keras_effnet import __version__
 from keras_effnet.classifier import Classifier, as_classifier
 from keras_effnet.classify import score
-from keras_effnet.labelled import Examples, Location, open_examples
-from keras_effnet.photos import Photo
+from keras_effnet.data.labelled_photos import Examples, Location, open_examples
+from keras_effnet.data.photos import Photo
 from keras_effnet.variants import find_variant
 from keras_effnet.weights.published import find_weights, here
 
@@ -90,7 +90,7 @@ def evaluate(
     Example:
         >>> from keras_effnet.classifier import load_classifier
         >>> from keras_effnet.images import sample
-        >>> from keras_effnet.labelled import Example
+        >>> from keras_effnet.data.labelled_photos import Example
         >>> coffee = Examples([Example(("coffee", sample("coffee")), 967)], total=1)  # or a path: "imagenet/val"
         >>> evaluate(coffee, model=load_classifier("lite0")).top1
         100.0

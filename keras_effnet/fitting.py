@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from keras_effnet.data.tf_batches import training_batches, validation_batches
+from keras_effnet.data.training_data import TrainingData
 from keras_effnet.saver import DivergedError, Saver
 from keras_effnet.tf_blame import batch_names, blame
-from keras_effnet.tf_pipeline import training_batches, validation_batches
-from keras_effnet.training_data import TrainingData
 from keras_effnet.training_devices import Devices
 from keras_effnet.training_plan import Plan
 

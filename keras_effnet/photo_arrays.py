@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from keras_effnet.labelled import Example
-from keras_effnet.photo_views import read_photos
-from keras_effnet.training_photos import open_training_photos
+from keras_effnet.data.labelled_photos import Example
+from keras_effnet.data.photo_batches import read_photos
+from keras_effnet.data.training_photos import open_training_photos
 
 
 @dataclass(frozen=True)

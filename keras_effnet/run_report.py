@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.classifier import Classifier
+from keras_effnet.data.training_photos import TrainingPhotos
 from keras_effnet.evaluate import provenance
-from keras_effnet.training_photos import TrainingPhotos
 
 MODEL = "model.keras"
 

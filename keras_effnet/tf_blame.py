@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.odd_files import OddFiles
-from keras_effnet.shares import Gaps, Position
-from keras_effnet.tf_pipeline import Batches, training_batches
-from keras_effnet.tf_sources import Source, ordered_rows
+from keras_effnet.data.image_audit import OddFiles
+from keras_effnet.data.sharding import Gaps, Position
+from keras_effnet.data.tf_batches import Batches, training_batches
+from keras_effnet.data.tf_sources import Source, ordered_rows
 
 
 def batch_names(source: Source, batches: Batches, position: Position, gaps: Gaps) -> list[str]:

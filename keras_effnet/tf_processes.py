@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from keras_effnet import jax_distribute
-from keras_effnet.shares import Share
+from keras_effnet.data.sharding import Share
 
 
 def processes(strategy: Any) -> tuple[int, int]:

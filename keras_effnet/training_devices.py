@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.data.training_data import TrainingData
 from keras_effnet.recipes import CHOICES
 from keras_effnet.tf_distribute import choose_strategy, open_strategy
 from keras_effnet.tf_processes import (
@@ -20,7 +21,6 @@ from keras_effnet.tf_processes import (
     told_by_all,
     validation_steps,
 )
-from keras_effnet.training_data import TrainingData
 from keras_effnet.training_plan import Plan
 
 

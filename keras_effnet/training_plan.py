@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.augment_policies import AUTOAUGMENT, Policy, randaugment
+from keras_effnet.data.augment_policies import AUTOAUGMENT, Policy, randaugment
+from keras_effnet.data.tf_batches import Batches
+from keras_effnet.data.training_data import TrainingData
 from keras_effnet.ema import EMA
 from keras_effnet.models import create
 from keras_effnet.optimizers import learning_rate, make_optimizer, total_steps
 from keras_effnet.recipes import Recipe
 from keras_effnet.tf_distribute import compiled
-from keras_effnet.tf_pipeline import Batches
-from keras_effnet.training_data import TrainingData
 from keras_effnet.training_speed import speed_up
 from keras_effnet.variants import Variant
 

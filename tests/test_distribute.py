@@ -28,12 +28,12 @@ from keras_effnet.clusters import (
     expand_hosts,
     find_cluster,
 )
-from keras_effnet.odd_files import OddFiles
+from keras_effnet.data.image_audit import OddFiles
+from keras_effnet.data.sharding import Share
+from keras_effnet.data.tf_batches import Batches, training_batches, validation_batches
+from keras_effnet.data.tf_sources import from_rows
 from keras_effnet.optimizers import learning_rate
 from keras_effnet.recipes import RECIPES, find_recipe
-from keras_effnet.shares import Share
-from keras_effnet.tf_pipeline import Batches, training_batches, validation_batches
-from keras_effnet.tf_sources import from_rows
 from keras_effnet.training_plan import synchronize
 from keras_effnet.variants import tiny
 

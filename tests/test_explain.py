@@ -17,10 +17,10 @@ from keras_effnet import cli, figure7
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.activation_maps import ActivationMap, explain, gradient
 from keras_effnet.classifier import as_classifier, load_classifier
+from keras_effnet.data.class_names import find_class
 from keras_effnet.heads import find_head
 from keras_effnet.heads import run as listen
 from keras_effnet.images import center_crop_and_resize, central_square, load_image
-from keras_effnet.matching import find_class
 from keras_effnet.models import create
 from keras_effnet.overlays import TILE, colour, contact_sheet, overlay, tile
 from keras_effnet.variants import tiny

@@ -27,14 +27,14 @@ from keras_effnet import cli, cli_finetune, finetune_phases, finetuning, run_fol
 from keras_effnet._keras import keras
 from keras_effnet.classifier import load_classifier
 from keras_effnet.classify import classify
+from keras_effnet.data.photo_batches import center_view, random_view, read_photos, shrink, training_batches
+from keras_effnet.data.training_photos import open_training_photos
 from keras_effnet.evaluate import evaluate
 from keras_effnet.finetune_settings import make_settings
 from keras_effnet.finetuning import finetune
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.models import create
-from keras_effnet.photo_views import center_view, random_view, read_photos, shrink, training_batches
 from keras_effnet.tf_steady import steadily
-from keras_effnet.training_photos import open_training_photos
 from keras_effnet.variants import tiny
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}

@@ -23,20 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "matching": "data",
-    "labelled": "data",
-    "training_photos": "data",
-    "odd_files": "data",
-    "photo_views": "data",
-    "tf_data": "data",
-    "shares": "data",
-    "augment_policies": "data",
-    "tf_operations": "data",
-    "tf_augment": "data",
-    "tf_crops": "data",
-    "tf_sources": "data",
-    "tf_pipeline": "data",
-    "training_data": "data",
     "classifier": "inference",
     "classify": "inference",
     "evaluate": "inference",
@@ -117,7 +103,6 @@ FLAT = {
     "cli_train": "cli",
     "cli_weights": "cli",
     "paper_cli": "cli",
-    "photos": "data",
 }
 
 # These files must work with nothing but Python installed ...
@@ -138,9 +123,9 @@ STANDARD_LIBRARY_ONLY = (
     "paper_data",
     "paper_report",
     "recipes",
-    "augment_policies",
+    "data.augment_policies",
     "clusters",
-    "shares",
+    "data.sharding",
 )
 # ... except for the packages of an extra, imported when they are used.
 EXTRAS = {"shared_grid": {"optuna", "sqlalchemy"}, "study": {"optuna"}}

@@ -18,9 +18,11 @@ from PIL import Image
 from short_runs import assert_same, cut, full_disk, history, states
 from typer.testing import CliRunner
 
-from keras_effnet import tf_pipeline, tf_sources, training
+from keras_effnet import training
 from keras_effnet._keras import LEGACY
-from keras_effnet.odd_files import OddFiles
+from keras_effnet.data import tf_batches as tf_pipeline
+from keras_effnet.data import tf_sources
+from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.recipes import Recipe
 from keras_effnet.run_state import Progress
 from keras_effnet.staging import PREFIX

@@ -31,7 +31,7 @@ from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.training_data import open_training_data  # noqa: E402
+from keras_effnet.data.training_data import open_training_data  # noqa: E402
 
 RECIPE = replace(short_runs.RECIPE, epochs=3, batch_size=16)
 

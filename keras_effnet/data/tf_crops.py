@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.images import CROP_PADDING
-from keras_effnet.odd_files import OddFiles
 
 # EXIF's orientation, another one than upright, in either order of bytes, near the start of a JPEG.
 _TURNED = (

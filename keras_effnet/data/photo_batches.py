@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_effnet.data.labelled_photos import Example
+from keras_effnet.data.photos import THREADS
 from keras_effnet.images import CROP_PADDING, from_pil, load_image
-from keras_effnet.labelled import Example
-from keras_effnet.photos import THREADS
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 Batch = tuple[np.ndarray, ...]

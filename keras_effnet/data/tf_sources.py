@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.shares import Position
+from keras_effnet.data.sharding import Position
 
 # Records that wait to be drawn; an encoded photo of ImageNet has 110 kB.
 SHUFFLE = 4096

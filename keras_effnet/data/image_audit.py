@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from keras_effnet.data.sharding import Gaps
 from keras_effnet.images import ImageError, load_image
-from keras_effnet.shares import Gaps
 
 # What is done about each kind.
 KINDS = {

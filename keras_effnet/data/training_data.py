@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.data.labelled_photos import Example
+from keras_effnet.data.tf_records import SHARDS, count_records, find_remote_records, open_dataset
+from keras_effnet.data.tf_sources import Source, from_dataset, from_records, from_rows
+from keras_effnet.data.training_photos import open_training_photos
 from keras_effnet.imagenet import class_index
 from keras_effnet.images import SUFFIXES
-from keras_effnet.labelled import Example
-from keras_effnet.tf_data import SHARDS, count_records, find_remote_records, open_dataset
-from keras_effnet.tf_sources import Source, from_dataset, from_records, from_rows
-from keras_effnet.training_photos import open_training_photos
 
 # Of files that are given in place of their folder, of a CSV or of what is in them.
 NO_RECORDS = (*SUFFIXES, ".csv", ".json", ".tar", ".tsv", ".txt", ".zip")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_effnet.data.labelled_photos import SPLITS, Example, find_splits, subfolders
+from keras_effnet.data.tf_records import Dataset, open_dataset
 from keras_effnet.images import SUFFIXES, find_images
-from keras_effnet.labelled import SPLITS, Example, find_splits, subfolders
-from keras_effnet.tf_data import Dataset, open_dataset
 
 LAYOUTS = "a folder for each class, train/ and val/ with these, a CSV with path,label[,split], or tfds:NAME"
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from keras_effnet.augment_policies import AUTOAUGMENT, OPERATIONS, Policy, Step, randaugment
+from keras_effnet.data.augment_policies import AUTOAUGMENT, OPERATIONS, Policy, Step, randaugment
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.tf_augment import augment  # noqa: E402
-from keras_effnet.tf_operations import operations  # noqa: E402
+from keras_effnet.data.tf_augment import augment  # noqa: E402
+from keras_effnet.data.tf_augment_ops import operations  # noqa: E402
 
 FACTORS = (0.1, 0.28, 0.82, 1.0, 1.36, 1.9)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from keras_effnet.data.class_names import Classes, match_classes, read_labels
+from keras_effnet.data.photos import Photo
+from keras_effnet.data.tf_records import Record, count_records, open_dataset, read_records
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import SUFFIXES, find_images
-from keras_effnet.matching import Classes, match_classes, read_labels
-from keras_effnet.photos import Photo
-from keras_effnet.tf_data import Record, count_records, open_dataset, read_records
 
 # What the folders of the parts of a data set are called, whatever their case.
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}

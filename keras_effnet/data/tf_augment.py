@@ -5,8 +5,8 @@ Source: the policies of github.com/tensorflow/tpu, models/official/efficientnet/
 
 from typing import Any
 
-from keras_effnet.augment_policies import OPERATIONS, SIGNED, Policy
-from keras_effnet.tf_operations import operations
+from keras_effnet.data.augment_policies import OPERATIONS, SIGNED, Policy
+from keras_effnet.data.tf_augment_ops import operations
 
 
 def augment(image: Any, policy: Policy, *, seed: Any) -> Any:
@@ -22,7 +22,7 @@ def augment(image: Any, policy: Policy, *, seed: Any) -> Any:
 
     Example:
         >>> import numpy as np
-        >>> from keras_effnet.augment_policies import AUTOAUGMENT
+        >>> from keras_effnet.data.augment_policies import AUTOAUGMENT
         >>> augment(np.zeros((8, 8, 3), "uint8"), AUTOAUGMENT, seed=[1, 2]).shape
         TensorShape([8, 8, 3])
     """

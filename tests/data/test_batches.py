@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet.augment_policies import AUTOAUGMENT
+from keras_effnet.data.augment_policies import AUTOAUGMENT
+from keras_effnet.data.image_audit import OddFiles
+from keras_effnet.data.sharding import Position
 from keras_effnet.images import center_crop_and_resize, load_image
-from keras_effnet.odd_files import OddFiles
-from keras_effnet.shares import Position
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
+from keras_effnet.data.tf_batches import Batches, training_batches, validation_batches  # noqa: E402
+from keras_effnet.data.tf_crops import central_window, random_window  # noqa: E402
+from keras_effnet.data.tf_sources import Source, from_records, from_rows  # noqa: E402
+from keras_effnet.data.training_data import open_training_data  # noqa: E402
 from keras_effnet.tf_blame import batch_names  # noqa: E402
-from keras_effnet.tf_crops import central_window, random_window  # noqa: E402
-from keras_effnet.tf_pipeline import Batches, training_batches, validation_batches  # noqa: E402
-from keras_effnet.tf_sources import Source, from_records, from_rows  # noqa: E402
-from keras_effnet.training_data import open_training_data  # noqa: E402
 
 SIZE = 48
 

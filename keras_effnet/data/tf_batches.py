@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.augment_policies import Policy
-from keras_effnet.odd_files import OddFiles
-from keras_effnet.shares import BEGIN, Position, Share
-from keras_effnet.tf_augment import augment
-from keras_effnet.tf_crops import Element, central_window, crop, random_window
-from keras_effnet.tf_sources import Source, ordered_rows
+from keras_effnet.data.augment_policies import Policy
+from keras_effnet.data.image_audit import OddFiles
+from keras_effnet.data.sharding import BEGIN, Position, Share
+from keras_effnet.data.tf_augment import augment
+from keras_effnet.data.tf_crops import Element, central_window, crop, random_window
+from keras_effnet.data.tf_sources import Source, ordered_rows
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from keras_effnet.augment_policies import OPERATIONS, REPLACE
+from keras_effnet.data.augment_policies import OPERATIONS, REPLACE
 
 
 def operations() -> dict[str, Callable[[Any, Any, Any], Any]]:

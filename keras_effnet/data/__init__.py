@@ -1,0 +1,1 @@
+"""Labelled photos, and batches of them."""
