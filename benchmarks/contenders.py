@@ -144,10 +144,10 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import keras
 
     import keras_effnet
-    from keras_effnet.classifier import Classifier
     from keras_effnet.complexity import complexity
     from keras_effnet.engines import cores
     from keras_effnet.imagenet import class_index
+    from keras_effnet.inference.classifier import Classifier
     from keras_effnet.variants import VARIANTS
 
     name = f"EfficientNet{options.model.capitalize()}"

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 import keras_effnet
-from keras_effnet.classify import classify
 from keras_effnet.images import sample
+from keras_effnet.inference.classify import classify
 
 
 def main() -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "activation_maps": ["explain"],
+    "inference.activation_maps": ["explain"],
     "budget": ["fit_budget"],
     "blocks": ["B0_BLOCKS", "LITE_BLOCKS", "BlockArgs", "decode_blocks", "encode_blocks"],
     "ema": ["EMA"],
     "errors": ["WeightsError"],
     "exporting": ["export"],
     "finetuning": ["finetune"],
-    "fusion": ["fuse"],
+    "inference.fusion": ["fuse"],
     "grid": ["grid_search"],
     "imagenet": ["check_input_range", "decode_predictions", "preprocess_input"],
     "models": [

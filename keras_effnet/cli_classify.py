@@ -27,9 +27,9 @@ from keras_effnet.terminal import (
 )
 
 if TYPE_CHECKING:
-    from keras_effnet.classify import Prediction
     from keras_effnet.data.photos import Photo
-    from keras_effnet.result_files import Results
+    from keras_effnet.inference.classify import Prediction
+    from keras_effnet.inference.result_files import Results
 
 Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
 Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]
@@ -87,7 +87,7 @@ def classify(
 
 
 def _results(path: str, top: int) -> AbstractContextManager["Results"]:
-    from keras_effnet.result_files import open_results
+    from keras_effnet.inference.result_files import open_results
 
     return open_results(path, top)
 
@@ -123,8 +123,8 @@ def _open(
     start_keras()
     if engine not in ("auto", "keras") or (engine == "auto" and is_name(model) and makes_litert()):
         return start(model, weights=weights)
-    from keras_effnet.classifier import load_classifier
-    from keras_effnet.classify import classify
+    from keras_effnet.inference.classifier import load_classifier
+    from keras_effnet.inference.classify import classify
 
     return partial(classify, model=load_classifier(model, weights), batch_size=batch_size)
 
@@ -158,7 +158,7 @@ def _save(chunks: Iterable[Sequence["Prediction"]], results: "Results") -> int:
 
 def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
     """Stream a table for each chunk, or one JSON array; returns how many photos have failed."""
-    from keras_effnet.classify import entry
+    from keras_effnet.inference.classify import entry
 
     failures, separator = 0, "[\n" if as_json else ""
     for chunk in chunks:

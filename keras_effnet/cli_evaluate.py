@@ -19,9 +19,9 @@ from keras_effnet.terminal import (
 )
 
 if TYPE_CHECKING:
-    from keras_effnet.classifier import Classifier
     from keras_effnet.data.labelled_photos import Examples
-    from keras_effnet.evaluate import Report
+    from keras_effnet.inference.classifier import Classifier
+    from keras_effnet.inference.evaluate import Report
 
 Data = Annotated[
     list[str],
@@ -54,9 +54,9 @@ def evaluate(
     """Measure top-1 and top-5 on labelled photos; exit status 1 if one of them cannot be read."""
     with plain_errors():
         start_keras()
-        from keras_effnet.classifier import load_classifier
         from keras_effnet.data.labelled_photos import open_examples
-        from keras_effnet.evaluate import provenance
+        from keras_effnet.inference.classifier import load_classifier
+        from keras_effnet.inference.evaluate import provenance
 
         with console(stderr=True).status(f"Loading {model} ..."):
             classifier = load_classifier(model, weights)
@@ -76,7 +76,7 @@ def evaluate(
 
 def _watched(examples: "Examples", classifier: "Classifier", batch_size: int) -> "Report":
     """Evaluate, on a terminal under a bar with the accuracy so far and the time that is left."""
-    from keras_effnet.evaluate import evaluate
+    from keras_effnet.inference.evaluate import evaluate
 
     terminal = console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -14,10 +14,10 @@ import typer
 from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, printable, start_keras
 
 if TYPE_CHECKING:
-    from keras_effnet.activation_maps import ActivationMap, Explanation
-    from keras_effnet.classifier import Classifier
     from keras_effnet.data.photos import Photo
-    from keras_effnet.overlays import Tile
+    from keras_effnet.inference.activation_maps import ActivationMap, Explanation
+    from keras_effnet.inference.classifier import Classifier
+    from keras_effnet.inference.overlays import Tile
 
 Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
 Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]
@@ -72,7 +72,7 @@ def explain(
         start_keras()
         # To TensorFlow several models look like one that is traced again and again.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        from keras_effnet.activation_maps import explain
+        from keras_effnet.inference.activation_maps import explain
 
         album = _Album(out)
         for classifier in _classifiers(model or ["lite0"], weights, figure7):
@@ -92,7 +92,7 @@ def _classifiers(models: Sequence[str], weights: Sequence[str] | None, figure7: 
 
         yield from load_figure7(figure7)
         return
-    from keras_effnet.classifier import load_classifier
+    from keras_effnet.inference.classifier import load_classifier
 
     for name, chosen in zip_longest(models, weights or ()):
         with console(stderr=True).status(f"Loading {name} ..."):
@@ -114,7 +114,7 @@ class _Album:
     def add(self, number: int, found: "Explanation", model: str) -> None:
         from PIL import Image
 
-        from keras_effnet.overlays import overlay, tile
+        from keras_effnet.inference.overlays import overlay, tile
 
         if found.photo is None:
             self._fail(found.path, found.error or "")
@@ -154,7 +154,7 @@ class _Album:
         else:
             _print(self.entries)
         if self.models > 1 and self.rows:
-            from keras_effnet.overlays import contact_sheet
+            from keras_effnet.inference.overlays import contact_sheet
 
             sheet = self.folder / "sheet.png"
             contact_sheet([self.rows[key] for key in sorted(self.rows)]).save(sheet)

@@ -46,8 +46,8 @@ def export(
     with plain_errors():
         with muted(f"Exporting {model} ..."):
             start_keras()
-            from keras_effnet.classifier import load_classifier
             from keras_effnet.exporting import export
+            from keras_effnet.inference.classifier import load_classifier
 
             exported = export(
                 load_classifier(model, weights),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet import __version__
-from keras_effnet.classifier import load_classifier
 from keras_effnet.engines import ENGINES, FORMATS, Engine, version
+from keras_effnet.inference.classifier import load_classifier
 from keras_effnet.sidecar import open_export, suffix
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories

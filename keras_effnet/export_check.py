@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.classifier import Classifier
 from keras_effnet.data.photos import Photo, named, prepare
 from keras_effnet.engines import Run
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import find_images, sample
+from keras_effnet.inference.classifier import Classifier
 
 SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
 # Of the largest score of an image; rounding in float32 makes about 1e-5.

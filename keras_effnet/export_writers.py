@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.classifier import Classifier
 from keras_effnet.engines import FORMATS, cores, start
 from keras_effnet.export_check import agree, scores
+from keras_effnet.inference.classifier import Classifier
 
 log = logging.getLogger(__name__)
 Layers = tuple[str, ...]

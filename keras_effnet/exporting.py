@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.engines import FORMATS, cores, find_engine, start, version
 from keras_effnet.errors import first_line
-from keras_effnet.evaluate import provenance
 from keras_effnet.export_check import ENOUGH, MOST, Check, Images, check_images, compare, split
 from keras_effnet.export_writers import WRITERS
 from keras_effnet.imagenet import normalizes_inside, preprocess_input
 from keras_effnet.images import CROP_PADDING
+from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
+from keras_effnet.inference.evaluate import provenance
 from keras_effnet.introspection import variant_of
 from keras_effnet.sidecar import NAME, Sidecar, append_to_onnx, append_to_tflite, sidecar_path, suffix
 from keras_effnet.staging import latest, staged
@@ -95,7 +95,7 @@ def export(
         ...     (done.path.name, done.check.agreement)
         ('lite0.tflite', 1.0)
     """
-    from keras_effnet.twins import in_float32
+    from keras_effnet.inference.rebuild import in_float32
 
     target = Path(path)
     _check_arguments(target, format, quantize, representative, held_out)
@@ -182,7 +182,7 @@ def _check_arguments(
 def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
     """The model as it is served, from pixels 0..255 to probabilities, and whether it could be fused."""
     from keras_effnet._keras import keras
-    from keras_effnet.fusion import fuse
+    from keras_effnet.inference.fusion import fuse
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from keras_effnet.classifier import Classifier, as_classifier, read_classes
 from keras_effnet.data.class_names import Classes
+from keras_effnet.inference.classifier import Classifier, as_classifier, read_classes
 from keras_effnet.models import create
 from keras_effnet.paper_data import TABLE_7
 from keras_effnet.paper_tables import scaled_b0

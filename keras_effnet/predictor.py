@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_effnet.classifier import Classifier, as_classifier, load_classifier
-from keras_effnet.classify import Prediction, label, scored
 from keras_effnet.data.photos import Photo, named, prepare
 from keras_effnet.engines import ENGINES, Run, check_record, cores, find_engine, start
 from keras_effnet.errors import at_least_one
 from keras_effnet.export_cache import cached_export, can_convert, find_cached, is_name
+from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
+from keras_effnet.inference.classify import Prediction, label, scored
 from keras_effnet.sidecar import Export, open_export, suffix
 from keras_effnet.variants import VARIANTS
 

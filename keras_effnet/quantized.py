@@ -9,8 +9,8 @@ from inspect import signature
 from typing import Any, TypeVar
 
 from keras_effnet._keras import keras
-from keras_effnet.fusion import CONVOLUTIONS, IDENTITY
-from keras_effnet.layer_graph import LayerGraph, name_of
+from keras_effnet.inference.fusion import CONVOLUTIONS, IDENTITY
+from keras_effnet.inference.layer_graph import LayerGraph, name_of
 
 Value = TypeVar("Value")
 IMAGES = "images of the network"

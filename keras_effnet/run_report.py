@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.classifier import Classifier
 from keras_effnet.data.training_photos import TrainingPhotos
-from keras_effnet.evaluate import provenance
+from keras_effnet.inference.classifier import Classifier
+from keras_effnet.inference.evaluate import provenance
 
 MODEL = "model.keras"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import keras
-from keras_effnet.fusion import is_depthwise
+from keras_effnet.inference.fusion import is_depthwise
 from keras_effnet.quantized import (
     SWISH,
     Arithmetic,

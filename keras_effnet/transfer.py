@@ -8,7 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 from keras_effnet._keras import keras
-from keras_effnet.fusion import fuse
+from keras_effnet.inference.fusion import fuse
 from keras_effnet.introspection import find_network, variant_of
 from keras_effnet.layers import Conventions
 from keras_effnet.network import classify

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import keras_effnet
 from keras_effnet import cli, cli_classify, cli_evaluate
 from keras_effnet._keras import keras
-from keras_effnet.classify import Prediction
+from keras_effnet.inference.classify import Prediction
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
 
@@ -178,7 +178,7 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     def interrupted(*_: object, **__: object) -> Iterator[Prediction]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_effnet.classify.classify", interrupted)
+    monkeypatch.setattr("keras_effnet.inference.classify.classify", interrupted)
     result = run("classify", "x.jpg", "--model", model)
     assert (result.exit_code, result.output) == (130, "")
 

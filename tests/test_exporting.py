@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 import keras_effnet
 from keras_effnet import cli, export_check, exporting, staging
 from keras_effnet._keras import dtype_policy, keras
-from keras_effnet.classifier import Classifier
 from keras_effnet.export_check import check_images
 from keras_effnet.exporting import Exported, export
+from keras_effnet.inference.classifier import Classifier
 from keras_effnet.models import create
 from keras_effnet.sidecar import Export, open_export, suffix
 from keras_effnet.staging import staged

@@ -23,16 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "classifier": "inference",
-    "classify": "inference",
-    "evaluate": "inference",
-    "result_files": "inference",
-    "heads": "inference",
-    "activation_maps": "inference",
-    "overlays": "inference",
-    "layer_graph": "inference",
-    "fusion": "inference",
-    "twins": "inference",
     "recipes": "training",
     "optimizers": "training",
     "ema": "training",

@@ -25,13 +25,13 @@ from typer.testing import CliRunner
 
 from keras_effnet import cli, export_cache
 from keras_effnet._keras import keras
-from keras_effnet.classifier import Classifier
-from keras_effnet.classify import Prediction, entry
 from keras_effnet.engines import ENGINES
 from keras_effnet.exporting import export
 from keras_effnet.images import center_crop_and_resize
+from keras_effnet.inference.classifier import Classifier
+from keras_effnet.inference.classify import Prediction, entry
+from keras_effnet.inference.result_files import open_results
 from keras_effnet.predictor import Predictor
-from keras_effnet.result_files import open_results
 from keras_effnet.sidecar import append_to_tflite, open_export
 
 pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
@@ -537,7 +537,7 @@ def test_a_run_that_came_to_nothing_is_in_no_ones_way(tmp_path: Path) -> None:
 
 
 def test_without_pyarrow_it_is_named(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("keras_effnet.result_files.find_spec", lambda _: None)
+    monkeypatch.setattr("keras_effnet.inference.result_files.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install pyarrow"), open_results(tmp_path / "a.parquet", top=1):
         pass
 

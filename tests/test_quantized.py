@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import keras
-from keras_effnet.fusion import fuse
+from keras_effnet.inference.fusion import fuse
 from keras_effnet.models import create
 from keras_effnet.quantized import (
     CLIPPING,

@@ -19,8 +19,8 @@ from PIL import Image
 
 from keras_effnet import tf_export
 from keras_effnet._keras import LEGACY, dtype_policy, keras
-from keras_effnet.fusion import fuse
 from keras_effnet.images import center_crop_and_resize, load_image
+from keras_effnet.inference.fusion import fuse
 from keras_effnet.models import create
 from keras_effnet.tf_decode import MAX_PIXELS, decode_batch
 from keras_effnet.tf_export import write_saved_model

@@ -71,7 +71,7 @@ def test_what_is_kept_is_the_average_of_the_best_epoch(whole: training.Trained) 
 
 
 def test_the_model_classifies_by_its_path(whole: training.Trained) -> None:
-    from keras_effnet.classifier import load_classifier
+    from keras_effnet.inference.classifier import load_classifier
 
     classifier = load_classifier(whole.folder / "model.keras")
     assert [label for _, label in classifier.classes] == ["0", "1", "2"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.classifier import Classifier, as_classifier
 from keras_effnet.data.class_names import Classes
 from keras_effnet.data.photos import THREADS, Photo, named, prepare
 from keras_effnet.errors import at_least_one
+from keras_effnet.inference.classifier import Classifier, as_classifier
 
 Label = tuple[str | None, str, float]
 
@@ -58,7 +58,7 @@ def classify(
         ValueError: `top` or `batch_size` below 1, or a model that does not classify images.
 
     Example:
-        >>> from keras_effnet.classifier import load_classifier
+        >>> from keras_effnet.inference.classifier import load_classifier
         >>> from keras_effnet.images import sample
         >>> model = load_classifier("lite0")
         >>> [prediction.labels[0][1] for prediction in classify([("coffee", sample("coffee"))], model=model)]

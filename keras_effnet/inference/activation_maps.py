@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.classifier import Classifier, as_classifier
 from keras_effnet.data.class_names import find_class
 from keras_effnet.data.photos import Photo
 from keras_effnet.errors import at_least_one
-from keras_effnet.heads import Head, find_head, kernel, run, to_numpy
 from keras_effnet.imagenet import preprocess_input
 from keras_effnet.images import Box, center_crop_and_resize, central_square, load_image
+from keras_effnet.inference.classifier import Classifier, as_classifier
+from keras_effnet.inference.head_finder import Head, find_head, kernel, run, to_numpy
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def explain(
         ValueError: no such class or layer, `top` below 1, or a model without a classifier or a feature map.
 
     Example:
-        >>> from keras_effnet.classifier import load_classifier
+        >>> from keras_effnet.inference.classifier import load_classifier
         >>> from keras_effnet.images import sample
         >>> [result] = explain(load_classifier("lite0"), [("coffee", sample("coffee"))])
         >>> result.method, result.maps[0].label, result.maps[0].values.shape

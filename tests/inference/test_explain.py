@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 import keras_effnet
 from keras_effnet import cli, figure7
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.activation_maps import ActivationMap, explain, gradient
-from keras_effnet.classifier import as_classifier, load_classifier
 from keras_effnet.data.class_names import find_class
-from keras_effnet.heads import find_head
-from keras_effnet.heads import run as listen
 from keras_effnet.images import center_crop_and_resize, central_square, load_image
+from keras_effnet.inference.activation_maps import ActivationMap, explain, gradient
+from keras_effnet.inference.classifier import as_classifier, load_classifier
+from keras_effnet.inference.head_finder import find_head
+from keras_effnet.inference.head_finder import run as listen
+from keras_effnet.inference.overlays import TILE, colour, contact_sheet, overlay, tile
 from keras_effnet.models import create
-from keras_effnet.overlays import TILE, colour, contact_sheet, overlay, tile
 from keras_effnet.variants import tiny
 
 SIZE = 96  # a feature map of 12 x 12
@@ -137,7 +137,7 @@ def test_a_network_that_classifies_by_a_convolution_has_exact_maps(image: np.nda
 
 
 def test_the_fused_twin_has_the_same_maps(small: Any, image: np.ndarray) -> None:
-    fusion = pytest.importorskip("keras_effnet.fusion", reason="there is no fusion")
+    fusion = pytest.importorskip("keras_effnet.inference.fusion", reason="there is no fusion")
     twin = fusion.fuse(small)
     found, values = only(twin, image, classes=3)
     expected = only(small, image, classes=3)[1]

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from keras_effnet._keras import keras
-from keras_effnet.classifier import Classifier, load_classifier
 from keras_effnet.data.class_names import match_classes
 from keras_effnet.data.labelled_photos import Example, Examples, open_examples
 from keras_effnet.data.tf_records import count_records, read_records
-from keras_effnet.evaluate import Report, evaluate, provenance
 from keras_effnet.imagenet import class_index
 from keras_effnet.images import center_crop_and_resize, find_images, sample
+from keras_effnet.inference.classifier import Classifier, load_classifier
+from keras_effnet.inference.evaluate import Report, evaluate, provenance
 
 COLOURS = ((None, "rose"), (None, "sun_flower"), (None, "tulip"), (None, "daisy"), (None, "poppy"), (None, "iris"))
 NAMES = ("Rose", "sun flower", "tulip", "daisy", "poppy", "iris")

@@ -8,8 +8,8 @@ import pytest
 
 import keras_effnet
 from keras_effnet._keras import LEGACY, dtype_policy, keras
-from keras_effnet.fusion import fuse
 from keras_effnet.imagenet import preprocess_input
+from keras_effnet.inference.fusion import fuse
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.models import create
 from keras_effnet.variants import VARIANTS, tiny

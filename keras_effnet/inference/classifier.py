@@ -42,7 +42,7 @@ class Classifier:
     @cached_property
     def gives_logits(self) -> bool:
         """Whether the model's outputs are no probabilities yet."""
-        from keras_effnet.heads import gives_logits
+        from keras_effnet.inference.head_finder import gives_logits
 
         return gives_logits(self.model)
 
@@ -147,7 +147,7 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
         raise ValueError(
             f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected a label "
             "for each. Write them, one a line, into a file labels.txt beside the saved model; or pass "
-            "keras_effnet.classifier.Classifier(model, classes, size) with a pair (None, label) for each."
+            "keras_effnet.inference.classifier.Classifier(model, classes, size) with a pair (None, label) for each."
         )
     classifier = Classifier(model, classes, _image_size(model))
     if len(classes) == 1 and classifier.gives_logits:

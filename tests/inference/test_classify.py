@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from keras_effnet._keras import keras
-from keras_effnet.classifier import Classifier, as_classifier, load_classifier, read_classes
-from keras_effnet.classify import Prediction, classify
 from keras_effnet.imagenet import labels, preprocess_input
 from keras_effnet.images import center_crop_and_resize
+from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier, read_classes
+from keras_effnet.inference.classify import Prediction, classify
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
 

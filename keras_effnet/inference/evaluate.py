@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from keras_effnet import __version__
-from keras_effnet.classifier import Classifier, as_classifier
-from keras_effnet.classify import score
 from keras_effnet.data.labelled_photos import Examples, Location, open_examples
 from keras_effnet.data.photos import Photo
+from keras_effnet.inference.classifier import Classifier, as_classifier
+from keras_effnet.inference.classify import score
 from keras_effnet.variants import find_variant
 from keras_effnet.weights.published import find_weights, here
 
@@ -88,7 +88,7 @@ def evaluate(
         ValueError: nothing there, classes that are none of the model's, or a model that does not classify images.
 
     Example:
-        >>> from keras_effnet.classifier import load_classifier
+        >>> from keras_effnet.inference.classifier import load_classifier
         >>> from keras_effnet.images import sample
         >>> from keras_effnet.data.labelled_photos import Example
         >>> coffee = Examples([Example(("coffee", sample("coffee")), 967)], total=1)  # or a path: "imagenet/val"

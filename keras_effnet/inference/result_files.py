@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from keras_effnet.classify import Prediction, entry
+from keras_effnet.inference.classify import Prediction, entry
 from keras_effnet.staging import staged
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import keras
-from keras_effnet.layer_graph import LayerGraph, Reference, change, name_of, trains_when_called, without
-from keras_effnet.twins import give_weights
+from keras_effnet.inference.layer_graph import LayerGraph, Reference, change, name_of, trains_when_called, without
+from keras_effnet.inference.rebuild import give_weights
 
 # What a batch normalisation can be folded into; a class of one's own may compute something else.
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)

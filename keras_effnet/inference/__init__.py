@@ -1,0 +1,1 @@
+"""A Keras model and its answers: classify, evaluate, explain, fuse."""
