@@ -16,8 +16,8 @@ from pathlib import Path
 
 import keras_effnet
 from keras_effnet.engines import FORMATS
-from keras_effnet.recipes import RECIPES
 from keras_effnet.sidecar import suffix
+from keras_effnet.training.recipes import RECIPES
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.clusters import STRATEGIES
-from keras_effnet.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
 from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
+from keras_effnet.training.cluster_env import STRATEGIES
+from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
 
 if TYPE_CHECKING:
-    from keras_effnet.training import Trained
+    from keras_effnet.training.run import Trained
 
 DataPath = Annotated[
     list[str],
@@ -98,7 +98,7 @@ def train(
 
 def _run(data: list[str], out: Path, **options: Any) -> "Trained":
     """Train; of an interrupt it is said how to go on."""
-    from keras_effnet.training import train as run
+    from keras_effnet.training.run import train as run
 
     try:
         return run(data[0] if len(data) == 1 else data, out, **options)

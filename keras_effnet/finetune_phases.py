@@ -14,7 +14,7 @@ from keras_effnet.finetune_run import Run
 from keras_effnet.finetune_settings import Settings
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.tf_steady import steadily
-from keras_effnet.training_speed import speed_up
+from keras_effnet.training.speed_up import speed_up
 from keras_effnet.transfer import FrozenTrunk, first_block, unfreeze, with_frozen_trunk
 
 _FEATURE_BATCH = 32

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from short_runs import RECIPE, coloured, full_disk, history, run
 
-from keras_effnet import tf_distribute
 from keras_effnet._keras import keras
-from keras_effnet.saver import Saver
-from keras_effnet.training_devices import Devices
+from keras_effnet.training import tf_strategies as tf_distribute
+from keras_effnet.training.checkpointing import Saver
+from keras_effnet.training.devices import Devices
 
 
 def main(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from keras_effnet.clusters import KERAS, Cluster
+from keras_effnet.training.cluster_env import KERAS, Cluster
 
 SCRIPT = Path(__file__).parent / "distributed_run.py"
 FLAVOURS = {

@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from keras_effnet import training
 from keras_effnet._keras import LEGACY
-from keras_effnet.recipes import RECIPES, Recipe
-from keras_effnet.run_state import BEST
-from keras_effnet.saver import Saver
+from keras_effnet.training import run as training
+from keras_effnet.training.checkpointing import Saver
+from keras_effnet.training.recipes import RECIPES, Recipe
+from keras_effnet.training.state import BEST
 from keras_effnet.variants import tiny
 
 RECIPE = replace(

@@ -23,22 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "recipes": "training",
-    "optimizers": "training",
-    "ema": "training",
-    "training_speed": "training",
-    "tf_batch_norm": "training",
-    "training_plan": "training",
-    "training": "training",
-    "fitting": "training",
-    "tf_blame": "training",
-    "run_state": "training",
-    "saver": "training",
-    "clusters": "training",
-    "jax_distribute": "training",
-    "tf_distribute": "training",
-    "tf_processes": "training",
-    "training_devices": "training",
     "sidecar": "serving",
     "engines": "serving",
     "exporting": "serving",
@@ -112,9 +96,9 @@ STANDARD_LIBRARY_ONLY = (
     "study",
     "paper_data",
     "paper_report",
-    "recipes",
+    "training.recipes",
     "data.augment_policies",
-    "clusters",
+    "training.cluster_env",
     "data.sharding",
 )
 # ... except for the packages of an extra, imported when they are used.

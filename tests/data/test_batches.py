@@ -20,7 +20,7 @@ from keras_effnet.data.tf_batches import Batches, training_batches, validation_b
 from keras_effnet.data.tf_crops import central_window, random_window  # noqa: E402
 from keras_effnet.data.tf_sources import Source, from_records, from_rows  # noqa: E402
 from keras_effnet.data.training_data import open_training_data  # noqa: E402
-from keras_effnet.tf_blame import batch_names  # noqa: E402
+from keras_effnet.training.tf_diverged import batch_names  # noqa: E402
 
 SIZE = 48
 

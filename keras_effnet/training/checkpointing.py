@@ -14,9 +14,9 @@ import numpy as np
 from keras_effnet._keras import keras
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.sharding import BEGIN, Position
-from keras_effnet.ema import EMA
 from keras_effnet.introspection import find_network, variant_of
-from keras_effnet.run_state import BEST, Progress, array_of, state_of, write_state
+from keras_effnet.training.ema import EMA
+from keras_effnet.training.state import BEST, Progress, array_of, state_of, write_state
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.saving import save_weights
 

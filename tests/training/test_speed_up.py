@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_effnet import training_speed
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.models import create
-from keras_effnet.optimizers import RMSpropTF1
-from keras_effnet.training_speed import speed_up
+from keras_effnet.training import speed_up as training_speed
+from keras_effnet.training.optimizers import RMSpropTF1
+from keras_effnet.training.speed_up import speed_up
 from keras_effnet.variants import tiny
 
 if LEGACY or keras.backend.backend() != "tensorflow":

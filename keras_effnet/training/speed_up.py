@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.optimizers import RMSpropTF1
-from keras_effnet.tf_batch_norm import normalise_in_one_operation, update_in_one_operation
+from keras_effnet.training.optimizers import RMSpropTF1
+from keras_effnet.training.tf_fused_ops import normalise_in_one_operation, update_in_one_operation
 
 log = logging.getLogger("keras_effnet")
 

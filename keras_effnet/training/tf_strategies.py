@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from threading import Timer, current_thread, main_thread
 from typing import Any
 
-from keras_effnet.clusters import STRATEGIES, Cluster, cluster_from_keras, cluster_from_slurm, find_cluster
-from keras_effnet.jax_distribute import data_parallel
+from keras_effnet.training.cluster_env import STRATEGIES, Cluster, cluster_from_keras, cluster_from_slurm, find_cluster
+from keras_effnet.training.jax_devices import data_parallel
 
 log = logging.getLogger(__name__)
 # Seconds after which it is said which workers have not come.
@@ -125,7 +125,7 @@ def multi_worker_strategy(**options: Any) -> Any:
 
     Example:
         >>> import os, subprocess, sys
-        >>> code = "from keras_effnet.tf_distribute import multi_worker_strategy as s; print(s().num_replicas_in_sync)"
+        >>> code = "from keras_effnet.training.tf_strategies import multi_worker_strategy as s; print(s().num_replicas_in_sync)"
         >>> subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout  # no TF_CONFIG: alone
         '1\\n'
     """

@@ -13,13 +13,13 @@ from keras_effnet import __version__
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.training_data import Data, TrainingData, open_training_data
-from keras_effnet.fitting import fit_epochs
-from keras_effnet.recipes import Recipe, find_recipe
-from keras_effnet.run_state import BEST, claim_settings, restore_state
-from keras_effnet.saver import Saver, Saving
 from keras_effnet.staging import staged
-from keras_effnet.training_devices import Devices, open_devices
-from keras_effnet.training_plan import Plan, build, make_plan, synchronize
+from keras_effnet.training.checkpointing import Saver, Saving
+from keras_effnet.training.devices import Devices, open_devices
+from keras_effnet.training.fit import fit_epochs
+from keras_effnet.training.plan import Plan, build, make_plan, synchronize
+from keras_effnet.training.recipes import Recipe, find_recipe
+from keras_effnet.training.state import BEST, claim_settings, restore_state
 from keras_effnet.variants import Variant, find_variant
 from keras_effnet.weights.loading import load_weights
 

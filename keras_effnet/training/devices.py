@@ -8,9 +8,9 @@ from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.training_data import TrainingData
-from keras_effnet.recipes import CHOICES
-from keras_effnet.tf_distribute import choose_strategy, open_strategy
-from keras_effnet.tf_processes import (
+from keras_effnet.training.plan import Plan
+from keras_effnet.training.recipes import CHOICES
+from keras_effnet.training.tf_processes import (
     check_batch_size,
     is_chief,
     lost_workers_reported,
@@ -21,7 +21,7 @@ from keras_effnet.tf_processes import (
     told_by_all,
     validation_steps,
 )
-from keras_effnet.training_plan import Plan
+from keras_effnet.training.tf_strategies import choose_strategy, open_strategy
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.augment_policies import AUTOAUGMENT, Policy, randaugment
 from keras_effnet.data.tf_batches import Batches
 from keras_effnet.data.training_data import TrainingData
-from keras_effnet.ema import EMA
 from keras_effnet.models import create
-from keras_effnet.optimizers import learning_rate, make_optimizer, total_steps
-from keras_effnet.recipes import Recipe
-from keras_effnet.tf_distribute import compiled
-from keras_effnet.training_speed import speed_up
+from keras_effnet.training.ema import EMA
+from keras_effnet.training.optimizers import learning_rate, make_optimizer, total_steps
+from keras_effnet.training.recipes import Recipe
+from keras_effnet.training.speed_up import speed_up
+from keras_effnet.training.tf_strategies import compiled
 from keras_effnet.variants import Variant
 
 

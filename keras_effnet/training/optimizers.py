@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.recipes import Recipe
+from keras_effnet.training.recipes import Recipe
 
 # Batch normalisation as it is called here and in keras.applications, and as Keras calls it where nobody did.
 BATCH_NORM = r"(^|[/_])(bn|batch_normalization(_\d+)?)/"
@@ -123,7 +123,7 @@ def make_optimizer(recipe: Recipe, learning_rate: Any) -> Any:
         ValueError: accumulation under tf_keras, which has none.
 
     Example:
-        >>> from keras_effnet.recipes import RECIPES
+        >>> from keras_effnet.training.recipes import RECIPES
         >>> make_optimizer(RECIPES["imagenet"], 0.256).l2
         1e-05
     """
@@ -191,7 +191,7 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int) -> Any:
         A `keras.optimizers.schedules.LearningRateSchedule`.
 
     Example:
-        >>> from keras_effnet.recipes import RECIPES
+        >>> from keras_effnet.training.recipes import RECIPES
         >>> round(float(learning_rate(RECIPES["imagenet"], 100)(500)), 4)  # after five epochs: 0.256 * 0.97**2
         0.2409
     """

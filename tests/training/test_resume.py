@@ -18,18 +18,18 @@ from PIL import Image
 from short_runs import assert_same, cut, full_disk, history, states
 from typer.testing import CliRunner
 
-from keras_effnet import training
 from keras_effnet._keras import LEGACY
 from keras_effnet.data import tf_batches as tf_pipeline
 from keras_effnet.data import tf_sources
 from keras_effnet.data.image_audit import OddFiles
-from keras_effnet.recipes import Recipe
-from keras_effnet.run_state import Progress
 from keras_effnet.staging import PREFIX
+from keras_effnet.training import run as training
+from keras_effnet.training.recipes import Recipe
+from keras_effnet.training.state import Progress
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from keras_effnet.saver import DivergedError, Saver, Saving  # noqa: E402
+from keras_effnet.training.checkpointing import DivergedError, Saver, Saving  # noqa: E402
 
 # Accumulated gradients belong to what tf_keras cannot save.
 RECIPE = short_runs.RECIPE if LEGACY else replace(short_runs.RECIPE, accumulate=2)
@@ -110,7 +110,9 @@ def test_a_full_disk_costs_the_states_that_do_not_fit_and_is_said(
     # From the end of the first epoch to the very end.
     with pytest.raises(OSError, match=r"cannot be written to .*File too large.*Expected room.*it goes on from what"):
         run(photos, folder, checkpoint_every=3)
-    assert [row.message.split(":")[0] for row in caplog.records if row.name == "keras_effnet.saver"] == [
+    assert [
+        row.message.split(":")[0] for row in caplog.records if row.name == "keras_effnet.training.checkpointing"
+    ] == [
         "After epoch 1 the state could not be written",
         "After epoch 2 the state could not be written",
         "After epoch 2 the state could not be written",
@@ -251,7 +253,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_resume_training import run
+from training.test_resume import run
 run(Path({photos!r}), Path({folder!r}), checkpoint_every={every})
 """
 
@@ -261,7 +263,7 @@ run(Path({photos!r}), Path({folder!r}), checkpoint_every={every})
 def test_kill_9_at_random_steps_costs_nothing(whole: training.Trained, photos: Path, tmp_path: Path, seed: int) -> None:
     draw, folder, killed = random.Random(seed), tmp_path / "run", 0
     for _ in range(2):
-        options = {"tests": str(Path(__file__).parent), "photos": str(photos), "folder": str(folder)}
+        options = {"tests": str(Path(__file__).parents[1]), "photos": str(photos), "folder": str(folder)}
         script = SCRIPT.format(every=draw.choice([1, 2]), **options)
         before = states(folder)
         with subprocess.Popen([sys.executable, "-c", script]) as process:

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.sharding import Position
-from keras_effnet.ema import EMA
 from keras_effnet.staging import PREFIX, staged
+from keras_effnet.training.ema import EMA
 
 BEST = "best.weights.h5"
 HISTORY = "history.jsonl"

@@ -9,10 +9,10 @@ import pytest
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.complexity import complexity
-from keras_effnet.ema import EMA, ramped
 from keras_effnet.models import create
-from keras_effnet.optimizers import NesterovL2, RMSpropTF1, learning_rate, make_optimizer, total_steps
-from keras_effnet.recipes import RECIPES, TRANSFER_DATASETS, find_recipe
+from keras_effnet.training.ema import EMA, ramped
+from keras_effnet.training.optimizers import NesterovL2, RMSpropTF1, learning_rate, make_optimizer, total_steps
+from keras_effnet.training.recipes import RECIPES, TRANSFER_DATASETS, find_recipe
 from keras_effnet.variants import VARIANTS, tiny
 from keras_effnet.weights.registry import WEIGHTS
 

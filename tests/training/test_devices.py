@@ -17,9 +17,16 @@ import numpy as np
 import pytest
 from processes import addresses, finish, need, start, start_two
 
-from keras_effnet import jax_distribute, tf_distribute, tf_processes, training_devices
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.clusters import (
+from keras_effnet.data.image_audit import OddFiles
+from keras_effnet.data.sharding import Share
+from keras_effnet.data.tf_batches import Batches, training_batches, validation_batches
+from keras_effnet.data.tf_sources import from_rows
+from keras_effnet.training import devices as training_devices
+from keras_effnet.training import jax_devices as jax_distribute
+from keras_effnet.training import tf_processes
+from keras_effnet.training import tf_strategies as tf_distribute
+from keras_effnet.training.cluster_env import (
     STRATEGIES,
     Cluster,
     cluster_from_keras,
@@ -28,13 +35,9 @@ from keras_effnet.clusters import (
     expand_hosts,
     find_cluster,
 )
-from keras_effnet.data.image_audit import OddFiles
-from keras_effnet.data.sharding import Share
-from keras_effnet.data.tf_batches import Batches, training_batches, validation_batches
-from keras_effnet.data.tf_sources import from_rows
-from keras_effnet.optimizers import learning_rate
-from keras_effnet.recipes import RECIPES, find_recipe
-from keras_effnet.training_plan import synchronize
+from keras_effnet.training.optimizers import learning_rate
+from keras_effnet.training.plan import synchronize
+from keras_effnet.training.recipes import RECIPES, find_recipe
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -275,7 +278,7 @@ def test_a_lost_worker_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPat
 
 def test_a_worker_says_whom_it_waits_for_and_ends_on_ctrl_c() -> None:
     here, there = addresses()
-    code = "from keras_effnet import tf_distribute as t; t.PATIENCE = 1; t.multi_worker_strategy()"
+    code = "from keras_effnet.training import tf_strategies as t; t.PATIENCE = 1; t.multi_worker_strategy()"
     environ = {**os.environ, "TF_CONFIG": Cluster((here, there), 0).tf_config}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as alone:

@@ -20,13 +20,13 @@ from PIL import Image
 from short_runs import assert_same, coloured, cut, history
 from typer.testing import CliRunner
 
-from keras_effnet import training
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.errors import WeightsError
 from keras_effnet.models import create
-from keras_effnet.optimizers import RMSpropTF1
-from keras_effnet.recipes import RECIPES, Recipe
-from keras_effnet.run_state import array_of, claim_settings, state_of
+from keras_effnet.training import run as training
+from keras_effnet.training.optimizers import RMSpropTF1
+from keras_effnet.training.recipes import RECIPES, Recipe
+from keras_effnet.training.state import array_of, claim_settings, state_of
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -101,7 +101,7 @@ def test_a_byte_that_changed_is_noticed(whole: training.Trained, tmp_path: Path)
     data = bytearray((whole.folder / "state-00003.npz").read_bytes())
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "state-00003.npz").write_bytes(data)
-    from keras_effnet.run_state import restore_state
+    from keras_effnet.training.state import restore_state
 
     progress, notes = restore_state(tmp_path, whole.model, None)
     assert (progress.epoch, len(notes)) == (0, 1)
@@ -365,7 +365,7 @@ def test_the_command_lists_the_recipes_and_refuses_others() -> None:
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_training import run
+from training.test_run import run
 from pathlib import Path
 from types import SimpleNamespace
 run(Path({folder!r}))
@@ -375,7 +375,7 @@ run(Path({folder!r}))
 @pytest.mark.slow
 def test_kill_9_costs_nothing_but_the_epoch(whole: training.Trained, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder))
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         deadline = time.monotonic() + 300
         while not (folder / "state-00001.npz").is_file() and time.monotonic() < deadline:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_effnet.clusters import Cluster, cluster_from_keras, cluster_from_slurm
+from keras_effnet.training.cluster_env import Cluster, cluster_from_keras, cluster_from_slurm
 
 
 def data_parallel() -> Any:

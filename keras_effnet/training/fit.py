@@ -8,10 +8,10 @@ from typing import Any
 
 from keras_effnet.data.tf_batches import training_batches, validation_batches
 from keras_effnet.data.training_data import TrainingData
-from keras_effnet.saver import DivergedError, Saver
-from keras_effnet.tf_blame import batch_names, blame
-from keras_effnet.training_devices import Devices
-from keras_effnet.training_plan import Plan
+from keras_effnet.training.checkpointing import DivergedError, Saver
+from keras_effnet.training.devices import Devices
+from keras_effnet.training.plan import Plan
+from keras_effnet.training.tf_diverged import batch_names, blame
 
 # All files of the batch whose loss is no number.
 DIVERGED = "diverged.txt"

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from keras_effnet import jax_distribute
 from keras_effnet.data.sharding import Share
+from keras_effnet.training import jax_devices as jax_distribute
 
 
 def processes(strategy: Any) -> tuple[int, int]:
     """Which of the processes of a strategy this is, and how many there are.
 
     Example:
-        >>> from keras_effnet.tf_distribute import open_strategy
+        >>> from keras_effnet.training.tf_strategies import open_strategy
         >>> processes(open_strategy("one"))
         (0, 1)
     """
@@ -71,7 +71,7 @@ def shared(strategy: Any, make: Callable[[Share], Any]) -> Any:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_effnet.tf_distribute import open_strategy
+        >>> from keras_effnet.training.tf_strategies import open_strategy
         >>> batches = shared(open_strategy("one"), lambda share: tf.data.Dataset.range(8).batch(share.size(4)))
         >>> [len(batch) for batch in batches]
         [4, 4]
@@ -89,7 +89,7 @@ def validation_steps(strategy: Any, total: int, batch_size: int) -> int | None:
     """Batches of the images held out, where `fit` has to be told: under tf_keras, with several processes.
 
     Example:
-        >>> from keras_effnet.tf_distribute import open_strategy
+        >>> from keras_effnet.training.tf_strategies import open_strategy
         >>> validation_steps(open_strategy("one"), 100, 16) is None
         True
     """
@@ -118,7 +118,7 @@ def told_by_all(strategy: Any, value: int) -> list[int]:
     """The value that each process calls this with, in their order; no process goes on before all have.
 
     Example:
-        >>> from keras_effnet.tf_distribute import open_strategy
+        >>> from keras_effnet.training.tf_strategies import open_strategy
         >>> told_by_all(open_strategy("one"), 3)
         [3]
     """

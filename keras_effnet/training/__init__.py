@@ -1,0 +1,1 @@
+"""Recipes, the training run, its checkpoints, and several devices."""
