@@ -19,7 +19,7 @@ from pathlib import Path
 HELD = "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
 PREDICT = f"""
 import sys
-from keras_effnet.predictor import Predictor
+from keras_effnet.serving.predictor import Predictor
 with Predictor(sys.argv[1], mode="latency") as predictor:
     for prediction in predictor([sys.argv[2]] * int(sys.argv[3])):
         assert prediction.labels, prediction.error

@@ -15,11 +15,11 @@ Run = Callable[[np.ndarray], object]
 
 def exports(model: Any, folder: Path, *, int8: bool) -> dict[str, Path]:
     """Every format whose engine is installed; LiteRT's in 8 bits too, if that is wanted."""
-    from keras_effnet.engines import FORMATS
-    from keras_effnet.export_check import SAMPLES
-    from keras_effnet.exporting import export
     from keras_effnet.images import sample
-    from keras_effnet.sidecar import suffix
+    from keras_effnet.serving.agreement import SAMPLES
+    from keras_effnet.serving.engines import FORMATS
+    from keras_effnet.serving.exporting import export
+    from keras_effnet.serving.model_record import suffix
 
     paths = {}
     for kind, engine in FORMATS.items():
@@ -58,7 +58,7 @@ def saved_models(theirs: Any, folder: Path, ours: Path) -> dict[str, Run]:
     """The plain SavedModel of `keras.applications`, and ours, which is fused."""
     import tensorflow as tf
 
-    from keras_effnet.tf_export import open_saved_model
+    from keras_effnet.serving.tf_saved_model import open_saved_model
 
     runs: dict[str, Run] = {"fused SavedModel": open_saved_model(ours)}
     if theirs is not None:
@@ -91,7 +91,7 @@ def timm_runs(timm: Any, model: Any, variant: str, folder: Path, size: int) -> d
 
 
 def predictors(paths: dict[str, Path], mode: str) -> dict[str, Run]:
-    from keras_effnet.predictor import Predictor
+    from keras_effnet.serving.predictor import Predictor
 
     return {
         f"Predictor, {kind}": Predictor(path, mode=mode).scores for kind, path in paths.items() if kind != "saved_model"
@@ -108,7 +108,7 @@ def throughput(run: Run, *, workers: int) -> Run:
 
 def batched(paths: dict[str, Path]) -> dict[str, Run]:
     """The other engines as they are used by themselves: a batch at a time, all cores on it."""
-    from keras_effnet.engines import FORMATS, cores, start
+    from keras_effnet.serving.engines import FORMATS, cores, start
 
     names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
     return {
@@ -129,7 +129,7 @@ def peak():  # getrusage would give the parent's
     return int(re.search(r"VmHWM:\\s+([0-9]+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 before = peak()
-from keras_effnet.predictor import Predictor
+from keras_effnet.serving.predictor import Predictor
 predictor = Predictor({path!r}, mode="latency")
 for _ in range(20):
     list(predictor([np.zeros((500, 400, 3), np.uint8)]))
@@ -145,9 +145,9 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     import keras_effnet
     from keras_effnet.complexity import complexity
-    from keras_effnet.engines import cores
     from keras_effnet.imagenet import class_index
     from keras_effnet.inference.classifier import Classifier
+    from keras_effnet.serving.engines import cores
     from keras_effnet.variants import VARIANTS
 
     name = f"EfficientNet{options.model.capitalize()}"

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras_effnet
-from keras_effnet.engines import FORMATS
-from keras_effnet.sidecar import suffix
+from keras_effnet.serving.engines import FORMATS
+from keras_effnet.serving.model_record import suffix
 from keras_effnet.training.recipes import RECIPES
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.predictor import Predictor
+from keras_effnet.serving.predictor import Predictor
 
 
 class Labels:

@@ -111,8 +111,8 @@ def _open(
     model: str, weights: str | None, engine: str, batch_size: int, *, one: bool
 ) -> Callable[..., Iterator["Prediction"]]:
     """What labels photos: an engine with an export, a network's own being kept in the cache, or else Keras."""
-    from keras_effnet.export_cache import find_cached, is_name
-    from keras_effnet.predictor import Predictor, is_export, makes_litert
+    from keras_effnet.serving.export_cache import find_cached, is_name
+    from keras_effnet.serving.predictor import Predictor, is_export, makes_litert
 
     start = partial(Predictor, engine=engine, mode="latency" if one else "throughput")
     if is_export(model):

@@ -10,7 +10,7 @@ import typer
 from keras_effnet.terminal import AsJson, Model, Weights, console, muted, plain_errors, start_keras
 
 if TYPE_CHECKING:
-    from keras_effnet.exporting import Exported
+    from keras_effnet.serving.exporting import Exported
 
 Target = Annotated[str, typer.Argument(metavar="PATH", help="A file *.tflite or *.onnx; for the others a folder.")]
 Format = Annotated[
@@ -46,8 +46,8 @@ def export(
     with plain_errors():
         with muted(f"Exporting {model} ..."):
             start_keras()
-            from keras_effnet.exporting import export
             from keras_effnet.inference.classifier import load_classifier
+            from keras_effnet.serving.exporting import export
 
             exported = export(
                 load_classifier(model, weights),

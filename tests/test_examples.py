@@ -23,7 +23,7 @@ EXPECTED = {
 NEEDS = {"with_keras_cv.py": "keras_cv", "with_tensorflow_addons.py": "tensorflow_addons"}
 
 
-ELSEWHERE = ["ray_map_batches.py"]  # in tests/test_predictor.py, where Ray is installed
+ELSEWHERE = ["ray_map_batches.py"]  # in tests/serving/test_predictor.py, where Ray is installed
 
 
 def test_every_example_is_run():

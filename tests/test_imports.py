@@ -23,21 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "sidecar": "serving",
-    "engines": "serving",
-    "exporting": "serving",
-    "export_check": "serving",
-    "export_writers": "serving",
-    "export_cache": "serving",
-    "predictor": "serving",
-    "quantized": "serving",
-    "rounding": "serving",
-    "tf_calibrate": "serving",
-    "tf_convert": "serving",
-    "tf_export": "serving",
-    "tf_warmup": "serving",
-    "tf_decode": "serving",
-    "tf_headers": "serving",
     "transfer": "finetuning",
     "finetuning": "finetuning",
     "finetune_phases": "finetuning",
@@ -111,10 +96,10 @@ READERS = (
     "weights.fast_copy",
     "weights.published",
     "staging",
-    "sidecar",
+    "serving.model_record",
 )
 # Works on Keras's layers, and Keras imports its backend.
-USES_KERAS = "tf_calibrate"
+USES_KERAS = "serving.tf_int8"
 
 PACKAGE = Path(keras_effnet.__file__).parent
 PUBLIC_FUNCTIONS = {name for name in keras_effnet.__all__ if name.islower()}

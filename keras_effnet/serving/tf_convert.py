@@ -84,8 +84,8 @@ def to_openvino(model: Any, size: int) -> Any:
 
 
 if TYPE_CHECKING:
-    from keras_effnet.quantized import Arithmetic, Step
-    from keras_effnet.tf_calibrate import Quantized
+    from keras_effnet.serving.int8_steps import Arithmetic, Step
+    from keras_effnet.serving.tf_int8 import Quantized
 
 # What stays in float32: which part of the convolutions, of the first, on the largest maps, and how many of the last. In
 # Lite0 27 of 49: with 9 the first label was the same for 97.3 % of 637 photos, with 18 for 98.3 %, with 27 for 99.1 %;
@@ -112,14 +112,14 @@ def litert_candidates(model: Any, size: int, images: np.ndarray) -> Iterator[Can
     Raises:
         ValueError: the model is no graph of layers, or calls one of them twice.
     """
-    from keras_effnet.quantized import LITERT
+    from keras_effnet.serving.int8_steps import LITERT
 
     return _candidates(model, images, LITERT, LITERT_KEPT, lambda net: to_litert(net.call, size, quantize="int8"))
 
 
 def openvino_candidates(model: Any, size: int, images: np.ndarray) -> Iterator[Candidate]:
     """The same for OpenVINO, which applies every activation before it rounds, and has 7 bits for a weight."""
-    from keras_effnet.quantized import OPENVINO
+    from keras_effnet.serving.int8_steps import OPENVINO
 
     return _candidates(model, images, OPENVINO, OPENVINO_KEPT, lambda net: to_openvino(net.call, size))
 
@@ -131,8 +131,8 @@ def _candidates(
     parts: Sequence[tuple[float, int]],
     convert: Callable[["Quantized"], Any],
 ) -> Iterator[Candidate]:
-    from keras_effnet.quantized import steps_of
-    from keras_effnet.tf_calibrate import calibrate
+    from keras_effnet.serving.int8_steps import steps_of
+    from keras_effnet.serving.tf_int8 import calibrate
 
     steps = steps_of(model)
     for first, last in parts:
@@ -142,7 +142,7 @@ def _candidates(
 
 def _ends(steps: Sequence["Step"], first: float, last: int) -> tuple[str, ...]:
     """The first steps, with that part of the convolutions and what follows them, and those from the last ones on."""
-    from keras_effnet.quantized import is_convolution
+    from keras_effnet.serving.int8_steps import is_convolution
 
     places = [i for i, step in enumerate(steps) if is_convolution(step.layer)]
     places.append(len(steps))

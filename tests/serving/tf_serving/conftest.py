@@ -15,7 +15,7 @@ from keras_effnet._keras import keras
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.models import create
-from keras_effnet.tf_export import write_saved_model
+from keras_effnet.serving.tf_saved_model import write_saved_model
 from keras_effnet.variants import tiny
 
 SIZE = 32

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.tf_convert import tf_variables
-from keras_effnet.tf_decode import decode_batch
-from keras_effnet.tf_warmup import BATCHING_FILE, batching_parameters, warmup_requests, write_warmup
+from keras_effnet.serving.tf_convert import tf_variables
+from keras_effnet.serving.tf_decode import decode_batch
+from keras_effnet.serving.tf_serving_files import BATCHING_FILE, batching_parameters, warmup_requests, write_warmup
 
 # What stands in place of the labels of a file that holds no image.
 INVALID = "invalid"

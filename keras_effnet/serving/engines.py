@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import first_line
-from keras_effnet.sidecar import Export
+from keras_effnet.serving.model_record import Export
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -97,7 +97,7 @@ def _openvino(path: Path, threads: int, copies: int) -> Sequence[Run]:
 
 
 def _tensorflow(path: Path, threads: int, copies: int) -> Sequence[Run]:
-    from keras_effnet.tf_export import open_saved_model
+    from keras_effnet.serving.tf_saved_model import open_saved_model
 
     # TensorFlow's threads belong to the process: it parts the work itself.
     return [open_saved_model(path)]

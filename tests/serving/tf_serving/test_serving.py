@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import keras
-from keras_effnet.tf_warmup import WARMUP_FILE
+from keras_effnet.serving.tf_serving_files import WARMUP_FILE
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras runs on another backend than TensorFlow", allow_module_level=True)

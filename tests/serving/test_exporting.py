@@ -23,13 +23,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import keras_effnet
-from keras_effnet import cli, export_check, exporting, staging
+from keras_effnet import cli, staging
 from keras_effnet._keras import dtype_policy, keras
-from keras_effnet.export_check import check_images
-from keras_effnet.exporting import Exported, export
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.models import create
-from keras_effnet.sidecar import Export, open_export, suffix
+from keras_effnet.serving import agreement as export_check
+from keras_effnet.serving import exporting
+from keras_effnet.serving.agreement import check_images
+from keras_effnet.serving.exporting import Exported, export
+from keras_effnet.serving.model_record import Export, open_export, suffix
 from keras_effnet.staging import staged
 from keras_effnet.terminal import following
 from keras_effnet.variants import tiny
@@ -516,7 +518,7 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
 
 
 def test_an_engine_that_is_missing_is_named(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("keras_effnet.engines.find_spec", lambda _: None)
+    monkeypatch.setattr("keras_effnet.serving.engines.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install ai-edge-litert"):
         export(None, tmp_path / "m.tflite", "litert")
 
@@ -556,7 +558,7 @@ def test_the_command_prints_how_far_the_export_is_from_the_model(saved: Path, tm
 def test_progress_follows_what_is_logged() -> None:
     level = logging.getLogger("keras_effnet").level
     with Console(file=io.StringIO()).status("Exporting ...") as status, following(status):
-        logging.getLogger("keras_effnet.tf_calibrate").info("step %d of %d", 3, 9)
+        logging.getLogger("keras_effnet.serving.tf_int8").info("step %d of %d", 3, 9)
         assert status.status == "Exporting ... step 3 of 9"
     assert logging.getLogger("keras_effnet").level == level
     assert not logging.getLogger("keras_effnet").handlers

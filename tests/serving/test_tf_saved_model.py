@@ -17,21 +17,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet import tf_export
 from keras_effnet._keras import LEGACY, dtype_policy, keras
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.models import create
-from keras_effnet.tf_decode import MAX_PIXELS, decode_batch
-from keras_effnet.tf_export import write_saved_model
-from keras_effnet.tf_warmup import WARMUP_FILE, batching_parameters, prediction_log
+from keras_effnet.serving import tf_saved_model as tf_export
+from keras_effnet.serving.tf_decode import MAX_PIXELS, decode_batch
+from keras_effnet.serving.tf_saved_model import write_saved_model
+from keras_effnet.serving.tf_serving_files import WARMUP_FILE, batching_parameters, prediction_log
 from keras_effnet.variants import tiny
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras runs on another backend than TensorFlow", allow_module_level=True)
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-SERVE = Path(__file__).parents[1] / "examples" / "serve"
+SERVE = Path(__file__).parents[2] / "examples" / "serve"
 SIZE = 32
 CLASSES = tuple((None, f"class {i}") for i in range(10))
 has_webp = pytest.mark.skipif(not hasattr(tf.io, "decode_webp"), reason="this TensorFlow reads no WebP")
@@ -343,7 +343,7 @@ def test_another_size_or_number_of_classes_is_refused(wrong, exported, tmp_path)
 
 def test_the_warm_up_covers_every_signature_and_batch_size():
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
-    from keras_effnet.tf_warmup import warmup_requests
+    from keras_effnet.serving.tf_serving_files import warmup_requests
 
     requests = [parse(request) for request in warmup_requests("b4", 380)]
     shapes = {

@@ -23,16 +23,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_effnet import cli, export_cache
+from keras_effnet import cli
 from keras_effnet._keras import keras
-from keras_effnet.engines import ENGINES
-from keras_effnet.exporting import export
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, entry
 from keras_effnet.inference.result_files import open_results
-from keras_effnet.predictor import Predictor
-from keras_effnet.sidecar import append_to_tflite, open_export
+from keras_effnet.serving import export_cache
+from keras_effnet.serving.engines import ENGINES
+from keras_effnet.serving.exporting import export
+from keras_effnet.serving.model_record import append_to_tflite, open_export
+from keras_effnet.serving.predictor import Predictor
 
 pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the converters are TensorFlow's")

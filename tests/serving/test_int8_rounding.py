@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import keras
-from keras_effnet.rounding import LEVELS, clipped_range, round_layer, round_matrix
+from keras_effnet.serving.int8_rounding import LEVELS, clipped_range, round_layer, round_matrix
 
 
 def alike(rng: np.random.Generator, places: int, inputs: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_inputs_that_never_change_and_weights_of_nothing_do_no_harm() -> None:
 )
 def test_the_covariance_is_that_of_what_the_kernel_sees(kind: str, side: int, strides: int, padding: str) -> None:
     pytest.importorskip("tensorflow", reason="TensorFlow, by which the covariance is taken, is not installed")
-    from keras_effnet.tf_calibrate import input_covariance
+    from keras_effnet.serving.tf_int8 import input_covariance
 
     rng = np.random.default_rng(4)
     photos = rng.normal(2, 1, (5, 9, 9, 3)).astype("float32")

@@ -9,7 +9,7 @@ import pytest
 from keras_effnet._keras import keras
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.models import create
-from keras_effnet.quantized import (
+from keras_effnet.serving.int8_steps import (
     CLIPPING,
     LITERT,
     OPENVINO,
@@ -85,7 +85,7 @@ def test_layers_that_augment_do_nothing_to_the_photos_of_calibration(images: np.
     conv = keras.layers.Conv2D(4, 3, activation="relu", name="conv")
     augment = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.5)])
     model = keras.Model(image, conv(keras.Sequential([keras.layers.Dropout(0.9)])(augment(image))))
-    from keras_effnet.tf_calibrate import calibrate
+    from keras_effnet.serving.tf_int8 import calibrate
 
     net = calibrate(steps_of(model), images, kept=["conv"], arithmetic=LITERT)
     np.testing.assert_allclose(net.call(images), conv(images), rtol=1e-5, atol=1e-4)
@@ -104,7 +104,7 @@ def test_a_convolution_is_rounded_after_the_activation_that_belongs_to_it(networ
 
 
 def test_with_8_bits_the_means_stay_and_the_answers_nearly(network: Any, images: np.ndarray) -> None:
-    from keras_effnet.tf_calibrate import calibrate
+    from keras_effnet.serving.tf_int8 import calibrate
 
     net = calibrate(steps_of(network), images, kept=("stem_conv",), arithmetic=LITERT)
     assert "stem_conv" in net.float_layers
@@ -119,7 +119,7 @@ def test_with_8_bits_the_means_stay_and_the_answers_nearly(network: Any, images:
 
 
 def test_the_bias_keeps_the_mean_of_what_a_layer_gives() -> None:
-    from keras_effnet.tf_calibrate import calibrate
+    from keras_effnet.serving.tf_int8 import calibrate
 
     rng = np.random.default_rng(2)
     photos = rng.uniform(0, 3, (20, 8, 8, 3)).astype("float32")
@@ -138,7 +138,7 @@ def test_two_products_of_openvino_fit_in_16_bits() -> None:
 
 
 def test_the_first_part_and_the_last_convolutions_stay_in_float32(network: Any) -> None:
-    from keras_effnet.tf_convert import _ends
+    from keras_effnet.serving.tf_convert import _ends
 
     steps = steps_of(network)
     convolutions = [step.name for step in steps if is_convolution(step.layer)]
@@ -155,8 +155,8 @@ def test_the_first_part_and_the_last_convolutions_stay_in_float32(network: Any) 
 @pytest.mark.parametrize("arithmetic", [LITERT, OPENVINO])
 @pytest.mark.parametrize("kind", [keras.layers.Conv2D, keras.layers.DepthwiseConv2D])
 def test_the_graph_holds_the_weights_that_were_chosen(kind: Any, arithmetic: Any) -> None:
-    from keras_effnet.rounding import round_layer
-    from keras_effnet.tf_calibrate import Quantized
+    from keras_effnet.serving.int8_rounding import round_layer
+    from keras_effnet.serving.tf_int8 import Quantized
 
     rng, depthwise = np.random.default_rng(4), kind is keras.layers.DepthwiseConv2D
     layer = kind(3) if depthwise else kind(5, 3)
@@ -172,7 +172,7 @@ def test_the_graph_holds_the_weights_that_were_chosen(kind: Any, arithmetic: Any
 
 def test_litert_gets_all_convolutions_in_8_bits_with_a_scale_for_each_channel(network: Any, images: np.ndarray) -> None:
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai_edge_litert is not installed")
-    from keras_effnet.tf_convert import litert_candidates
+    from keras_effnet.serving.tf_convert import litert_candidates
 
     model, kept = next(litert_candidates(network, 32, images))
     interpreter = litert.Interpreter(model_content=model)
@@ -191,8 +191,8 @@ def test_litert_gets_all_convolutions_in_8_bits_with_a_scale_for_each_channel(ne
 
 def test_the_engine_calculates_what_was_calibrated(network: Any, images: np.ndarray) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed")
-    from keras_effnet.tf_calibrate import calibrate
-    from keras_effnet.tf_convert import to_openvino
+    from keras_effnet.serving.tf_convert import to_openvino
+    from keras_effnet.serving.tf_int8 import calibrate
 
     net = calibrate(steps_of(network), images, kept=(), arithmetic=OPENVINO)
     compiled = openvino.Core().compile_model(to_openvino(net.call, 32), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

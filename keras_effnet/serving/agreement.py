@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.data.photos import Photo, named, prepare
-from keras_effnet.engines import Run
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import find_images, sample
 from keras_effnet.inference.classifier import Classifier
+from keras_effnet.serving.engines import Run
 
 SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
 # Of the largest score of an image; rounding in float32 makes about 1e-5.

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.data.photos import Photo, named, prepare
-from keras_effnet.engines import ENGINES, Run, check_record, cores, find_engine, start
 from keras_effnet.errors import at_least_one
-from keras_effnet.export_cache import cached_export, can_convert, find_cached, is_name
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.classify import Prediction, label, scored
-from keras_effnet.sidecar import Export, open_export, suffix
+from keras_effnet.serving.engines import ENGINES, Run, check_record, cores, find_engine, start
+from keras_effnet.serving.export_cache import cached_export, can_convert, find_cached, is_name
+from keras_effnet.serving.model_record import Export, open_export, suffix
 from keras_effnet.variants import VARIANTS
 
 MODES = ("latency", "throughput")
@@ -107,7 +107,7 @@ class Predictor:
                 return open_export(cached_export(model, weights, kind))
             except OSError:  # nothing can be written there: it is exported for this once
                 model = load_classifier(model, weights)
-        from keras_effnet.exporting import export
+        from keras_effnet.serving.exporting import export
 
         folder = tempfile.mkdtemp(prefix="keras-effnet-")
         # It has to live as long as what is loaded from it.

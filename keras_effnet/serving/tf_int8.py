@@ -14,7 +14,8 @@ import numpy as np
 
 from keras_effnet._keras import keras
 from keras_effnet.inference.fusion import is_depthwise
-from keras_effnet.quantized import (
+from keras_effnet.serving.int8_rounding import LEVELS, clipped_range, round_layer
+from keras_effnet.serving.int8_steps import (
     SWISH,
     Arithmetic,
     Step,
@@ -25,7 +26,6 @@ from keras_effnet.quantized import (
     is_convolution,
     rounded_outputs,
 )
-from keras_effnet.rounding import LEVELS, clipped_range, round_layer
 
 log = logging.getLogger(__name__)
 BATCH = 8

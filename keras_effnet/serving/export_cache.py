@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet import __version__
-from keras_effnet.engines import ENGINES, FORMATS, Engine, version
 from keras_effnet.inference.classifier import load_classifier
-from keras_effnet.sidecar import open_export, suffix
+from keras_effnet.serving.engines import ENGINES, FORMATS, Engine, version
+from keras_effnet.serving.model_record import open_export, suffix
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories
 from keras_effnet.weights.published import find_weights, here, is_set, list_weights
@@ -28,7 +28,7 @@ def cached_export(name: str, weights: str | None, format: str) -> Path:  # noqa:
         ValueError: no such network, or Keras runs on another backend than TensorFlow.
         WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
     """
-    from keras_effnet.exporting import export
+    from keras_effnet.serving.exporting import export
 
     classifier = load_classifier(name, weights)  # brings the weights, by whose digest the export is known
     return (

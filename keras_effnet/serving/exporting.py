@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.engines import FORMATS, cores, find_engine, start, version
 from keras_effnet.errors import first_line
-from keras_effnet.export_check import ENOUGH, MOST, Check, Images, check_images, compare, split
-from keras_effnet.export_writers import WRITERS
 from keras_effnet.imagenet import normalizes_inside, preprocess_input
 from keras_effnet.images import CROP_PADDING
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.evaluate import provenance
 from keras_effnet.introspection import variant_of
-from keras_effnet.sidecar import NAME, Sidecar, append_to_onnx, append_to_tflite, sidecar_path, suffix
+from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
+from keras_effnet.serving.engines import FORMATS, cores, find_engine, start, version
+from keras_effnet.serving.model_record import NAME, Sidecar, append_to_onnx, append_to_tflite, sidecar_path, suffix
+from keras_effnet.serving.writers import WRITERS
 from keras_effnet.staging import latest, staged
 from keras_effnet.variants import VARIANTS
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.engines import FORMATS, cores, start
-from keras_effnet.export_check import agree, scores
 from keras_effnet.inference.classifier import Classifier
+from keras_effnet.serving.agreement import agree, scores
+from keras_effnet.serving.engines import FORMATS, cores, start
 
 log = logging.getLogger(__name__)
 Layers = tuple[str, ...]
@@ -18,14 +18,14 @@ GOAL = 0.97
 
 
 def _write_saved_model(network: Any, part: Path, classifier: Classifier, *_: Any) -> Layers:
-    from keras_effnet.tf_export import write_saved_model
+    from keras_effnet.serving.tf_saved_model import write_saved_model
 
     write_saved_model(network, part, classes=classifier.classes, size=classifier.size, name=part.name)
     return ()
 
 
 def _write_litert(network: Any, part: Path, classifier: Classifier, quantize: str | None, images: np.ndarray) -> Layers:
-    from keras_effnet.tf_convert import litert_candidates, to_litert
+    from keras_effnet.serving.tf_convert import litert_candidates, to_litert
 
     if quantize == "int8":
         candidates = litert_candidates(network, classifier.size, images)
@@ -35,7 +35,7 @@ def _write_litert(network: Any, part: Path, classifier: Classifier, quantize: st
 
 
 def _write_onnx(network: Any, part: Path, classifier: Classifier, *_: Any) -> Layers:
-    from keras_effnet.tf_convert import to_onnx
+    from keras_effnet.serving.tf_convert import to_onnx
 
     part.write_bytes(to_onnx(network, classifier.size).SerializeToString())
     return ()
@@ -46,7 +46,7 @@ def _write_openvino(
 ) -> Layers:
     import openvino
 
-    from keras_effnet.tf_convert import openvino_candidates, to_openvino
+    from keras_effnet.serving.tf_convert import openvino_candidates, to_openvino
 
     def write(model: Any) -> None:
         openvino.save_model(model, part / "model.xml", compress_to_fp16=quantize == "float16")

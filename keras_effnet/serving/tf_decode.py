@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_effnet.data.tf_crops import central_window, cut, resize, single_element, starts_with
-from keras_effnet.tf_headers import bmp_is_plain, bmp_shape, jpeg_orientation, png_shape, webp_shape
+from keras_effnet.serving.tf_image_headers import bmp_is_plain, bmp_shape, jpeg_orientation, png_shape, webp_shape
 
 # Declared pixels beyond which a file is not decoded: Pillow's limit against decompression bombs.
 MAX_PIXELS = 89_478_485

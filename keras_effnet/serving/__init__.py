@@ -1,0 +1,1 @@
+"""Exported models: formats, 8 bits, engines, Predictor, TensorFlow Serving."""
