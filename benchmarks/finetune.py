@@ -19,9 +19,9 @@ import numpy as np
 import keras_effnet
 from keras_effnet._keras import keras
 from keras_effnet.data.photo_batches import Photos, random_view, read_photos, shrink, training_batches
-from keras_effnet.finetune_phases import predict
-from keras_effnet.run_report import FineTuned
-from keras_effnet.tf_steady import steadily
+from keras_effnet.finetuning.phases import predict
+from keras_effnet.finetuning.report import FineTuned
+from keras_effnet.finetuning.tf_generator import steadily
 
 
 def from_scratch(run: FineTuned, seconds: float) -> float:

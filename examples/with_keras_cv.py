@@ -18,8 +18,8 @@ import keras_effnet
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.tf_batches import Batches, training_batches, validation_batches
 from keras_effnet.data.tf_sources import from_rows
+from keras_effnet.finetuning.transfer import unfreeze
 from keras_effnet.images import sample
-from keras_effnet.transfer import unfreeze
 
 
 def augmented(images: Any, labels: Any) -> tuple[Any, Any]:

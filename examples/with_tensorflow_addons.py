@@ -16,8 +16,8 @@ import tensorflow as tf
 import tensorflow_addons as tfa
 
 import keras_effnet
+from keras_effnet.finetuning.transfer import unfreeze
 from keras_effnet.images import center_crop_and_resize, sample
-from keras_effnet.transfer import unfreeze
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ _ROOMS = {
     "training.ema": ["EMA"],
     "errors": ["WeightsError"],
     "serving.exporting": ["export"],
-    "finetuning": ["finetune"],
+    "finetuning.run": ["finetune"],
     "inference.fusion": ["fuse"],
     "grid": ["grid_search"],
     "imagenet": ["check_input_range", "decode_predictions", "preprocess_input"],
@@ -33,7 +33,7 @@ _ROOMS = {
     "study": ["search"],
     "training.run": ["train"],
     "training.speed_up": ["speed_up"],
-    "transfer": ["replace_head", "unfreeze"],
+    "finetuning.transfer": ["replace_head", "unfreeze"],
     "variants": ["VARIANTS", "Variant", "list_models"],
     "weights.loading": ["load_weights"],
 }

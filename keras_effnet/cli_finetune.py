@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from keras_effnet.finetune_settings import DEFAULTS
+from keras_effnet.finetuning.settings import DEFAULTS
 from keras_effnet.terminal import AsJson, Model, Weights, complain, console, plain_errors, start_keras
 
 if TYPE_CHECKING:
-    from keras_effnet.run_report import FineTuned
+    from keras_effnet.finetuning.report import FineTuned
 
 Data = Annotated[
     str,
@@ -80,7 +80,7 @@ def finetune(
         # Measured 1.3 x and more in training; TensorFlow reads it once, when it is imported.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
-        from keras_effnet.finetuning import finetune
+        from keras_effnet.finetuning.run import finetune
 
         with _bars() as bars:
             show = follow(bars)

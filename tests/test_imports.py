@@ -23,15 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "transfer": "finetuning",
-    "finetuning": "finetuning",
-    "finetune_phases": "finetuning",
-    "finetune_settings": "finetuning",
-    "finetune_run": "finetuning",
-    "run_report": "finetuning",
-    "run_folder": "finetuning",
-    "run_plots": "finetuning",
-    "tf_steady": "finetuning",
     "budget": "design",
     "grid": "design",
     "shared_grid": "design",

@@ -10,7 +10,7 @@ import pytest
 
 from keras_effnet import EfficientNetB0, EfficientNetLite0, load_weights, save_weights
 from keras_effnet._keras import keras
-from keras_effnet.transfer import unfreeze
+from keras_effnet.finetuning.transfer import unfreeze
 
 DECIDE = """
 import sys

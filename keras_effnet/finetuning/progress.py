@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import keras
-from keras_effnet.finetune_settings import Settings
-from keras_effnet.run_report import Epoch
+from keras_effnet.finetuning.report import Epoch
+from keras_effnet.finetuning.settings import Settings
 
 Progress = Callable[[str, int, int], object]
 

@@ -10,12 +10,12 @@ import numpy as np
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.photo_batches import Photos, center_view, ordered_batches, random_view, training_batches
 from keras_effnet.errors import first_line
-from keras_effnet.finetune_run import Run
-from keras_effnet.finetune_settings import Settings
+from keras_effnet.finetuning.progress import Run
+from keras_effnet.finetuning.settings import Settings
+from keras_effnet.finetuning.tf_generator import steadily
+from keras_effnet.finetuning.transfer import FrozenTrunk, first_block, unfreeze, with_frozen_trunk
 from keras_effnet.inference.fusion import fuse
-from keras_effnet.tf_steady import steadily
 from keras_effnet.training.speed_up import speed_up
-from keras_effnet.transfer import FrozenTrunk, first_block, unfreeze, with_frozen_trunk
 
 _FEATURE_BATCH = 32
 # Bytes of what the trunk makes of the photos held out; what is more is computed anew each epoch.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import keras
+from keras_effnet.finetuning.transfer import blocks_of, replace_head, split, unfreeze, with_frozen_trunk
 from keras_effnet.models import create
-from keras_effnet.transfer import blocks_of, replace_head, split, unfreeze, with_frozen_trunk
 from keras_effnet.variants import tiny
 
 BLOCKS = ("stem", "block1a", "block2a", "block2b", "block3a", "top")

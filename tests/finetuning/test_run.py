@@ -23,18 +23,22 @@ from rich.progress import Progress
 from short_runs import full_disk
 from typer.testing import CliRunner
 
-from keras_effnet import cli, cli_finetune, finetune_phases, finetuning, run_folder, run_report
+from keras_effnet import cli, cli_finetune
 from keras_effnet._keras import keras
 from keras_effnet.data.photo_batches import center_view, random_view, read_photos, shrink, training_batches
 from keras_effnet.data.training_photos import open_training_photos
-from keras_effnet.finetune_settings import make_settings
-from keras_effnet.finetuning import finetune
+from keras_effnet.finetuning import phases as finetune_phases
+from keras_effnet.finetuning import report as run_report
+from keras_effnet.finetuning import run as finetuning
+from keras_effnet.finetuning import run_folder
+from keras_effnet.finetuning.run import finetune
+from keras_effnet.finetuning.settings import make_settings
+from keras_effnet.finetuning.tf_generator import steadily
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.inference.classifier import load_classifier
 from keras_effnet.inference.classify import classify
 from keras_effnet.inference.evaluate import evaluate
 from keras_effnet.models import create
-from keras_effnet.tf_steady import steadily
 from keras_effnet.variants import tiny
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}

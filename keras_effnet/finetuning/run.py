@@ -16,15 +16,15 @@ from keras_effnet._keras import keras
 from keras_effnet.data.image_audit import KINDS, kinds_of
 from keras_effnet.data.photo_batches import Photos, read_photos, shrink
 from keras_effnet.data.training_photos import TrainingPhotos, check_parts, open_training_photos
-from keras_effnet.finetune_phases import keep_the_better, train_phases
-from keras_effnet.finetune_run import Progress, Run
-from keras_effnet.finetune_settings import Settings, make_settings
+from keras_effnet.finetuning.phases import keep_the_better, train_phases
+from keras_effnet.finetuning.progress import Progress, Run
+from keras_effnet.finetuning.report import FineTuned
+from keras_effnet.finetuning.run_folder import claim, write_somewhere
+from keras_effnet.finetuning.settings import Settings, make_settings
+from keras_effnet.finetuning.transfer import first_block, replace_head
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier, load_classifier
 from keras_effnet.inference.rebuild import resized
-from keras_effnet.run_folder import claim, write_somewhere
-from keras_effnet.run_report import FineTuned
-from keras_effnet.transfer import first_block, replace_head
 
 # Bytes of decoded photos, half for each part; what does not fit is read again when it is needed.
 ROOM = 2 * 2**30

@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
-from keras_effnet.run_plots import confusion_matrix, learning_curves
-from keras_effnet.run_report import MODEL, Epoch, FineTuned, markdown
+from keras_effnet.finetuning.plots import confusion_matrix, learning_curves
+from keras_effnet.finetuning.report import MODEL, Epoch, FineTuned, markdown
 from keras_effnet.staging import staged
 
 WEIGHTS = "model.weights.h5"

@@ -1,0 +1,1 @@
+"""Fine-tuning of a pretrained network on photos of your own."""
