@@ -29,10 +29,10 @@ import numpy as np
 
 from keras_effnet.blocks import BlockArgs
 from keras_effnet.complexity import complexity
+from keras_effnet.design.photo_arrays import PhotoArrays, load_split
+from keras_effnet.design.short_training import ShortTraining, accuracies
 from keras_effnet.images import sample
-from keras_effnet.photo_arrays import PhotoArrays, load_split
 from keras_effnet.scaling import CompoundScaling
-from keras_effnet.short_training import ShortTraining, accuracies
 from keras_effnet.variants import Variant
 
 BLOCKS = (

@@ -30,11 +30,11 @@ import numpy as np
 import optuna
 
 from keras_effnet.blocks import encode_blocks
-from keras_effnet.mnas import Goal, SearchSpace, StageSpace
-from keras_effnet.photo_arrays import PhotoArrays, load_split
-from keras_effnet.proxies import entropy
-from keras_effnet.short_training import ShortTraining, accuracies, accuracy
-from keras_effnet.study import Candidate, Score, Search, search
+from keras_effnet.design.mnas import Goal, SearchSpace, StageSpace
+from keras_effnet.design.photo_arrays import PhotoArrays, load_split
+from keras_effnet.design.proxies import entropy
+from keras_effnet.design.search import Candidate, Score, Search, search
+from keras_effnet.design.short_training import ShortTraining, accuracies, accuracy
 from keras_effnet.variants import Variant
 
 BASE = Variant("searched", 1.0, 1.0, 32, 0.2, stem_filters=16, head_filters=256)

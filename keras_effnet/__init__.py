@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "inference.activation_maps": ["explain"],
-    "budget": ["fit_budget"],
+    "design.budget": ["fit_budget"],
     "blocks": ["B0_BLOCKS", "LITE_BLOCKS", "BlockArgs", "decode_blocks", "encode_blocks"],
     "training.ema": ["EMA"],
     "errors": ["WeightsError"],
     "serving.exporting": ["export"],
     "finetuning.run": ["finetune"],
     "inference.fusion": ["fuse"],
-    "grid": ["grid_search"],
+    "design.grid": ["grid_search"],
     "imagenet": ["check_input_range", "decode_predictions", "preprocess_input"],
     "models": [
         "EfficientNet",
@@ -30,7 +30,7 @@ _ROOMS = {
     "weights.saving": ["save_weights"],
     "scaling": ["CompoundScaling", "flops_ratio"],
     "weights.published": ["list_weights"],
-    "study": ["search"],
+    "design.search": ["search"],
     "training.run": ["train"],
     "training.speed_up": ["speed_up"],
     "finetuning.transfer": ["replace_head", "unfreeze"],

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_effnet.blocks import encode_blocks
 from keras_effnet.complexity import complexity
-from keras_effnet.mnas import Goal, mnas_space
-from keras_effnet.proxies import entropy
-from keras_effnet.study import Candidate, Search
-from keras_effnet.study import search as run_search
+from keras_effnet.design.mnas import Goal, mnas_space
+from keras_effnet.design.proxies import entropy
+from keras_effnet.design.search import Candidate, Search
+from keras_effnet.design.search import search as run_search
 from keras_effnet.terminal import AsJson, console, millions, plain_errors, plain_table, start_keras
 from keras_effnet.variants import VARIANTS, Variant
 
@@ -97,8 +97,8 @@ def _count(text: str) -> float:
 def _training(data: str, training: dict[str, int], size: int) -> tuple[Callable[[Variant], float], int]:
     """What scores a network by short training, and the number of classes."""
     start_keras()
-    from keras_effnet.photo_arrays import load_split
-    from keras_effnet.short_training import ShortTraining, accuracy
+    from keras_effnet.design.photo_arrays import load_split
+    from keras_effnet.design.short_training import ShortTraining, accuracy
 
     with console(stderr=True).status("Reading the photos ..."):
         split = load_split(data, size)

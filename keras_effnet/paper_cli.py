@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_effnet.latency import single_core_latencies
+from keras_effnet.design.latency import single_core_latencies
 from keras_effnet.paper import REPORTS, write
 from keras_effnet.paper_tables import table4
 

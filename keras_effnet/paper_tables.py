@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from keras_effnet import paper_data as paper
 from keras_effnet.complexity import complexity, table
+from keras_effnet.design.rival_tables import RIVALS, Rival, resnet50, rival_layers, rival_macs
 from keras_effnet.paper_report import ACCURACY, COSTS, NONE, Report, model_name, quoted, ratio, short
-from keras_effnet.rival_tables import RIVALS, Rival, resnet50, rival_layers, rival_macs
 from keras_effnet.scaling import round_resolution
 from keras_effnet.variants import VARIANTS, Variant
 
@@ -115,7 +115,7 @@ def compared(row: paper.Scaled) -> Rival:
 
 def table4(measure: Measure | None = None, *, runs: int = 20, note: str = "") -> Report:
     """Seconds for one image on a single core; `measure(names)` gives them, by default on this machine."""
-    from keras_effnet.latency import machine, single_core_latencies
+    from keras_effnet.design.latency import machine, single_core_latencies
 
     names = {"ResNet-152": "ResNet152", "EfficientNet-B1": "b1", "EfficientNet-B7": "b7"}
     seconds = measure(list(names.values())) if measure else single_core_latencies(list(names.values()), runs=runs)

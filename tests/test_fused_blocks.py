@@ -7,8 +7,8 @@ import pytest
 
 from keras_effnet._keras import keras
 from keras_effnet.blocks import BlockArgs, decode_blocks
-from keras_effnet.budget import model_complexity
 from keras_effnet.complexity import complexity
+from keras_effnet.design.budget import model_complexity
 from keras_effnet.layers import Conventions, mbconv
 from keras_effnet.models import create
 from keras_effnet.variants import Variant

@@ -23,17 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "budget": "design",
-    "grid": "design",
-    "shared_grid": "design",
-    "mnas": "design",
-    "proxies": "design",
-    "study": "design",
-    "short_training": "design",
-    "photo_arrays": "design",
-    "latency": "design",
-    "rivals": "design",
-    "rival_tables": "design",
     "paper": "paper",
     "paper_data": "paper",
     "paper_report": "paper",
@@ -65,11 +54,12 @@ STANDARD_LIBRARY_ONLY = (
     "complexity",
     "weights.registry",
     "weights.formats.layer_names",
-    "shared_grid",
-    "grid",
-    "rival_tables",
-    "mnas",
-    "study",
+    "design.shared_grid",
+    "design.grid",
+    "design.rival_tables",
+    "design.mnas",
+    "design.proxies",
+    "design.search",
     "paper_data",
     "paper_report",
     "training.recipes",
@@ -78,7 +68,7 @@ STANDARD_LIBRARY_ONLY = (
     "data.sharding",
 )
 # ... except for the packages of an extra, imported when they are used.
-EXTRAS = {"shared_grid": {"optuna", "sqlalchemy"}, "study": {"optuna"}}
+EXTRAS = {"design.shared_grid": {"optuna", "sqlalchemy"}, "design.search": {"optuna"}}
 # With all of weights.formats, these must work without Keras and TensorFlow.
 READERS = (
     "weights.cache",

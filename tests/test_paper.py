@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_effnet import paper_data, paper_plots
-from keras_effnet.latency import latencies, single_core_latencies
+from keras_effnet.design.latency import latencies, single_core_latencies
 from keras_effnet.paper import REPORTS, report, write
 from keras_effnet.paper_cli import app
 from keras_effnet.paper_report import MARK, Report, quoted, ratio, short

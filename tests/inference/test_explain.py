@@ -129,7 +129,9 @@ def test_a_whole_classifier_inside_another_model_gives_the_same_maps(small: Any,
 
 
 def test_a_network_that_classifies_by_a_convolution_has_exact_maps(image: np.ndarray, pixels: np.ndarray) -> None:
-    model = keras_effnet.rivals.MobileNetV1(width=0.25, resolution=96 / 224, classes=3, classifier_activation=None)
+    model = keras_effnet.design.rivals.MobileNetV1(
+        width=0.25, resolution=96 / 224, classes=3, classifier_activation=None
+    )
     found, values = only(model, image, classes=2)
     bias = model.get_layer("conv_preds").get_weights()[1]
     assert found.method == "CAM"

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_effnet.blocks import B0_BLOCKS, decode_blocks
-from keras_effnet.budget import fit_budget, model_complexity
 from keras_effnet.complexity import complexity, layers
-from keras_effnet.grid import candidates, grid_search
+from keras_effnet.design.budget import fit_budget, model_complexity
+from keras_effnet.design.grid import candidates, grid_search
 from keras_effnet.scaling import Coefficients, CompoundScaling, flops_ratio, round_resolution, scale
 from keras_effnet.variants import VARIANTS, tiny
 
@@ -200,7 +200,7 @@ def test_a_grid_without_a_point_is_refused():
 WORKER = """
 import sys, time
 import optuna
-from keras_effnet.grid import grid_search
+from keras_effnet.design.grid import grid_search
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 calls = []
 def evaluate(depth, width, resolution):

@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_effnet.blocks import BlockArgs
 from keras_effnet.complexity import complexity
-from keras_effnet.rival_tables import MOBILENET_V2
+from keras_effnet.design.rival_tables import MOBILENET_V2
 from keras_effnet.scaling import round_filters
 from keras_effnet.variants import VARIANTS, Variant
 

@@ -203,7 +203,7 @@ def _elements(tensor: Any) -> int:
 
 
 def _measure(network: Any) -> float:
-    from keras_effnet.latency import latency
+    from keras_effnet.design.latency import latency
     from keras_effnet.models import create
 
     if isinstance(network, (Complexity, Mapping)):

@@ -13,7 +13,7 @@ from typing import Any
 
 WARMUP = 3
 
-_CHILD = "import sys; from keras_effnet.latency import _child; _child(*sys.argv[1:])"
+_CHILD = "import sys; from keras_effnet.design.latency import _child; _child(*sys.argv[1:])"
 _ONE_THREAD = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet.photo_arrays import PhotoArrays, load_split, square
-from keras_effnet.short_training import ShortTraining, accuracies, accuracy
+from keras_effnet.design.photo_arrays import PhotoArrays, load_split, square
+from keras_effnet.design.short_training import ShortTraining, accuracies, accuracy
 from keras_effnet.variants import tiny
 
 

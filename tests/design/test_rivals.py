@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_effnet import rivals
 from keras_effnet._keras import keras
-from keras_effnet.rival_tables import RIVALS, mobilenet, mobilenet_v2, resnet50, rival_layers, rival_macs
+from keras_effnet.design import rivals
+from keras_effnet.design.rival_tables import RIVALS, mobilenet, mobilenet_v2, resnet50, rival_layers, rival_macs
 
 PEERS = {"MobileNetV1": "MobileNet", "MobileNetV2": "MobileNetV2", "ResNet50": "ResNet50"}
 # `model.count_params()` of keras.applications 3.15.

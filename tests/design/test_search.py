@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from keras_effnet import cli
 from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
-from keras_effnet.budget import model_complexity
 from keras_effnet.complexity import complexity
-from keras_effnet.mnas import MNAS, OPERATORS, Goal, SearchSpace, StageSpace, mnas_space
-from keras_effnet.proxies import entropy
+from keras_effnet.design.budget import model_complexity
+from keras_effnet.design.mnas import MNAS, OPERATORS, Goal, SearchSpace, StageSpace, mnas_space
+from keras_effnet.design.proxies import entropy
 from keras_effnet.variants import VARIANTS, Variant
 
 # arXiv:1807.11626, Figure 7: MnasNet-A1.
@@ -43,7 +43,7 @@ SMALL_GOAL = Goal(3e5, classes=5)
 def search():
     optuna = pytest.importorskip("optuna", reason="optuna is not installed")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    from keras_effnet.study import search
+    from keras_effnet.design.search import search
 
     return search
 
@@ -225,15 +225,15 @@ WORKER = """
 import sys, time, optuna
 sys.path.insert(0, sys.argv[2])
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-from test_search import SMALL, SMALL_GOAL, is_large
-from keras_effnet.study import search
+from design.test_search import SMALL, SMALL_GOAL, is_large
+from keras_effnet.design.search import search
 found = search(lambda network: time.sleep(0.1) or is_large(network), SMALL, SMALL_GOAL, trials=12, storage=sys.argv[1])
 print(len(found.candidates))
 """
 
 
 def test_two_processes_share_a_search(search, tmp_path: Path):
-    command = [sys.executable, "-c", WORKER, f"sqlite:///{tmp_path}/search.db", str(Path(__file__).parent)]
+    command = [sys.executable, "-c", WORKER, f"sqlite:///{tmp_path}/search.db", str(Path(__file__).parents[1])]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     results = [process.communicate(timeout=120) for process in processes]
@@ -259,7 +259,7 @@ def test_another_sampler_is_refused(search):
 
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    from keras_effnet.study import search
+    from keras_effnet.design.search import search
 
     monkeypatch.setitem(sys.modules, "optuna", None)
     for storage in (None, "sqlite:///search.db"):

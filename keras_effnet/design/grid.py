@@ -84,7 +84,7 @@ def grid_search(
                 f"resume={resume!r} and workers={workers!r} came with an Optuna study. Expected a number of threads "
                 "and no resume file: the study keeps the results itself, and more processes may join it."
             )
-        from keras_effnet.shared_grid import open_study, share
+        from keras_effnet.design.shared_grid import open_study, share
 
         scores, pending = share(study or open_study(storage, study_name), points, evaluate, workers)
     trials = tuple(Trial(point, scores[point]) for point in points if point in scores)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.design.photo_arrays import PhotoArrays, Split
 from keras_effnet.models import create
-from keras_effnet.photo_arrays import PhotoArrays, Split
 from keras_effnet.training.speed_up import speed_up
 from keras_effnet.variants import Variant
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keras_effnet.mnas import MNAS, Goal, SearchSpace
-from keras_effnet.shared_grid import open_study
+from keras_effnet.design.mnas import MNAS, Goal, SearchSpace
+from keras_effnet.design.shared_grid import open_study
 from keras_effnet.variants import Variant
 
 Score = Callable[[Variant], float]
@@ -86,7 +86,7 @@ def search(
         ImportError: Optuna is missing.
 
     Example:
-        >>> from keras_effnet.proxies import entropy
+        >>> from keras_effnet.design.proxies import entropy
         >>> found = search(entropy, trials=3)
         >>> 3e8 <= found.best.macs <= 5e8
         True

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet._keras import channel_axis, keras
+from keras_effnet.design.rival_tables import Block, Conv, Rival, mobilenet, mobilenet_v2, resnet50
 from keras_effnet.network import image_input
-from keras_effnet.rival_tables import Block, Conv, Rival, mobilenet, mobilenet_v2, resnet50
 
 
 def MobileNetV1(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0, **options: Any) -> Any:  # noqa: N802

@@ -1,0 +1,1 @@
+"""Designing networks: budget, grid, search, and the rival networks."""
