@@ -88,7 +88,7 @@ def explain(
 def _classifiers(models: Sequence[str], weights: Sequence[str] | None, figure7: Path | None) -> Iterator["Classifier"]:
     """Load one model after the other."""
     if figure7:
-        from keras_effnet.figure7 import load_figure7
+        from keras_effnet.paper.figure7 import load_figure7
 
         yield from load_figure7(figure7)
         return

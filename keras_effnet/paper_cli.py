@@ -7,7 +7,7 @@ import typer
 
 from keras_effnet.design.latency import single_core_latencies
 from keras_effnet.paper import REPORTS, write
-from keras_effnet.paper_tables import table4
+from keras_effnet.paper.tables import table4
 
 app = typer.Typer(pretty_exceptions_enable=False)
 

@@ -23,13 +23,6 @@ ROOMS = (
 
 # Files that still have to move, and where to.
 FLAT = {
-    "paper": "paper",
-    "paper_data": "paper",
-    "paper_report": "paper",
-    "paper_tables": "paper",
-    "paper_figures": "paper",
-    "paper_plots": "paper",
-    "figure7": "paper",
     "cli": "cli",
     "terminal": "cli",
     "cli_classify": "cli",
@@ -60,8 +53,8 @@ STANDARD_LIBRARY_ONLY = (
     "design.mnas",
     "design.proxies",
     "design.search",
-    "paper_data",
-    "paper_report",
+    "paper.data",
+    "paper.report",
     "training.recipes",
     "data.augment_policies",
     "training.cluster_env",

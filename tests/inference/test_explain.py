@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import keras_effnet
-from keras_effnet import cli, figure7
+from keras_effnet import cli
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.class_names import find_class
 from keras_effnet.images import center_crop_and_resize, central_square, load_image
@@ -23,6 +23,7 @@ from keras_effnet.inference.head_finder import find_head
 from keras_effnet.inference.head_finder import run as listen
 from keras_effnet.inference.overlays import TILE, colour, contact_sheet, overlay, tile
 from keras_effnet.models import create
+from keras_effnet.paper import figure7
 from keras_effnet.variants import tiny
 
 SIZE = 96  # a feature map of 12 x 12

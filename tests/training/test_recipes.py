@@ -88,7 +88,7 @@ def test_the_transfer_protocol_is_the_one_that_the_paper_cites() -> None:
 
 
 def test_the_transfer_data_sets_are_those_of_table_6() -> None:
-    from keras_effnet.paper_data import TABLE_6
+    from keras_effnet.paper.data import TABLE_6
 
     assert [row.name for row in TRANSFER_DATASETS] == [row.name for row in TABLE_6]
     assert all(row.data.startswith("tfds:") and row.test for row in TRANSFER_DATASETS if row.data)

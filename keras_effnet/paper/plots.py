@@ -5,10 +5,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from keras_effnet import paper_data as paper
-from keras_effnet import paper_figures as figures
-from keras_effnet.paper_report import model_name
-from keras_effnet.paper_tables import transfer_parameters
+from keras_effnet.paper import data as paper
+from keras_effnet.paper import figures
+from keras_effnet.paper.report import model_name
+from keras_effnet.paper.tables import transfer_parameters
 
 OURS, THEIRS = "#c2185b", "#555555"
 SERIES = {"width": "#1b7837", "depth": "#2166ac", "resolution": "#e08214", "compound": OURS}

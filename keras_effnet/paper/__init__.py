@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from keras_effnet import paper_figures as figures
-from keras_effnet import paper_tables as tables
-from keras_effnet.paper_plots import PLOTS, draw
-from keras_effnet.paper_report import Report
+from keras_effnet.paper import figures, tables
+from keras_effnet.paper.plots import PLOTS, draw
+from keras_effnet.paper.report import Report
 
 REPORTS: Mapping[str, Callable[[], Report]] = MappingProxyType(
     {

@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.paper_data import verified
+from keras_effnet.paper.data import verified
 
 MARK = "†"
 NONE = "-"

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from keras_effnet import paper_data as paper
 from keras_effnet.complexity import complexity, table
 from keras_effnet.design.rival_tables import RIVALS, Rival, resnet50, rival_layers, rival_macs
-from keras_effnet.paper_report import ACCURACY, COSTS, NONE, Report, model_name, quoted, ratio, short
+from keras_effnet.paper import data as paper
+from keras_effnet.paper.report import ACCURACY, COSTS, NONE, Report, model_name, quoted, ratio, short
 from keras_effnet.scaling import round_resolution
 from keras_effnet.variants import VARIANTS, Variant
 

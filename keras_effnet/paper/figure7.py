@@ -8,8 +8,8 @@ from pathlib import Path
 from keras_effnet.data.class_names import Classes
 from keras_effnet.inference.classifier import Classifier, as_classifier, read_classes
 from keras_effnet.models import create
-from keras_effnet.paper_data import TABLE_7
-from keras_effnet.paper_tables import scaled_b0
+from keras_effnet.paper.data import TABLE_7
+from keras_effnet.paper.tables import scaled_b0
 from keras_effnet.variants import Variant
 
 # In the order of the table.

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_effnet import paper_data, paper_plots
 from keras_effnet.design.latency import latencies, single_core_latencies
 from keras_effnet.paper import REPORTS, report, write
+from keras_effnet.paper import data as paper_data
+from keras_effnet.paper import plots as paper_plots
+from keras_effnet.paper.report import MARK, Report, quoted, ratio, short
+from keras_effnet.paper.tables import DIFFERENCES, table4
 from keras_effnet.paper_cli import app
-from keras_effnet.paper_report import MARK, Report, quoted, ratio, short
-from keras_effnet.paper_tables import DIFFERENCES, table4
 
 ARITHMETIC = [name for name in REPORTS if name != "table4"]
 SECONDS = {"ResNet152": 0.6, "b1": 0.1, "b7": 3.0}

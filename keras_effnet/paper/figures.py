@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from keras_effnet import paper_data as paper
 from keras_effnet.complexity import complexity
-from keras_effnet.paper_report import ACCURACY, COSTS, NONE, Report, model_name, quoted, short
-from keras_effnet.paper_tables import scaled_b0, transfer_parameters
+from keras_effnet.paper import data as paper
+from keras_effnet.paper.report import ACCURACY, COSTS, NONE, Report, model_name, quoted, short
+from keras_effnet.paper.tables import scaled_b0, transfer_parameters
 from keras_effnet.scaling import CompoundScaling, flops_ratio
 from keras_effnet.variants import VARIANTS
 
