@@ -21,22 +21,6 @@ ROOMS = (
     *("finetuning", "design", "paper", "cli", "__main__"),
 )
 
-# Files that still have to move, and where to.
-FLAT = {
-    "cli": "cli",
-    "terminal": "cli",
-    "cli_classify": "cli",
-    "cli_evaluate": "cli",
-    "cli_explain": "cli",
-    "cli_export": "cli",
-    "cli_finetune": "cli",
-    "cli_search": "cli",
-    "cli_summary": "cli",
-    "cli_train": "cli",
-    "cli_weights": "cli",
-    "paper_cli": "cli",
-}
-
 # These files must work with nothing but Python installed ...
 STANDARD_LIBRARY_ONLY = (
     "errors",
@@ -92,8 +76,6 @@ MODULES = sorted(set(FILES) - set(SUB_PACKAGES))
 
 def room(module: str) -> str:
     """Where a module belongs."""
-    if module in FLAT:
-        return FLAT[module]
     for name, files in (("table", TABLE), ("graph", GRAPH), ("builders", BUILDERS)):
         if module in files:
             return name

@@ -23,8 +23,9 @@ from rich.progress import Progress
 from short_runs import full_disk
 from typer.testing import CliRunner
 
-from keras_effnet import cli, cli_finetune
+from keras_effnet import cli
 from keras_effnet._keras import keras
+from keras_effnet.cli import finetune as cli_finetune
 from keras_effnet.data.photo_batches import center_view, random_view, read_photos, shrink, training_batches
 from keras_effnet.data.training_photos import open_training_photos
 from keras_effnet.finetuning import phases as finetune_phases

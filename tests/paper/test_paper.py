@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from keras_effnet.cli.paper import app
 from keras_effnet.design.latency import latencies, single_core_latencies
 from keras_effnet.paper import REPORTS, report, write
 from keras_effnet.paper import data as paper_data
 from keras_effnet.paper import plots as paper_plots
 from keras_effnet.paper.report import MARK, Report, quoted, ratio, short
 from keras_effnet.paper.tables import DIFFERENCES, table4
-from keras_effnet.paper_cli import app
 
 ARITHMETIC = [name for name in REPORTS if name != "table4"]
 SECONDS = {"ResNet152": 0.6, "b1": 0.1, "b7": 3.0}
@@ -152,7 +152,7 @@ def test_the_command_writes_what_is_named(tmp_path: Path):
 
 def test_all_is_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    monkeypatch.setattr("keras_effnet.paper_cli.single_core_latencies", measured)
+    monkeypatch.setattr("keras_effnet.cli.paper.single_core_latencies", measured)
     done = CliRunner().invoke(app, ["all", "--quick", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     names = {path.name for path in tmp_path.iterdir()}

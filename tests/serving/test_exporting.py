@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 import keras_effnet
 from keras_effnet import cli, staging
 from keras_effnet._keras import dtype_policy, keras
+from keras_effnet.cli.terminal import following
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.models import create
 from keras_effnet.serving import agreement as export_check
@@ -33,7 +34,6 @@ from keras_effnet.serving.agreement import check_images
 from keras_effnet.serving.exporting import Exported, export
 from keras_effnet.serving.model_record import Export, open_export, suffix
 from keras_effnet.staging import staged
-from keras_effnet.terminal import following
 from keras_effnet.variants import tiny
 
 pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
@@ -419,7 +419,7 @@ def test_a_kill_leaves_the_old_version_whole(tmp_path: Path, numbered: bool) -> 
 import os, signal, sys
 from pathlib import Path
 from keras_effnet.staging import staged
-from keras_effnet.terminal import following
+from keras_effnet.cli.terminal import following
 with staged(Path({str(target)!r}), numbered={numbered}) as p:
     {write.replace("old", "{}")}
     {{}}

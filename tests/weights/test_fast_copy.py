@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from keras_effnet import cli, cli_weights
+from keras_effnet import cli
+from keras_effnet.cli import weights as cli_weights
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import MINUS_ONE_TO_ONE
 from keras_effnet.variants import VARIANTS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
+from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
 from keras_effnet.training.cluster_env import STRATEGIES
 from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, printable, start_keras
+from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, printable, start_keras
 
 if TYPE_CHECKING:
     from keras_effnet.data.photos import Photo

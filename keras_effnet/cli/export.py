@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_effnet.terminal import AsJson, Model, Weights, console, muted, plain_errors, start_keras
+from keras_effnet.cli.terminal import AsJson, Model, Weights, console, muted, plain_errors, start_keras
 
 if TYPE_CHECKING:
     from keras_effnet.serving.exporting import Exported

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_effnet.terminal import (
+from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
     Model,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from keras_effnet import cli, cli_weights
+from keras_effnet import cli
+from keras_effnet.cli import weights as cli_weights
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights import published as sets
 from keras_effnet.weights.registry import Source, Weights

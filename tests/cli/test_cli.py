@@ -18,8 +18,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import keras_effnet
-from keras_effnet import cli, cli_classify, cli_evaluate
+from keras_effnet import cli
 from keras_effnet._keras import keras
+from keras_effnet.cli import classify as cli_classify
+from keras_effnet.cli import evaluate as cli_evaluate
 from keras_effnet.inference.classify import Prediction
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")

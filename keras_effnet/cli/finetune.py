@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from keras_effnet.cli.terminal import AsJson, Model, Weights, complain, console, plain_errors, start_keras
 from keras_effnet.finetuning.settings import DEFAULTS
-from keras_effnet.terminal import AsJson, Model, Weights, complain, console, plain_errors, start_keras
 
 if TYPE_CHECKING:
     from keras_effnet.finetuning.report import FineTuned

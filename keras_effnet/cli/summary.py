@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table
 from keras_effnet.complexity import complexity, table
-from keras_effnet.terminal import AsJson, console, millions, plain_errors, plain_table
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.registry import WEIGHTS
 

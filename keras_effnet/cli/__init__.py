@@ -5,19 +5,17 @@ from typing import Annotated
 
 import typer
 
-from keras_effnet import (
-    __version__,
-    cli_classify,
-    cli_evaluate,
-    cli_explain,
-    cli_export,
-    cli_finetune,
-    cli_search,
-    cli_summary,
-    cli_train,
-    cli_weights,
-    paper_cli,
-)
+from keras_effnet import __version__
+from keras_effnet.cli import classify as cli_classify
+from keras_effnet.cli import evaluate as cli_evaluate
+from keras_effnet.cli import explain as cli_explain
+from keras_effnet.cli import export as cli_export
+from keras_effnet.cli import finetune as cli_finetune
+from keras_effnet.cli import paper as paper_cli
+from keras_effnet.cli import search as cli_search
+from keras_effnet.cli import summary as cli_summary
+from keras_effnet.cli import train as cli_train
+from keras_effnet.cli import weights as cli_weights
 
 app = typer.Typer(
     help="EfficientNet for Keras: photos in, labels out.",

@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_effnet.terminal import (
+from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
     Model,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_effnet.terminal import AsJson, complain, console, plain_errors, plain_table, printable
+from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, printable
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories, digest_matches
 from keras_effnet.weights.fast_copy import flat_places, is_current, keep_flat

@@ -10,12 +10,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_effnet.blocks import encode_blocks
+from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table, start_keras
 from keras_effnet.complexity import complexity
 from keras_effnet.design.mnas import Goal, mnas_space
 from keras_effnet.design.proxies import entropy
 from keras_effnet.design.search import Candidate, Search
 from keras_effnet.design.search import search as run_search
-from keras_effnet.terminal import AsJson, console, millions, plain_errors, plain_table, start_keras
 from keras_effnet.variants import VARIANTS, Variant
 
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
