@@ -13,7 +13,7 @@ import keras_effnet
 
 # The top-level files fall into three groups; every sub-package is a room of its own.
 TABLE = ("errors", "blocks", "scaling", "normalization", "variants", "complexity")
-GRAPH = ("_keras", "layers", "network", "introspection", "staging")
+GRAPH = ("_keras", "layers", "network", "introspection", "artifacts")
 BUILDERS = ("models", "images", "imagenet")
 # A file may import from its own room and from the rooms before it.
 ROOMS = (
@@ -53,7 +53,7 @@ READERS = (
     "weights.download",
     "weights.fast_copy",
     "weights.published",
-    "staging",
+    "artifacts",
     "serving.model_record",
 )
 # Works on Keras's layers, and Keras imports its backend.

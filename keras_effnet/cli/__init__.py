@@ -6,16 +6,7 @@ from typing import Annotated
 import typer
 
 from keras_effnet import __version__
-from keras_effnet.cli import classify as cli_classify
-from keras_effnet.cli import evaluate as cli_evaluate
-from keras_effnet.cli import explain as cli_explain
-from keras_effnet.cli import export as cli_export
-from keras_effnet.cli import finetune as cli_finetune
-from keras_effnet.cli import paper as paper_cli
-from keras_effnet.cli import search as cli_search
-from keras_effnet.cli import summary as cli_summary
-from keras_effnet.cli import train as cli_train
-from keras_effnet.cli import weights as cli_weights
+from keras_effnet.cli import classify, evaluate, explain, export, finetune, paper, search, summary, train, weights
 
 app = typer.Typer(
     help="EfficientNet for Keras: photos in, labels out.",
@@ -26,20 +17,20 @@ app = typer.Typer(
 )
 # The order of --help.
 for verb in (
-    cli_classify.classify,
-    cli_explain.explain,
-    cli_evaluate.evaluate,
-    cli_finetune.finetune,
-    cli_train.train,
-    cli_train.recipes,
-    cli_export.export,
-    cli_search.search,
-    cli_summary.summary,
-    cli_summary.models,
+    classify.classify,
+    explain.explain,
+    evaluate.evaluate,
+    finetune.finetune,
+    train.train,
+    train.recipes,
+    export.export,
+    search.search,
+    summary.summary,
+    summary.models,
 ):
     app.command()(verb)
-app.add_typer(cli_weights.app, name="weights")
-app.add_typer(paper_cli.app)
+app.add_typer(weights.app, name="weights")
+app.add_typer(paper.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
+from keras_effnet.artifacts import staged
 from keras_effnet.finetuning.plots import confusion_matrix, learning_curves
 from keras_effnet.finetuning.report import MODEL, Epoch, FineTuned, markdown
-from keras_effnet.staging import staged
 
 WEIGHTS = "model.weights.h5"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"

@@ -12,8 +12,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
+from keras_effnet.artifacts import staged
 from keras_effnet.inference.classify import Prediction, entry
-from keras_effnet.staging import staged
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 10_000

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.artifacts import latest, staged
 from keras_effnet.errors import first_line
 from keras_effnet.imagenet import normalizes_inside, preprocess_input
 from keras_effnet.images import CROP_PADDING
@@ -23,7 +24,6 @@ from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_im
 from keras_effnet.serving.engines import FORMATS, cores, find_engine, start, version
 from keras_effnet.serving.model_record import NAME, Sidecar, append_to_onnx, append_to_tflite, sidecar_path, suffix
 from keras_effnet.serving.writers import WRITERS
-from keras_effnet.staging import latest, staged
 from keras_effnet.variants import VARIANTS
 
 INPUT = {

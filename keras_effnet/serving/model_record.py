@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from keras_effnet.staging import latest_folder
+from keras_effnet.artifacts import latest_folder
 
 NAME = "model.json"
 PROPERTY = "keras_effnet"

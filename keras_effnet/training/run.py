@@ -11,9 +11,9 @@ from typing import Any
 
 from keras_effnet import __version__
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.artifacts import staged
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.training_data import Data, TrainingData, open_training_data
-from keras_effnet.staging import staged
 from keras_effnet.training.checkpointing import Saver, Saving
 from keras_effnet.training.devices import Devices, open_devices
 from keras_effnet.training.fit import fit_epochs

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.artifacts import PREFIX, staged
 from keras_effnet.data.sharding import Position
-from keras_effnet.staging import PREFIX, staged
 from keras_effnet.training.ema import EMA
 
 BEST = "best.weights.h5"

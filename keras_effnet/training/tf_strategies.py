@@ -125,7 +125,8 @@ def multi_worker_strategy(**options: Any) -> Any:
 
     Example:
         >>> import os, subprocess, sys
-        >>> code = "from keras_effnet.training.tf_strategies import multi_worker_strategy as s; print(s().num_replicas_in_sync)"
+        >>> start = "from keras_effnet.training.tf_strategies import multi_worker_strategy as start; "
+        >>> code = start + "print(start().num_replicas_in_sync)"
         >>> subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout  # no TF_CONFIG: alone
         '1\\n'
     """

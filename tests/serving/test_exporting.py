@@ -23,8 +23,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import keras_effnet
-from keras_effnet import cli, staging
+from keras_effnet import artifacts, cli
 from keras_effnet._keras import dtype_policy, keras
+from keras_effnet.artifacts import staged
 from keras_effnet.cli.terminal import following
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.models import create
@@ -33,7 +34,6 @@ from keras_effnet.serving import exporting
 from keras_effnet.serving.agreement import check_images
 from keras_effnet.serving.exporting import Exported, export
 from keras_effnet.serving.model_record import Export, open_export, suffix
-from keras_effnet.staging import staged
 from keras_effnet.variants import tiny
 
 pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
@@ -418,7 +418,7 @@ def test_a_kill_leaves_the_old_version_whole(tmp_path: Path, numbered: bool) -> 
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from keras_effnet.staging import staged
+from keras_effnet.artifacts import staged
 from keras_effnet.cli.terminal import following
 with staged(Path({str(target)!r}), numbered={numbered}) as p:
     {write.replace("old", "{}")}
@@ -453,7 +453,7 @@ def test_a_model_folder_may_be_on_another_disk(tmp_path: Path) -> None:
 
 def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatch: Any) -> None:
     folder, seen = tmp_path / "model", []
-    latest = staging.latest
+    latest = artifacts.latest
 
     def overtaken(path: Path) -> int:
         number = latest(path)
@@ -463,7 +463,7 @@ def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatc
         seen.append(number)
         return number
 
-    monkeypatch.setattr(staging, "latest", overtaken)
+    monkeypatch.setattr(artifacts, "latest", overtaken)
     with staged(folder, numbered=True) as part:
         part.mkdir()
         (part / "a").write_text("ours")

@@ -19,10 +19,10 @@ from short_runs import assert_same, cut, full_disk, history, states
 from typer.testing import CliRunner
 
 from keras_effnet._keras import LEGACY
+from keras_effnet.artifacts import PREFIX
 from keras_effnet.data import tf_batches as tf_pipeline
 from keras_effnet.data import tf_sources
 from keras_effnet.data.image_audit import OddFiles
-from keras_effnet.staging import PREFIX
 from keras_effnet.training import run as training
 from keras_effnet.training.recipes import Recipe
 from keras_effnet.training.state import Progress
