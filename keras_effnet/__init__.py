@@ -47,7 +47,6 @@ _MODULES = (
     "mnas",
     "normalization",
     "paper",
-    "proxies",
     "registry",
     "rivals",
 )

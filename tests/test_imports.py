@@ -35,7 +35,6 @@ STANDARD_LIBRARY_ONLY = (
     "design.grid",
     "design.rival_tables",
     "design.mnas",
-    "design.proxies",
     "design.search",
     "paper.data",
     "paper.report",

@@ -34,10 +34,6 @@ Classes = Annotated[
 ]
 Top = Annotated[int, typer.Option(min=1, help="Without --class: how many of the best.")]
 Layer = Annotated[str | None, typer.Option(metavar="NAME", help="Grad-CAM of this layer's feature map.")]
-Figure7 = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="The paper's five networks, with weights of your own from this folder."),
-]
 Out = Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where the pictures go.")]
 
 
@@ -49,7 +45,6 @@ def explain(
     classes: Classes = None,
     top: Top = 1,
     layer: Layer = None,
-    figure7: Figure7 = None,
     out: Out = Path("maps"),
     as_json: AsJson = False,
 ) -> None:
@@ -59,8 +54,6 @@ def explain(
     """
     if not files and not sample:
         raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="FILES")
-    if figure7 and (model or weights):
-        raise typer.BadParameter("it names the models; leave --model and --weights out.", param_hint="--figure7")
     if weights and len(weights) != len(model or ["lite0"]):
         raise typer.BadParameter("give one for each --model, in their order, or none.", param_hint="--weights")
     with plain_errors():
@@ -75,7 +68,7 @@ def explain(
         from keras_effnet.inference.activation_maps import explain
 
         album = _Album(out)
-        for classifier in _classifiers(model or ["lite0"], weights, figure7):
+        for classifier in _classifiers(model or ["lite0"], weights):
             name = "-".join(Path(part).stem for part in (classifier.name, weights and classifier.weights) if part)
             album.models += 1
             for number, found in enumerate(explain(classifier, photos, classes=classes, top=top, layer=layer)):
@@ -85,13 +78,8 @@ def explain(
             raise typer.Exit(1)
 
 
-def _classifiers(models: Sequence[str], weights: Sequence[str] | None, figure7: Path | None) -> Iterator["Classifier"]:
+def _classifiers(models: Sequence[str], weights: Sequence[str] | None) -> Iterator["Classifier"]:
     """Load one model after the other."""
-    if figure7:
-        from keras_effnet.paper.figure7 import load_figure7
-
-        yield from load_figure7(figure7)
-        return
     from keras_effnet.inference.classifier import load_classifier
 
     for name, chosen in zip_longest(models, weights or ()):

@@ -13,7 +13,6 @@ from keras_effnet.blocks import encode_blocks
 from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table, start_keras
 from keras_effnet.complexity import complexity
 from keras_effnet.design.mnas import Goal, mnas_space
-from keras_effnet.design.proxies import entropy
 from keras_effnet.design.search import Candidate, Search
 from keras_effnet.design.search import search as run_search
 from keras_effnet.variants import VARIANTS, Variant
@@ -23,21 +22,18 @@ SHOWN = 5
 
 Target = Annotated[str, typer.Option(metavar="NUMBER", help="Multiply-adds of the network wanted: 400M, 1.5B, 4e8.")]
 Data = Annotated[
-    str | None,
+    str,
     typer.Option(
         metavar="DIR | CSV | tfds:NAME",
         help="Photos to train on and to score on: a folder for each class, or train/ and val/ with these.",
     ),
-]
-Score = Annotated[
-    str, typer.Option(metavar="train|entropy", help="Short training on --data, or a proxy that needs no photos.")
 ]
 Trials = Annotated[int, typer.Option(min=1, help="Networks scored in all, those of a search gone on with included.")]
 Size = Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")]
 Tolerance = Annotated[
     float, typer.Option(metavar="SHARE", help="How far from the target a network may lie; others are never trained.")
 ]
-Epochs = Annotated[int, typer.Option(min=1, help="train: passes over the photos.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]
 Sampler = Annotated[str, typer.Option(metavar="tpe|random", help="What draws the networks.")]
 Seed = Annotated[int, typer.Option(help="Of the sampler and of training.")]
 Storage = Annotated[
@@ -51,9 +47,8 @@ Name = Annotated[str, typer.Option(help="Name of the search in --storage.")]
 
 
 def search(
+    data: Data,
     target_macs: Target = "400M",
-    data: Data = None,
-    score: Score = "train",
     trials: Trials = 100,
     size: Size = 224,
     tolerance: Tolerance = 0.25,
@@ -66,18 +61,12 @@ def search(
 ) -> None:
     """Search MnasNet's space for the best network near a number of multiply-adds; prints its block table."""
     target = _count(target_macs)
-    if score not in ("entropy", "train") or (score == "train") != bool(data):
-        raise typer.BadParameter(
-            f"it is {score!r} {'with' if data else 'without'} --data. Expected train with --data DIR, or entropy "
-            "without. Change the one or the other.",
-            param_hint="--score",
-        )
     with plain_errors():
-        measure, classes = _training(data, {"epochs": epochs, "seed": seed}, size) if data else (entropy, 1000)
+        score, classes = _training(data, {"epochs": epochs, "seed": seed}, size)
         space, goal = mnas_space(replace(VARIANTS["b0"], resolution=size)), Goal(target, tolerance, classes=classes)
         keep: dict[str, Any] = {"storage": storage, "study_name": name}
         with _bar(trials) as show:
-            found = run_search(measure, space, goal, trials=trials, sampler=sampler, seed=seed, progress=show, **keep)
+            found = run_search(score, space, goal, trials=trials, sampler=sampler, seed=seed, progress=show, **keep)
         if as_json:
             print(json.dumps(_summary(found, goal), indent=2))
         else:

@@ -1,12 +1,9 @@
 """Step 1 of compound scaling: a grid search for alpha, beta and gamma at phi = 1 (arXiv:1905.11946, section 4)."""
 
-import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from keras_effnet.scaling import Coefficients, CompoundScaling, flops_ratio
@@ -46,7 +43,6 @@ def grid_search(
     tolerance: float = 0.1,
     budget: float = 2.0,
     workers: int | Executor = 1,
-    resume: str | Path | None = None,
     study: Any = None,
     storage: Any = None,
     study_name: str = "grid-search",
@@ -61,13 +57,13 @@ def grid_search(
         budget: what FLOPS should grow by.
         workers: threads; or an executor of your own, such as a `ProcessPoolExecutor`, which needs an `evaluate` that
             can be pickled.
-        resume: a file of JSON lines that takes each result as it comes; results already there are kept.
         study: an Optuna study that hands out the points; any number of processes may share it.
-        storage: an Optuna storage or its URL, "sqlite:///search.db": the study `study_name` in it is made or joined.
+        storage: an Optuna storage or its URL, such as "sqlite:///search.db", which keeps the results. The study
+            `study_name` in it is created, or resumed if it exists.
         study_name: name of the study in `storage`.
 
     Raises:
-        ValueError: a grid without a point, a resume file that is none, or no score that is a number.
+        ValueError: a grid without a point, an executor together with a study, or no score that is a number.
         ImportError: `storage` without Optuna.
 
     Example:
@@ -77,12 +73,12 @@ def grid_search(
     points = candidates(step=step, tolerance=tolerance, budget=budget)
     pending = 0
     if study is None and storage is None:
-        scores = _evaluate_all(evaluate, points, workers, None if resume is None else Path(resume))
+        scores = dict(_in_parallel(evaluate, points, workers))
     else:
-        if resume is not None or not isinstance(workers, int):
+        if not isinstance(workers, int):
             raise ValueError(
-                f"resume={resume!r} and workers={workers!r} came with an Optuna study. Expected a number of threads "
-                "and no resume file: the study keeps the results itself, and more processes may join it."
+                f"workers is {workers!r}, together with an Optuna study. Expected a number of threads. To use several "
+                "processes, let each of them call grid_search with the same study or storage."
             )
         from keras_effnet.design.shared_grid import open_study, share
 
@@ -116,7 +112,7 @@ def candidates(*, step: float = 0.05, tolerance: float = 0.1, budget: float = 2.
         )
 
     def axis(limit: float) -> list[float]:
-        # Rounded, so that 1 + 3 * 0.05 is 1.15 and a resume file finds it again.
+        # Rounded, so that 1 + 3 * 0.05 is exactly 1.15, also when it is read back from a study.
         return [round(1 + i * step, 10) for i in range(int((limit - 1) / step + 1e-9) + 1)]
 
     found = []
@@ -132,18 +128,6 @@ def candidates(*, step: float = 0.05, tolerance: float = 0.1, budget: float = 2.
             "one. Pass a smaller step or a larger tolerance."
         )
     return tuple(found)
-
-
-def _evaluate_all(
-    evaluate: Evaluate, points: Sequence[Coefficients], workers: int | Executor, resume: Path | None
-) -> dict[Coefficients, float]:
-    scores = {} if resume is None else dict(_read(resume))
-    missing = [point for point in points if point not in scores]
-    for point, score in _in_parallel(evaluate, missing, workers):
-        scores[point] = score
-        if resume is not None:
-            _append(resume, point, score)
-    return scores
 
 
 def _in_parallel(
@@ -163,34 +147,3 @@ def _in_parallel(
             future.cancel()
         if pool is not workers:
             pool.shutdown()
-
-
-# --- the resume file: one JSON object a line ---
-
-
-def _read(path: Path) -> Iterator[tuple[Coefficients, float]]:
-    if not path.exists():
-        return
-    for i, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            yield Coefficients(row["depth"], row["width"], row["resolution"]), float(row["score"])
-        except (ValueError, TypeError, KeyError) as error:
-            # What a process that was cut off left of its last line is evaluated again.
-            if not '{"depth": '.startswith(line[:10]):
-                raise ValueError(
-                    f"Line {i} of {path} is {line[:40]!r}. Expected the results of a grid search, one JSON object a "
-                    "line. Pass the path of a new file, or of one that grid_search has written."
-                ) from error
-
-
-def _append(path: Path, point: Coefficients, score: float) -> None:
-    """Write a line in one call, so that processes that share the file do not mix theirs."""
-    line = json.dumps({**point._asdict(), "score": score}) + "\n"
-    with path.open("ab+", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(size - 1)
-            line = line if file.read(1) == b"\n" else "\n" + line
-        file.write(line.encode())
-        os.fsync(file.fileno())

@@ -71,7 +71,7 @@ def search(
     scored. A study in a storage is gone on with, and several processes may share it; the score must be the same one.
 
     Args:
-        score: `score(network)`, higher is better: an accuracy after training, or a proxy.
+        score: `score(network)`, higher is better, such as the accuracy after a short training.
         space: the networks to choose from.
         goal: the reward and the multiply-adds; by default the paper's.
         trials: how many networks are scored in all, those that a study already has included.
@@ -86,8 +86,7 @@ def search(
         ImportError: Optuna is missing.
 
     Example:
-        >>> from keras_effnet.design.proxies import entropy
-        >>> found = search(entropy, trials=3)
+        >>> found = search(lambda network: -len(network.stages), trials=3)
         >>> 3e8 <= found.best.macs <= 5e8
         True
     """

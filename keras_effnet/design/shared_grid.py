@@ -18,7 +18,7 @@ def _optuna() -> Any:
     except ImportError as error:
         raise ImportError(
             f"Optuna could not be imported: {error}. Expected it for a search that processes share. Install it with "
-            'pip install "keras_effnet[search]", or search with workers= and resume= alone.'
+            'pip install "keras_effnet[search]", or run a grid search with workers= alone.'
         ) from error
     return optuna
 

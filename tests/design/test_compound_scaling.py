@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,8 +142,10 @@ def test_a_grid_search_takes_an_executor_of_processes():
         assert grid_search(flops_ratio, step=0.25, workers=pool).best.score <= 2.1
 
 
-def test_a_search_resumes_after_an_interruption_and_a_cut_line(tmp_path: Path):
-    path, calls = tmp_path / "results.jsonl", []
+def test_a_grid_search_in_a_storage_resumes_after_an_interruption(tmp_path: Path):
+    optuna = pytest.importorskip("optuna", reason="optuna is not installed")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage, calls = f"sqlite:///{tmp_path}/search.db", []
 
     def evaluate(depth: float, width: float, resolution: float) -> float:
         calls.append((depth, width, resolution))
@@ -152,31 +154,19 @@ def test_a_search_resumes_after_an_interruption_and_a_cut_line(tmp_path: Path):
         return distance(depth, width, resolution)
 
     with pytest.raises(KeyboardInterrupt):
-        grid_search(evaluate, step=0.1, resume=path)
-    assert len(path.read_text().splitlines()) == 7
-    path.write_text(path.read_text()[:-20])
-    found = grid_search(evaluate, step=0.1, resume=path)
-    again = grid_search(evaluate, step=0.1, resume=path)
+        grid_search(evaluate, step=0.1, storage=storage)
+    found = grid_search(evaluate, step=0.1, storage=storage)
+    again = grid_search(evaluate, step=0.1, storage=storage)
     points = candidates(step=0.1)
-    # The seventh, whose line was cut, and the eighth, which was interrupted, come twice.
-    assert len(calls) == len(points) + 2
+    # Only the eighth, which was interrupted, is evaluated twice.
+    assert len(calls) == len(points) + 1
     assert found == again
     assert len(found.trials) == len(points)
 
 
-def test_a_resume_file_of_something_else_is_refused_and_left_alone(tmp_path: Path):
-    path = tmp_path / "notes.txt"
-    path.write_text("milk, bread\n")
-    with pytest.raises(ValueError, match="Line 1 of .*notes.txt is 'milk, bread'"):
-        grid_search(distance, resume=path)
-    assert path.read_text() == "milk, bread\n"
-
-
-def test_a_network_that_diverged_is_never_the_best(tmp_path: Path):
-    path = tmp_path / "results.jsonl"
-    for _ in range(2):
-        found = grid_search(lambda d, w, r: math.nan if d > 1 else w, step=0.1, resume=path)
-        assert found.best.coefficients.depth == 1
+def test_a_network_that_diverged_is_never_the_best():
+    found = grid_search(lambda d, w, r: math.nan if d > 1 else w, step=0.1)
+    assert found.best.coefficients.depth == 1
     with pytest.raises(ValueError, match="None of the 20 points has a score that is a number"):
         grid_search(lambda *_: math.nan, step=0.1)
 
@@ -248,8 +238,8 @@ def test_a_study_evaluates_a_failed_point_again_and_nothing_else():
     found = grid_search(evaluate, step=0.1, study=study)
     assert grid_search(evaluate, step=0.1, study=study) == found
     assert len(calls) == len(found.trials) + 1 == 21
-    with pytest.raises(ValueError, match="no resume file"):
-        grid_search(evaluate, study=study, resume="results.jsonl")
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="Expected a number of threads"):
+        grid_search(evaluate, study=study, workers=pool)
 
 
 # --- Equation 2 ---

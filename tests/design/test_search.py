@@ -17,7 +17,6 @@ from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
 from keras_effnet.complexity import complexity
 from keras_effnet.design.budget import model_complexity
 from keras_effnet.design.mnas import MNAS, OPERATORS, Goal, SearchSpace, StageSpace, mnas_space
-from keras_effnet.design.proxies import entropy
 from keras_effnet.variants import VARIANTS, Variant
 
 # arXiv:1807.11626, Figure 7: MnasNet-A1.
@@ -140,7 +139,7 @@ def test_a_resolution_too_small_for_five_halvings_is_refused():
         Goal().macs(space.decode(space.sample(random.Random(0))))
 
 
-# --- the reward and the proxy ---
+# --- the reward ---
 
 
 def test_the_reward_is_the_paper_s():
@@ -154,17 +153,6 @@ def test_the_reward_is_the_paper_s():
 def test_a_goal_that_cannot_be_is_refused(arguments):
     with pytest.raises(ValueError, match="Expected a positive number of multiply-adds and a share"):
         Goal(**arguments)
-
-
-def test_the_entropy_is_that_of_the_formula():
-    base = Variant("one", 1.0, 1.0, 32, 0.2, (BlockArgs(1, 3, 1, 1, 8),), stem_filters=8, head_filters=32)
-    # Stem 3 x 3 of 3 filters, depthwise 3 x 3, two 1 x 1 of 8 filters; the only scale has 16 x 16 pixels.
-    assert entropy(base) == pytest.approx(8 * math.log(32 * 16**2) * math.log(27 * 9 * 8 * 8))
-    rows = (BlockArgs(1, 3, 1, 1, 8), BlockArgs(1, 3, 2, 2, 16))
-    two = Variant("two", 1.0, 1.0, 32, 0.2, rows, stem_filters=8, head_filters=32)
-    # The second block expands at 16 x 16 and goes on at 8 x 8.
-    first, second = math.log(27 * 9 * 8 * 8), math.log(9 * 16 * 16)
-    assert entropy(two) == pytest.approx(math.log(16 * 16**2) * first + 8 * math.log(32 * 8**2) * (first + second))
 
 
 # --- the study ---
@@ -196,7 +184,7 @@ def test_no_network_is_scored_twice(search):
 
 
 def test_the_estimator_finds_more_than_random_draws(search):
-    guided, drawn = (search(entropy, trials=40, sampler=sampler).best.reward for sampler in ("tpe", "random"))
+    guided, drawn = (search(is_large, trials=40, sampler=sampler).best.reward for sampler in ("tpe", "random"))
     assert guided > drawn
 
 
@@ -250,12 +238,12 @@ def test_a_network_that_diverged_is_never_the_best(search):
 
 def test_a_target_that_no_network_reaches_is_refused_with_what_they_cost(search):
     with pytest.raises(ValueError, match=r"within 25% of 40 multiply-adds; they take \d{3},\d{3},\d{3} to "):
-        search(entropy, MNAS, Goal(40), sampler="random")
+        search(is_large, MNAS, Goal(40), sampler="random")
 
 
 def test_another_sampler_is_refused(search):
     with pytest.raises(ValueError, match="sampler is 'grid' .* Expected one of random, tpe"):
-        search(entropy, sampler="grid")
+        search(is_large, sampler="grid")
 
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
@@ -264,7 +252,7 @@ def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "optuna", None)
     for storage in (None, "sqlite:///search.db"):
         with pytest.raises(ImportError, match=r"pip install \"keras_effnet\[search\]\""):
-            search(entropy, storage=storage)
+            search(is_large, storage=storage)
 
 
 # --- the command ---
@@ -274,8 +262,14 @@ def run(*arguments: object):
     return CliRunner().invoke(cli.app, ["search", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
-def test_the_command_prints_the_best_block_table_and_keeps_the_search(search, tmp_path: Path):
-    options = ("--score", "entropy", "--target-macs", "0.3B", "--storage", f"sqlite:///{tmp_path}/search.db")
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch):
+    """Score networks by their filters, so that the command needs neither photos nor training."""
+    monkeypatch.setattr("keras_effnet.cli.search._training", lambda *_: (is_large, 1000))
+
+
+def test_the_command_prints_the_best_block_table_and_keeps_the_search(search, untrained, tmp_path: Path):
+    options = ("--data", ".", "--target-macs", "0.3B", "--storage", f"sqlite:///{tmp_path}/search.db")
     shown = run(*options, "--trials", 4)
     assert shown.exit_code == 0, shown.output
     answer = json.loads(run(*options, "--trials", 4, "--json").stdout)
@@ -286,15 +280,26 @@ def test_the_command_prints_the_best_block_table_and_keeps_the_search(search, tm
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target-macs", "40", "--sampler", "random"], "none is new and within 25% of 40"),
+        (["--storage", "sqlite:////nowhere/x.db"], "cannot be opened"),
+        (["--sampler", "grid"], "Expected one of random, tpe"),
+    ],
+)
+def test_a_search_that_cannot_run_ends_in_one_message(search, untrained, arguments, message):
+    done = run("--data", ".", *arguments)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--score", "entropy", "--target-macs", "40", "--sampler", "random"], 1, "none is new and within 25% of 40"),
-        (["--score", "entropy", "--storage", "sqlite:////nowhere/x.db"], 1, "cannot be opened"),
-        (["--score", "entropy", "--sampler", "grid"], 1, "Expected one of random, tpe"),
         (["--data", "/nowhere"], 1, "/nowhere"),
-        (["--score", "entropy", "--target-macs", "4X"], 2, "Expected one such as 400M"),
-        (["--target-macs", "4M"], 2, "without --data"),
-        (["--score", "entropy", "--data", "."], 2, "with --data"),
+        (["--data", ".", "--target-macs", "4X"], 2, "Expected one such as 400M"),
+        (["--target-macs", "4M"], 2, "Missing option '--data'"),
     ],
 )
 def test_bad_input_ends_in_one_message(search, arguments, status, message):

@@ -23,7 +23,6 @@ from keras_effnet.inference.head_finder import find_head
 from keras_effnet.inference.head_finder import run as listen
 from keras_effnet.inference.overlays import TILE, colour, contact_sheet, overlay, tile
 from keras_effnet.models import create
-from keras_effnet.paper import figure7
 from keras_effnet.variants import tiny
 
 SIZE = 96  # a feature map of 12 x 12
@@ -450,49 +449,6 @@ def test_a_contact_sheet_shows_each_tile_at_its_place() -> None:
     assert captions[:, 8 + TILE : 16 + TILE].min() > 250  # a long line does not run into the next tile
 
 
-# --- the paper's five networks ---
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with weights for five tiny networks and labels of its own."""
-    folder = tmp_path_factory.mktemp("weights")
-    for name in figure7.NAMES:
-        keras_effnet.save_weights(create(tiny(name), classes=2), folder / f"{name}.weights.h5")
-    (folder / "labels.txt").write_text("cup\ncat\n", encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def trained(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, where the five tiny networks stand in for the paper's."""
-    monkeypatch.setattr(figure7, "figure7_variants", lambda: {name: tiny(name) for name in figure7.NAMES})
-    return Path(shutil.copytree(weights, tmp_path / "trained"))
-
-
-def test_the_five_networks_are_those_of_table_7() -> None:
-    rows = figure7.figure7_variants()
-    found = [(row.depth_coefficient, row.width_coefficient, row.resolution) for row in rows.values()]
-    # 224 pixels times 1.3 are 291.2, a multiple of 8 is near: the paper does not print which.
-    assert found[:4] == [(1, 1, 224), (4, 1, 224), (1, 2, 224), (1, 1, 448)]
-    assert found[4][:2] == (1.4, 1.2)
-    assert abs(found[4][2] - 291.2) < 8
-
-
-def test_the_five_networks_are_loaded_with_the_users_weights(trained: Path) -> None:
-    found = list(figure7.load_figure7(trained))
-    assert [each.name for each in found] == list(figure7.NAMES)
-    assert {each.classes for each in found} == {((None, "cup"), (None, "cat"))}
-    assert len({each.model.get_weights()[0].tobytes() for each in found}) == 5
-
-
-def test_without_weights_the_five_networks_are_refused(trained: Path) -> None:
-    (trained / "deeper.weights.h5").unlink()
-    (trained / "wider.h5").write_bytes(b"")
-    with pytest.raises(ValueError, match="0 for 'deeper', 2 for 'wider' weight files.*untrained networks show nothing"):
-        figure7.load_figure7(trained)
-
-
 # --- the command ---
 
 
@@ -548,24 +504,23 @@ def test_an_unreadable_photo_leaves_the_others_and_exit_status_1(
     assert sorted(file.name for file in (tmp_path / "out").iterdir())[-1] == "sheet.png"
 
 
-def test_several_models_stand_side_by_side_in_a_contact_sheet(
-    trained: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_a_contact_sheet_shows_the_maps_of_several_models_side_by_side(
+    saved: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = trained / "out"
-    result = command(monkeypatch, photos[0], "--figure7", trained, "--class", "cat", "--out", out)
+    other, out = saved.with_name("other.keras"), tmp_path / "out"
+    shutil.copy(saved, other)
+    result = command(monkeypatch, photos[0], "--model", saved, "--model", other, "--class", "green", "--out", out)
     assert result.exit_code == 0, result.output
     assert "sheet.png" in result.stderr
-    assert {file.name for file in out.iterdir()} == {"sheet.png", *(f"same-{n}-cat.png" for n in figure7.NAMES)}
-    assert load_image(out / "sheet.png").shape[1] == 6 * (TILE + 8) + 8  # the photo and five maps
+    assert {file.name for file in out.iterdir()} == {"sheet.png", "same-own-green.png", "same-other-green.png"}
+    assert load_image(out / "sheet.png").shape[1] == 3 * (TILE + 8) + 8  # the photo and two maps
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         ([], 2, "give photos"),
-        (["x.png", "--figure7", ".", "--model", "lite0"], 2, "leave --model"),
         (["x.png", "--weights", "a", "--weights", "b"], 2, "one for each --model"),
-        (["x.png", "--figure7", "nowhere"], 1, "untrained networks show nothing"),
         (["x.png", "--model", "OWN", "--class", "blue"], 1, "'blue' is none of the model's classes"),
         (["x.png", "--model", "OWN", "--layer", "nothing"], 1, "'nothing', which is not in it"),
     ],
