@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.data.labelled_photos import Example
-from keras_effnet.data.photos import THREADS
-from keras_effnet.images import CROP_PADDING, from_pil, load_image
+from keras_effnet.data.photos import THREADS, named
+from keras_effnet.images import CROP_PADDING
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 Batch = tuple[np.ndarray, ...]
@@ -89,17 +89,11 @@ def read_photos(
 
 
 def _try(row: Example, prepare: Prepare) -> np.ndarray | str:
+    photo = named(row.photo, 0)
     try:
-        return prepare(_decode(row))
+        return prepare(photo.pixels())
     except ValueError as error:
-        return f"{row.photo[0]!r}: {error}" if isinstance(row.photo, tuple) else str(error)
-
-
-def _decode(row: Example) -> np.ndarray:
-    image = row.photo[1] if isinstance(row.photo, tuple) else row.photo
-    if isinstance(image, Image.Image):
-        return from_pil(image)
-    return image if isinstance(image, np.ndarray) else load_image(image)
+        return photo.describe(error)
 
 
 def shrink(image: np.ndarray, size: int) -> np.ndarray:

@@ -1,43 +1,107 @@
-"""A photo in whatever form it comes, as the pixels that a model of some size gets."""
+"""Photos in any form: a path, the bytes of a file, an open file, an array or a Pillow image, with or without a name."""
 
 import os
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from keras_effnet.images import center_crop_and_resize, from_array, from_pil, load_image
+from keras_effnet.images import ImageError, center_crop_and_resize, from_array, from_pil, load_image
 
-Photo = str | os.PathLike[str] | tuple[str, np.ndarray | bytes | Image.Image]
+# An image without a name, and a photo with one: a path is its own name.
+Content = bytes | bytearray | memoryview | BinaryIO | np.ndarray | Image.Image
+Photo = str | os.PathLike[str] | tuple[str, Content]
 
-
-# Pillow decodes outside of Python's lock, but the model needs the cores as well.
+# Pillow decodes outside Python's lock, but the model needs the cores as well.
 THREADS = min(4, os.cpu_count() or 1)
 
 
-def named(image: Any, number: int) -> Photo:
-    """What is to be looked at, with a name, by its number if it has none."""
-    if isinstance(image, str | os.PathLike) or (
-        isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], str)
-    ):
-        return image
-    return f"image {number}", bytes(image) if isinstance(image, bytearray | memoryview) else image
+class NamedPhoto(NamedTuple):
+    """A photo that has not been opened yet.
+
+    Args:
+        name: its path, the name in a pair, or its number.
+        source: its path or its content.
+    """
+
+    name: str
+    source: Any
+
+    def pixels(self) -> np.ndarray:
+        """Open the photo.
+
+        Returns:
+            (height, width, 3) with values 0..255: uint8, or the dtype of an array with three channels.
+
+        Raises:
+            ImageError: the photo cannot be read.
+        """
+        source = self.source
+        if isinstance(source, np.ndarray):
+            return from_array(source)
+        if isinstance(source, Image.Image):
+            return from_pil(source)
+        if isinstance(source, bytearray | memoryview):
+            return load_image(bytes(source))
+        if isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
+            return load_image(source)
+        raise ImageError(
+            f"it is of type {type(source).__name__}. Expected a path, the bytes of a file, an open file, a uint8 array "
+            "or a Pillow image. Pass one of these, or a pair (name, image)."
+        )
+
+    def describe(self, error: ValueError) -> str:
+        """Error message with the name of the photo; errors about a path contain it already."""
+        return str(error) if isinstance(self.source, str | os.PathLike) else f"{self.name!r}: {error}"
 
 
-def prepare(photo: Photo, size: int) -> tuple[str, np.ndarray, str | None]:
-    """A photo's name, its pixels as a model of that size gets them, and why they are black if it cannot be read."""
-    name, image = photo if isinstance(photo, tuple) else (os.fspath(photo), None)
+def is_single(images: Any) -> bool:
+    """Whether one photo was passed rather than several; an array of four dimensions is several.
+
+    Example:
+        >>> is_single("cat.jpg"), is_single(("cat", b"bytes")), is_single(("cat.jpg", "dog.jpg"))
+        (True, True, False)
+    """
+    if _is_pair(images):
+        return _is_content(images[1])
+    if isinstance(images, np.ndarray):
+        return images.ndim in (2, 3)
+    return isinstance(images, str | os.PathLike) or _is_content(images)
+
+
+def named(image: Any, number: int) -> NamedPhoto:
+    """Give a photo a name; without its own it is named by its number.
+
+    Example:
+        >>> named("cat.jpg", 0).name, named(("cat", b"bytes"), 1).name, named(b"bytes", 2).name
+        ('cat.jpg', 'cat', 'image 2')
+    """
+    if _is_pair(image):
+        return NamedPhoto(*image)
+    return NamedPhoto(os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}", image)
+
+
+def _is_pair(image: Any) -> bool:
+    return isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], str)
+
+
+def _is_content(image: Any) -> bool:
+    return isinstance(image, bytes | bytearray | memoryview | np.ndarray | Image.Image) or hasattr(image, "read")
+
+
+def prepare(photo: NamedPhoto, size: int) -> tuple[str, np.ndarray, str | None]:
+    """Open a photo, then crop and resize it for a model.
+
+    Args:
+        photo: the photo.
+        size: side of the model's input in pixels.
+
+    Returns:
+        The name of the photo; float32 pixels (size, size, 3), about 0..255, black if the photo cannot be read; and the
+        error in that case, None otherwise.
+    """
     try:
-        if isinstance(photo, tuple) and not isinstance(image, bytes | np.ndarray | Image.Image):
-            raise ValueError(
-                f"it is a {type(image).__name__}. Expected the bytes of a file, a uint8 array or an image of Pillow, "
-                "with a name or without; or a path without a name. Pass one of these."
-            )
-        if isinstance(image, Image.Image):
-            image = from_pil(image)
-        pixels = from_array(image) if isinstance(image, np.ndarray) else load_image(name if image is None else image)
-        return name, center_crop_and_resize(pixels, size), None
+        return photo.name, center_crop_and_resize(photo.pixels(), size), None
     except ValueError as error:
-        # A black image keeps the bad one's place: batches of one shape are compiled once.
-        reason = f"{name!r}: {error}" if isinstance(photo, tuple) else str(error)
-        return name, np.zeros((size, size, 3), np.float32), reason
+        # A black image takes the place of a bad one, so that all batches have the shape that was compiled.
+        return photo.name, np.zeros((size, size, 3), np.float32), photo.describe(error)

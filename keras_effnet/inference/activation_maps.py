@@ -3,7 +3,6 @@
 Sources: CAM (arXiv:1512.04150) where it is exact, Grad-CAM (arXiv:1610.02391) elsewhere.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,10 +12,10 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.class_names import find_class
-from keras_effnet.data.photos import Photo
+from keras_effnet.data.photos import Content, NamedPhoto, Photo, is_single, named
 from keras_effnet.errors import at_least_one
 from keras_effnet.imagenet import preprocess_input
-from keras_effnet.images import Box, center_crop_and_resize, central_square, load_image
+from keras_effnet.images import Box, center_crop_and_resize, central_square
 from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.head_finder import Head, find_head, kernel, run, to_numpy
 
@@ -76,7 +75,7 @@ class Explanation:
 
 def explain(
     model: Classifier | Any,
-    images: Photo | np.ndarray | Iterable[Photo | np.ndarray],
+    images: Photo | Content | Iterable[Photo | Content],
     *,
     classes: int | str | Sequence[int | str] | None = None,
     top: int = 1,
@@ -89,8 +88,8 @@ def explain(
     Args:
         model: a classifier from `load_classifier`, or a functional or sequential Keras model that classifies square
             RGB images; classes other than ImageNet's have their numbers as labels.
-        images: paths of files; pairs (name, image) with uint8 images (height, width, 3) or the bytes of files; or such
-            images alone. A single one needs no list.
+        images: paths, bytes of files, open files, uint8 arrays (height, width, 3), Pillow images, or pairs (name,
+            image). A single one needs no list.
         classes: outputs to explain, each by index, label or wnid.
         top: without `classes`: how many of the best to explain.
         layer: name of a layer, also of a nested model, whose feature map is explained by Grad-CAM instead.
@@ -110,7 +109,8 @@ def explain(
     head = find_head(classifier.model, layer)
     names = [classes] if isinstance(classes, int | str) else classes or ()
     outputs = [find_class(name, classifier.classes) for name in names]
-    return (_explain(path, image, classifier, head, outputs or top) for path, image in _named(images))
+    photos = enumerate([images] if is_single(images) else images, 1)  # type: ignore[arg-type]  # no single photo here
+    return (_explain(named(photo, number), classifier, head, outputs or top) for number, photo in photos)
 
 
 def _classifier(model: Any) -> Classifier:
@@ -121,28 +121,13 @@ def _classifier(model: Any) -> Classifier:
     return as_classifier(model)
 
 
-def _named(images: Any) -> Iterator[tuple[str, Any]]:
-    """Each image with its name; what has none is called by its place."""
-    one = isinstance(images, str | os.PathLike) or (isinstance(images, np.ndarray) and images.ndim == 3)
-    pair = isinstance(images, tuple) and len(images) == 2 and isinstance(images[0], str)
-    pair = pair and isinstance(images[1], np.ndarray | bytes)
-    for number, image in enumerate([images] if one or pair else images, 1):
-        match image:
-            case (str(name), pixels):
-                yield name, pixels
-            case np.ndarray():
-                yield f"image {number}", image
-            case _:
-                yield os.fspath(image), image
-
-
-def _explain(path: str, image: Any, classifier: Classifier, head: Head, wanted: list[int] | int) -> Explanation:
+def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: list[int] | int) -> Explanation:
+    path = source.name
     try:
-        photo = image if isinstance(image, np.ndarray) else load_image(image)
+        photo = source.pixels()
         pixels = center_crop_and_resize(photo, classifier.size)[None]
     except ValueError as error:
-        named = isinstance(image, str | os.PathLike)
-        return Explanation(path, error=str(error) if named else f"{path!r}: {error}")
+        return Explanation(path, error=source.describe(error))
     scores = classifier.scores(pixels)[0]
     if not np.isfinite(scores).all():
         return Explanation(path, error=f"{path!r} gets scores that are no numbers. Expected a sound model. Check it.")

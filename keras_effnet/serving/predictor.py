@@ -13,9 +13,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from keras_effnet.data.photos import Photo, named, prepare
+from keras_effnet.data.photos import Content, NamedPhoto, Photo, is_single, named, prepare
 from keras_effnet.errors import at_least_one
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.classify import Prediction, label, scored
@@ -26,7 +25,7 @@ from keras_effnet.variants import VARIANTS
 
 MODES = ("latency", "throughput")
 BATCH = 32
-Input = Photo | bytes | np.ndarray | Image.Image
+Input = Photo | Content
 
 
 class Predictor:
@@ -138,7 +137,7 @@ class Predictor:
             TypeError: `images` is one image.
             ValueError: `top` below 1.
         """
-        if _is_one(images):
+        if is_single(images):
             raise TypeError(
                 f"The images are one {type(images).__name__}. Expected several. Put it into a list: [image]."
             )
@@ -165,7 +164,7 @@ class Predictor:
         if fault:
             raise fault
 
-    def _submit(self, chunk: list[Photo], top: int) -> Future[list[Prediction]]:
+    def _submit(self, chunk: list[NamedPhoto], top: int) -> Future[list[Prediction]]:
         try:
             return self._pool.submit(self._predict, chunk, top)
         except RuntimeError:
@@ -179,7 +178,7 @@ class Predictor:
             )
             return failed
 
-    def _predict(self, photos: list[Photo], top: int) -> list[Prediction]:
+    def _predict(self, photos: list[NamedPhoto], top: int) -> list[Prediction]:
         rows = [prepare(photo, self.size) for photo in photos]
         good = [pixels for _, pixels, error in rows if not error]
         scores = iter(self.scores(np.stack(good)) if good else ())
@@ -199,23 +198,14 @@ class Predictor:
         self.close()
 
 
-def _draw(photos: Iterator[Photo], count: int) -> tuple[list[Photo], Exception | None]:
+def _draw(photos: Iterator[NamedPhoto], count: int) -> tuple[list[NamedPhoto], Exception | None]:
     """The next photos, and what whoever gives them raised instead of one more."""
-    chunk: list[Photo] = []
+    chunk: list[NamedPhoto] = []
     try:
         chunk.extend(islice(photos, count))
     except Exception as error:
         return chunk, error
     return chunk, None
-
-
-def _is_one(images: Any) -> bool:
-    """Whether it is one image in place of several: an array of pixels, a pair (name, image), ..."""
-    is_array = isinstance(images, np.ndarray) and images.ndim in (2, 3)
-    is_pair = isinstance(images, tuple) and len(images) == 2 and isinstance(images[0], str)
-    if is_pair:
-        return isinstance(images[1], bytes | np.ndarray | Image.Image)
-    return is_array or isinstance(images, str | os.PathLike | bytes | Image.Image)
 
 
 def is_export(model: Any) -> bool:

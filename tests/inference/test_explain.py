@@ -330,7 +330,10 @@ def test_images_may_be_arrays_files_and_pairs_alone_or_in_a_list(image: np.ndarr
     file = tmp_path / "noise.png"
     Image.fromarray(image).save(file)
     expected = only(model, image, classes=0)[1]
-    single = (file, str(file), ("noise", image), ("noise", file.read_bytes()), image.astype("float32"))
+    single = (
+        *(file, str(file), file.read_bytes(), image.astype("float32"), Image.fromarray(image)),
+        *(("noise", image), ("noise", file.read_bytes()), ("noise", Image.fromarray(image))),
+    )
     for each in single:
         np.testing.assert_array_equal(only(model, each, classes=0)[1], expected)
         np.testing.assert_array_equal(only(model, [each], classes=0)[1], expected)
@@ -342,13 +345,13 @@ def test_a_bad_photo_does_not_stop_the_others(image: np.ndarray, tmp_path: Path)
     model = network(layers.GlobalAveragePooling2D(), dense(3))
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    photos = [tmp_path / "missing.png", broken, ("bytes", b""), ("flat", image[0]), ("good", image)]
+    photos = [tmp_path / "missing.png", broken, ("bytes", b""), ("two channels", image[..., :2]), ("good", image)]
     *bad, good = explain(model, photos)
     assert [found.error is None for found in bad] == [False] * 4
     assert "missing.png" in bad[0].error
     assert bad[0].error.count("missing.png") == 1
     assert bad[2].error.startswith("'bytes': ")
-    assert bad[3].error.startswith("'flat': The image has the shape")
+    assert bad[3].error.startswith("'two channels': The image has the shape")
     assert good.maps[0].values.shape == (6, 6)
 
 

@@ -579,7 +579,7 @@ def test_what_is_no_image_costs_its_own_row_and_a_closed_predictor_says_so(expor
     red = np.full((40, 40, 3), (255, 0, 0), np.uint8)
     rows = list(predictor([5, red, ("a", "b", "c"), None, ("name", 3)], top=1))
     assert [row.error is None for row in rows] == [False, True, False, False, False]
-    assert str(rows[0].error).startswith("'image 0': it is a int. Expected the bytes of a file, a uint8 array")
+    assert str(rows[0].error).startswith("'image 0': it is of type int. Expected a path, the bytes of a file")
     predictor.close()
     with pytest.raises(RuntimeError, match="The predictor is closed"):
         list(predictor([red]))

@@ -1,0 +1,88 @@
+"""One photo in every form: the same pixels, a name, and an error that does not affect the others."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet.data.labelled_photos import Example
+from keras_effnet.data.photo_batches import read_photos
+from keras_effnet.data.photos import is_single, named, prepare
+from keras_effnet.images import load_image
+
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "string": str,
+    "path": lambda path: path,
+    "bytes": Path.read_bytes,
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
+    "open file": lambda path: io.BytesIO(path.read_bytes()),
+    "array": load_image,
+    "float array": lambda path: load_image(path).astype("float32"),
+    "array with alpha": lambda path: np.asarray(Image.fromarray(load_image(path)).convert("RGBA")),
+    "Pillow image": lambda path: Image.fromarray(load_image(path)),
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_has_the_same_pixels_with_and_without_a_name(form: str, file: Path) -> None:
+    for wrap in (lambda image: image, lambda image: ("a name", image)):
+        assert np.array_equal(named(wrap(FORMS[form](file)), 0).pixels(), load_image(file))
+        assert prepare(named(wrap(FORMS[form](file)), 0), 16)[2] is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_can_be_trained_on(form: str, file: Path) -> None:
+    photos, errors = read_photos(
+        [Example(("a name", FORMS[form](file)), 0)], lambda pixels: pixels, room=10**9, tick=lambda: None
+    )
+    assert not errors
+    assert np.array_equal(photos.pixels(0), load_image(file))
+
+
+def test_photos_are_named_by_path_pair_or_number() -> None:
+    assert [named(image, 7).name for image in ("a.jpg", Path("b.jpg"), ("c", b""), b"", np.zeros((4, 4, 3)))] == [
+        *("a.jpg", "b.jpg", "c", "image 7", "image 7"),
+    ]
+    assert named(named(b"", 1), 2).name == "image 1"
+
+
+def test_single_photos_and_sequences_are_distinguished(file: Path) -> None:
+    for form in FORMS.values():
+        assert is_single(form(file))
+        assert not is_single([form(file)])
+        assert not is_single((file, form(file)))
+    assert is_single(("a name", file.read_bytes()))
+    assert is_single(np.zeros((4, 4)))
+    for several in (("a.jpg", "b.jpg"), ("a.jpg", ("b", b"")), np.zeros((2, 4, 4, 3)), [], iter([])):
+        assert not is_single(several)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("gone.jpg", "'gone.jpg' does not exist"),
+        (("a name", b"no image"), "'a name': The image is not an image"),
+        (b"", "'image 3': The image is not an image"),
+        (np.zeros((4, 4, 2), np.uint8), "'image 3': The image has the shape (4, 4, 2)"),
+        (None, "'image 3': it is of type NoneType. Expected a path, the bytes of a file, an open file, a uint8 array"),
+        (("a name", 3), "'a name': it is of type int"),
+        (("a", "b", "c"), "'image 3': it is of type tuple"),
+    ],
+)
+def test_a_bad_photo_gives_a_black_image_and_an_error_with_its_name(image: Any, message: str) -> None:
+    name, pixels, error = prepare(named(image, 3), 8)
+    assert str(error).startswith(message)
+    assert name in str(error)
+    assert (pixels.shape, pixels.dtype, pixels.max()) == ((8, 8, 3), np.float32, 0)
