@@ -12,9 +12,10 @@ import tensorflow as tf
 from short_runs import RECIPE, coloured, full_disk, history, run
 
 from keras_effnet._keras import keras
-from keras_effnet.training import tf_strategies as tf_distribute
+from keras_effnet.training import tf_strategies
 from keras_effnet.training.checkpointing import Saver
-from keras_effnet.training.devices import Devices
+from keras_effnet.training.jax_devices import JaxDevices
+from keras_effnet.training.tf_devices import TensorFlowDevices
 
 
 def main(
@@ -38,8 +39,8 @@ def main(
 def two_processors() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    both = tf_distribute.mirrored_strategy
-    tf_distribute.mirrored_strategy = lambda: both(["CPU:0", "CPU:1"])
+    both = tf_strategies.mirrored_strategy
+    tf_strategies.mirrored_strategy = lambda: both(["CPU:0", "CPU:1"])
 
 
 def tell_steps() -> None:
@@ -67,16 +68,19 @@ def fill_the_disk(epochs: int) -> None:
 def note_shapes() -> list[list[list[int | None]]]:
     """Of all batches that `fit` gets, for training and for validation, as their type has them."""
     noted: list[list[list[int | None]]] = []
-    old = Devices.batches
+    for devices in (TensorFlowDevices, JaxDevices):
+        devices.batches = _noting(devices.batches, noted)
+    return noted
 
-    def batches(self: Devices, make: Any) -> Any:
+
+def _noting(old: Any, noted: list[list[list[int | None]]]) -> Any:
+    def batches(self: Any, make: Any) -> Any:
         made = old(self, make)
         specs = tf.nest.flatten(made.element_spec)
         noted.append([list(spec.shape) for spec in specs if isinstance(spec, tf.TensorSpec)])
         return made
 
-    Devices.batches = batches
-    return noted
+    return batches
 
 
 # --- in place of a TPU ---

@@ -38,7 +38,7 @@ class Saving:
         patience: epochs without a better one after which to stop, None for never.
         writes: whether this process writes files.
         alone: whether no other process makes a part of the batches; else what these left out is not known here.
-        told_by_all: gives the value that each process calls it with.
+        all_gather: returns the values that all processes pass to it.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class Saving:
     patience: int | None = None
     writes: bool = True
     alone: bool = True
-    told_by_all: Callable[[int], list[int]] = lambda value: [value]
+    all_gather: Callable[[int], list[int]] = lambda value: [value]
 
 
 class Saver(keras.callbacks.Callback):  # type: ignore[misc]
@@ -187,7 +187,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         arrays = {name: array_of(variable) for name, variable in state_of(self.model, self.ema).items()}
         error = self._write(arrays)
         # For the same reason all of them have to try it again, whichever could not write.
-        if any(self.saving.told_by_all(int(error is not None))):
+        if any(self.saving.all_gather(int(error is not None))):
             self._failed(error or OSError("another process could not write"))
             return
         if self.failure:

@@ -1,127 +1,157 @@
-"""The devices of a training: what they can do of a recipe, and that all processes begin at the same place."""
+"""The devices of a run: one interface for TensorFlow's strategies and JAX's, and what to check before training."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet.data.sharding import Share
 from keras_effnet.data.training_data import TrainingData
+from keras_effnet.errors import first_line
+from keras_effnet.training.jax_devices import JaxDevices
 from keras_effnet.training.plan import Plan
-from keras_effnet.training.recipes import CHOICES
-from keras_effnet.training.tf_processes import (
-    check_batch_size,
-    is_chief,
-    lost_workers_reported,
-    processes,
-    replicas,
-    share_of,
-    shared,
-    told_by_all,
-    validation_steps,
-)
+from keras_effnet.training.recipes import CHOICES, Recipe
+from keras_effnet.training.tf_devices import TensorFlowDevices
 from keras_effnet.training.tf_strategies import choose_strategy, open_strategy
 
 
-@dataclass(frozen=True)
-class Devices:
-    """A strategy that is open.
-
-    Args:
-        name: of it, as in `STRATEGIES`.
-        strategy: of tf.distribute or keras.distribution.
-        notes: why it was chosen, where "auto" was asked for.
-    """
-
-    name: str
-    strategy: Any
-    notes: tuple[str, ...] = ()
+class Devices(Protocol):
+    """What a run needs to know about its devices; `TensorFlowDevices` and `JaxDevices` implement it."""
 
     @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes files."""
-        return is_chief(self.strategy)
+    def name(self) -> str:
+        """The strategy's key in `STRATEGIES`."""
 
     @property
-    def alone(self) -> bool:
-        """Whether this process reads all images, and so knows where the next batch begins."""
-        return processes(self.strategy)[1] == 1
+    def notes(self) -> tuple[str, ...]:
+        """Why "auto" chose this strategy."""
+
+    @property
+    def process_index(self) -> int:
+        """The index of this process; process 0 writes the files."""
+
+    @property
+    def process_count(self) -> int:
+        """The number of processes."""
+
+    @property
+    def replicas(self) -> int:
+        """The number of copies of the model, over all processes."""
+
+    @property
+    def share(self) -> Share:
+        """The part of every batch that this process reads."""
 
     def scope(self) -> AbstractContextManager[Any]:
-        """In which the model is built and compiled."""
-        return self.strategy.scope()
+        """Context in which the model is built and compiled."""
 
     def batches(self, make: Callable[..., Any]) -> Any:
-        """What `fit` takes of a pipeline, which is called with `share=`."""
-        return shared(self.strategy, lambda share: make(share=share))
+        """The dataset for `fit`; `make(share=...)` builds the tf.data.Dataset of one process."""
 
     def validation_steps(self, total: int, batch_size: int) -> int | None:
-        """What `fit` takes of the number of batches held out."""
-        return validation_steps(self.strategy, total, batch_size)
+        """The value of `validation_steps` for `fit`: None, except with several processes under tf_keras."""
 
-    def report(self) -> dict[str, Any]:
-        """What report.json says of them."""
-        return {"strategy": self.name, "replicas": replicas(self.strategy), "processes": processes(self.strategy)[1]}
+    def all_gather(self, value: int) -> list[int]:
+        """The values that all processes pass here, in order; waits until every process has called it."""
 
-    def lost_workers_reported(self) -> AbstractContextManager[None]:
-        """Say in words that another process is gone."""
-        return lost_workers_reported(self.strategy, "it goes on from the last state that was saved.")
-
-    def check(self, plan: Plan, data: TrainingData) -> tuple[str, ...]:
-        """Refuse what cannot be done here, and say what will be done otherwise.
-
-        Raises:
-            ValueError: a batch that cannot be cut into equal parts, too few held-out images, or something that Keras
-                does in each replica where it should be done in all together.
-        """
-        recipe, share, notes = plan.recipe, share_of(self.strategy), []
-        check_batch_size(self.strategy, plan.batch_size)
-        if replicas(self.strategy) > 1 and keras.backend.backend() == "tensorflow":
-            # tf_keras looks at the gradients of all replicas before it scales the loss.
-            precisions = CHOICES["precision"] if LEGACY else ("float32", "mixed_bfloat16")
-            for field, can in (("global_clipnorm", (None,)), ("accumulate", (1,)), ("precision", precisions)):
-                if getattr(recipe, field) not in can:
-                    raise ValueError(
-                        f"{field} is {getattr(recipe, field)!r} with {replicas(self.strategy)} replicas. Expected "
-                        f"{' or '.join(map(str, can))}: Keras would clip, accumulate or scale the loss in each replica "
-                        "by itself. Leave it out, or use KERAS_BACKEND=jax with jax-data-parallel."
-                    )
-        if left := share.left_out(data.held_out.total, plan.batch_size):
-            notes.append(f"{left} of {data.held_out.total} held-out images are left out: all batches have one shape.")
-        if self.name == "tpu" and recipe.precision == "float32":
-            notes.append("The precision is float32; on a TPU mixed_bfloat16 is faster and takes half of the memory.")
-        return (*self.notes, *notes)
-
-    def told_by_all(self, value: int) -> list[int]:
-        """The value that each process calls this with; no process goes on before all have."""
-        return told_by_all(self.strategy, value)
-
-    def meet(self, steps: int, folder: Path) -> None:
-        """Wait for all processes.
-
-        Raises:
-            ValueError: they have not done the same number of steps.
-        """
-        found = self.told_by_all(steps)
-        if len(set(found)) > 1:
-            raise ValueError(
-                f"The processes find {found} steps done in {str(folder)!r}. Expected the same number. Choose a folder "
-                "that all machines share."
-            )
+    def is_lost_worker(self, error: Exception) -> bool:
+        """Whether this error means that another process has stopped."""
 
 
 def open_devices(name: str) -> Devices:
-    """The devices of a strategy's name; before anything else is computed.
+    """Open the devices of a strategy; call it before anything is computed.
 
     Raises:
-        ValueError: no such strategy, or none that can be had here.
+        ValueError: the strategy does not exist, or cannot be used on this machine.
 
     Example:
-        >>> open_devices("one").report()
-        {'strategy': 'one', 'replicas': 1, 'processes': 1}
+        >>> open_devices("one").replicas
+        1
     """
-    if name != "auto":
-        return Devices(name, open_strategy(name))
-    chosen, why = choose_strategy()
-    return Devices(chosen, open_strategy(chosen), (f"strategy: auto chose {chosen}, since {why}.",))
+    notes: tuple[str, ...] = ()
+    if name == "auto":
+        name, why = choose_strategy()
+        notes = (f"strategy: auto chose {name}, since {why}.",)
+    strategy = open_strategy(name)
+    return (
+        JaxDevices(name, strategy, notes) if name == "jax-data-parallel" else TensorFlowDevices(name, strategy, notes)
+    )
+
+
+def check_plan(devices: Devices, plan: Plan, data: TrainingData) -> tuple[str, ...]:
+    """Check that the devices can run a plan.
+
+    Returns:
+        Notes for the report.
+
+    Raises:
+        ValueError: the batch size is not a multiple of the replicas, there are fewer held-out images than replicas,
+            or the recipe uses something that Keras does in each replica separately.
+    """
+    notes = list(devices.notes)
+    _check_batch_size(devices, plan.batch_size)
+    _check_recipe(devices, plan.recipe)
+    if left := devices.share.left_out(data.held_out.total, plan.batch_size):
+        notes.append(f"{left} of {data.held_out.total} held-out images are left out: all batches have one shape.")
+    if devices.name == "tpu" and plan.recipe.precision == "float32":
+        notes.append("The precision is float32; on a TPU mixed_bfloat16 is faster and takes half of the memory.")
+    return tuple(notes)
+
+
+def _check_batch_size(devices: Devices, batch_size: int) -> None:
+    count = devices.replicas
+    if batch_size % count:
+        near = max(1, round(batch_size / count)) * count
+        raise ValueError(
+            f"A batch has {batch_size} images and there are {count} replicas. Expected the same number for each. "
+            f"Choose a multiple of {count} for the batch size, {near} for example."
+        )
+
+
+def _check_recipe(devices: Devices, recipe: Recipe) -> None:
+    if devices.replicas == 1 or keras.backend.backend() != "tensorflow":
+        return
+    # tf_keras reduces the gradients of all replicas before it adjusts the loss scale; Keras 3 does not.
+    precisions = CHOICES["precision"] if LEGACY else ("float32", "mixed_bfloat16")
+    for field, can in (("global_clipnorm", (None,)), ("accumulate", (1,)), ("precision", precisions)):
+        if getattr(recipe, field) not in can:
+            raise ValueError(
+                f"{field} is {getattr(recipe, field)!r} with {devices.replicas} replicas. Expected "
+                f"{' or '.join(map(str, can))}: Keras would clip, accumulate or scale the loss in each replica "
+                "by itself. Leave it out, or use KERAS_BACKEND=jax with jax-data-parallel."
+            )
+
+
+def wait_for_all(devices: Devices, steps: int, folder: Path) -> None:
+    """Wait for the other processes, and check that all have finished the same number of steps.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
+    found = devices.all_gather(steps)
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"The processes find {found} steps done in {str(folder)!r}. Expected the same number. Choose a folder "
+            "that all machines share."
+        )
+
+
+@contextmanager
+def lost_workers_reported(devices: Devices) -> Iterator[None]:
+    """Turn the network errors that follow the loss of another process into one clear error.
+
+    Raises:
+        ConnectionError: another process has stopped.
+    """
+    try:
+        yield
+    except Exception as error:
+        index, count = devices.process_index, devices.process_count
+        if count == 1 or not devices.is_lost_worker(error):
+            raise
+        raise ConnectionError(
+            f"Worker {index} of 0 to {count - 1} has lost another one: {first_line(error)!r}. Expected "
+            "all of them to run until the end. Read the last lines of the one that stopped, mend that, and start the "
+            "same command again on all of them: it goes on from the last state that was saved."
+        ) from error

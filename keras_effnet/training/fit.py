@@ -1,8 +1,8 @@
-"""The epochs of a training: `model.fit` from wherever it stands, and what to say where the loss is no number."""
+"""`model.fit` for the remaining epochs of a run, and the error report when the loss is not finite."""
 
 import warnings
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,63 +13,82 @@ from keras_effnet.training.devices import Devices
 from keras_effnet.training.plan import Plan
 from keras_effnet.training.tf_diverged import batch_names, blame
 
-# All files of the batch whose loss is no number.
+# Lists every file of the batch whose loss is not finite.
 DIVERGED = "diverged.txt"
 
 
-def fit_epochs(
-    network: Any, plan: Plan, data: TrainingData, saver: Saver, devices: Devices, *, verbose: int | str
-) -> None:
-    """Train until the last epoch, or until there is no patience left.
+@dataclass(frozen=True)
+class Session:
+    """A run that is open: everything that training needs.
+
+    Args:
+        network: the compiled model.
+        plan: the steps, epochs and batches of the run.
+        data: the training and held-out images.
+        devices: the devices that the network is trained on.
+        saver: the callback that writes checkpoints; it knows the folder and how far the run is.
+        notes: on the devices, for the report.
+    """
+
+    network: Any
+    plan: Plan
+    data: TrainingData
+    devices: Devices
+    saver: Saver
+    notes: tuple[str, ...] = ()
+
+
+def fit_epochs(session: Session, *, verbose: int | str) -> None:
+    """Train until the last epoch, or until the patience is used up.
 
     Raises:
-        ValueError: a loss that is no number, or data that cannot be used.
+        ValueError: the loss is not finite, or the data cannot be used.
     """
-    odd = saver.odd
+    saver, odd = session.saver, session.saver.odd
     try:
         with warnings.catch_warnings():
-            # Keras says so of validation images whose number it cannot know, since broken ones are left out.
+            # Unreadable images are skipped, so Keras cannot know the number of validation batches, and warns.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             if saver.progress.step:
-                # `fit` begins with a whole epoch: the rest of one is a fit of its own.
-                _fit(network, plan, data, saver, devices, until=saver.progress.epoch + 1, verbose=verbose)
-            if saver.progress.epoch < plan.epochs and not saver.out_of_patience:
-                _fit(network, plan, data, saver, devices, until=plan.epochs, verbose=verbose)
+                # `fit` cannot start in the middle of an epoch, so the rest of one is a separate call.
+                _fit(session, until=saver.progress.epoch + 1, verbose=verbose)
+            if saver.progress.epoch < session.plan.epochs and not saver.out_of_patience:
+                _fit(session, until=session.plan.epochs, verbose=verbose)
     except DivergedError as error:
-        raise ValueError(_explained(str(error), network, plan, data, saver)) from error
+        raise ValueError(_explained(str(error), session)) from error
     except Exception as error:
-        # Out of the pipeline an error comes wrapped in TensorFlow's, with a stack trace for a message.
+        # TensorFlow wraps errors of the input pipeline, and puts the stack trace into the message.
         if refused := odd[0].refused or odd[1].refused:
             raise refused from error
         raise
 
 
-def _fit(
-    network: Any, plan: Plan, data: TrainingData, saver: Saver, devices: Devices, *, until: int, verbose: int | str
-) -> None:
+def _fit(session: Session, *, until: int, verbose: int | str) -> None:
+    plan, data, devices, saver = session.plan, session.data, session.devices, session.saver
     start, odd = saver.progress.position, saver.odd
     training = partial(training_batches, data.train, plan.batches, steps=plan.steps, odd=odd[0], start=start)
     validation = partial(validation_batches, data.held_out, plan.batches, odd=odd[1])
-    network.fit(
+    session.network.fit(
         devices.batches(training),
         validation_data=devices.batches(validation),
         steps_per_epoch=plan.steps - start.step,
         validation_steps=devices.validation_steps(data.held_out.total, plan.batch_size),
         initial_epoch=start.epoch,
         epochs=until,
-        # What is saved has to be behind the average.
+        # The saver comes last, so that it saves the updated average.
         callbacks=[*([saver.ema] if saver.ema else []), saver],
         shuffle=False,
         verbose=verbose,
     )
 
 
-def _explained(error: str, network: Any, plan: Plan, data: TrainingData, saver: Saver) -> str:
-    """What the batch was made of and what to do about it."""
+def _explained(error: str, session: Session) -> str:
+    """The error with the files of the batch, the likely cause, and what to change."""
+    saver, source, batches = session.saver, session.data.train, session.plan.batches
     done = saver.progress.step - 1
     position = replace(saver.progress.position, step=done, place=saver.place_after(done))
-    names = batch_names(data.train, plan.batches, position, saver.odd[0].gaps)
-    reason = blame(network, data.train, plan.batches, position, names)
+    names = batch_names(source, batches, position, saver.odd[0].gaps)
+    reason = blame(session.network, source, batches, position, names)
     listed = ", ".join(map(repr, names[:8]))
     if saver.saving.writes and len(names) > 8:
         with suppress(OSError):

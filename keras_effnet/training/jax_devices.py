@@ -1,19 +1,83 @@
-"""Training on several devices and processes with JAX, through keras.distribution."""
+"""Training on several devices and processes with JAX, through `keras.distribution`."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
+from keras_effnet.data.sharding import Share
 from keras_effnet.training.cluster_env import Cluster, cluster_from_keras, cluster_from_slurm
 
 
-def data_parallel() -> Any:
-    """A `keras.distribution.DataParallel` over all devices of all processes, set for everything that comes after.
+@dataclass(frozen=True)
+class JaxDevices:
+    """A distribution of `keras.distribution`; see `devices.Devices` for what the members mean.
 
-    Several processes are joined first, where KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID name
-    them or SLURM started them. Each then gives `fit` its own part of every batch. Batch normalisation is over the
-    whole batch, whatever the number of devices.
+    Args:
+        name: a key of `STRATEGIES`.
+        strategy: the open distribution.
+        notes: why "auto" chose it.
+    """
+
+    name: str
+    strategy: Any
+    notes: tuple[str, ...] = ()
+
+    @property
+    def process_index(self) -> int:
+        import jax
+
+        return int(jax.process_index())
+
+    @property
+    def process_count(self) -> int:
+        import jax
+
+        return int(jax.process_count())
+
+    @property
+    def replicas(self) -> int:
+        return int(self.strategy.device_mesh.devices.size)
+
+    @property
+    def share(self) -> Share:
+        return Share(self.process_index, self.process_count, replicas=self.replicas)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return self.strategy.scope()
+
+    def batches(self, make: Callable[..., Any]) -> Any:
+        return make(share=self.share)
+
+    def validation_steps(self, total: int, batch_size: int) -> int | None:
+        return None
+
+    def all_gather(self, value: int) -> list[int]:
+        if self.process_count == 1:
+            return [value]
+        import numpy as np
+        from jax.experimental import multihost_utils
+
+        return [int(theirs) for theirs in np.ravel(multihost_utils.process_allgather(np.array([value])))]
+
+    def is_lost_worker(self, error: Exception) -> bool:
+        from jax.errors import JaxRuntimeError
+
+        # JAX has a single error type, so only the message identifies a lost process. These words occur on CPUs; on GPUs
+        # JAX's coordination service ends the process when it misses a heartbeat.
+        signs = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+        return isinstance(error, JaxRuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def data_parallel() -> Any:
+    """A `keras.distribution.DataParallel` over all devices of all processes, set as Keras's global distribution.
+
+    With several processes, each first joins the cluster that KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and
+    _PROCESS_ID describe, or the SLURM step. Each process then passes its own part of every batch to `fit`. Batch
+    normalisation uses the whole batch, whatever the number of devices.
 
     Raises:
-        ValueError: Keras does not compute with JAX, or the variables contradict themselves.
+        ValueError: the backend is not JAX, or the variables are inconsistent.
 
     Example:
         >>> try:
@@ -45,35 +109,6 @@ def _join(cluster: Cluster) -> None:
 
     if jax.distributed.is_initialized():
         return
-    # Processors of several processes have no other way to talk to each other; others do not mind.
+    # CPUs of different processes can only communicate through Gloo; other devices ignore this setting.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     keras.distribution.initialize(cluster.workers[0], len(cluster.workers), cluster.index)
-
-
-def is_data_parallel(strategy: Any) -> bool:
-    """Whether this is one of keras.distribution, not of tf.distribute."""
-    return hasattr(strategy, "device_mesh")
-
-
-def processes() -> tuple[int, int]:
-    """Which of the processes that JAX joined this is, and how many there are."""
-    import jax
-
-    return jax.process_index(), jax.process_count()
-
-
-def told_by_all(value: int) -> list[int]:
-    """The value that each process calls this with; no process goes on before all have."""
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return [int(told) for told in np.ravel(multihost_utils.process_allgather(np.array([value])))]
-
-
-def is_of_lost_process(error: Exception) -> bool:
-    """Whether an error says that another process does not answer; JAX has one kind of error for all that goes wrong."""
-    from jax.errors import JaxRuntimeError
-
-    # What processors say; of GPUs JAX's own service ends the process when the heartbeat is missed.
-    signs = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED")
-    return isinstance(error, JaxRuntimeError) and any(sign in str(error) for sign in signs)

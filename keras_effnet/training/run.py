@@ -15,8 +15,8 @@ from keras_effnet.artifacts import staged
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.training_data import Data, TrainingData, open_training_data
 from keras_effnet.training.checkpointing import Saver, Saving
-from keras_effnet.training.devices import Devices, open_devices
-from keras_effnet.training.fit import fit_epochs
+from keras_effnet.training.devices import Devices, check_plan, lost_workers_reported, open_devices, wait_for_all
+from keras_effnet.training.fit import Session, fit_epochs
 from keras_effnet.training.plan import Plan, build, make_plan, synchronize
 from keras_effnet.training.recipes import Recipe, find_recipe
 from keras_effnet.training.state import BEST, claim_settings, restore_state
@@ -92,21 +92,22 @@ def train(
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     variant = find_variant(model) if isinstance(model, str) else model
-    # Before anything else asks for a device.
+    # First, because a strategy has to be opened before TensorFlow or JAX computes anything.
     devices = open_devices(strategy)
     found = open_training_data(data, holdout=recipe.holdout, seed=recipe.seed)
     plan = make_plan(recipe, variant, found)
-    hints = devices.check(plan, found)
-    with devices.lost_workers_reported():
-        network, saver = _resume(Path(out), plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
-        return _train(network, plan, found, saver, devices, hints, verbose=verbose)
+    notes = check_plan(devices, plan, found)
+    with lost_workers_reported(devices):
+        network, saver = _restore(Path(out), plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
+        return _train(Session(network, plan, found, devices, saver, notes), verbose=verbose)
 
 
-def _resume(
+def _restore(
     folder: Path, plan: Plan, data: TrainingData, devices: Devices, *, strict: bool, checkpoint_every: int | None
 ) -> tuple[Any, Saver]:
-    """The network and what saves it, as the last state in the folder has them, or at the beginning."""
-    settings = claim_settings(folder, _settings(plan, data)) if devices.writes else {}
+    """The network and its saver, restored from the last state in the folder, or new."""
+    writes = devices.process_index == 0
+    settings = claim_settings(folder, _settings(plan, data)) if writes else {}
     keras.utils.set_random_seed(plan.recipe.seed)
     with devices.scope():
         network, ema = build(plan)
@@ -119,54 +120,44 @@ def _resume(
         plan.batch_size,
         checkpoint_every,
         plan.recipe.patience,
-        writes=devices.writes,
-        alone=devices.alone,
-        told_by_all=devices.told_by_all,
+        writes=writes,
+        alone=devices.process_count == 1,
+        all_gather=devices.all_gather,
     )
     saver = Saver(folder, progress, saving, ema=ema, odd=odd)
-    _meet(devices, plan, saver)
+    _wait_for_all(devices, plan, saver)
     saver.mend(network)
     return network, saver
 
 
-def _train(
-    network: Any,
-    plan: Plan,
-    data: TrainingData,
-    saver: Saver,
-    devices: Devices,
-    hints: tuple[str, ...],
-    *,
-    verbose: int | str,
-) -> Trained:
-    """Train what is left to be trained, and write what comes of it."""
+def _train(session: Session, *, verbose: int | str) -> Trained:
+    """Train the remaining epochs, and write the results."""
+    network, saver = session.network, session.saver
     start, folder = time.perf_counter(), saver.folder
-    over = saver.progress.epoch >= plan.epochs or saver.out_of_patience
+    over = saver.progress.epoch >= session.plan.epochs or saver.out_of_patience
     if not over:
-        fit_epochs(network, plan, data, saver, devices, verbose=verbose if devices.writes else 0)
-    # What is saved has to load where nothing is synchronized.
+        fit_epochs(session, verbose=verbose if saver.saving.writes else 0)
+    # A saved model with synchronised batch normalisation would not load on other backends.
     synchronize(network, False)
     report = _read_report(folder) if over else None
     try:
         saver.finish()
-        _meet(devices, plan, saver)
+        _wait_for_all(session.devices, session.plan, saver)
         load_weights(network, folder / BEST)
         whole = report is not None and zipfile.is_zipfile(folder / MODEL)
         if report is None:
-            report = _report(plan, data, saver, hints) | devices.report()
-            report["seconds"] = round(time.perf_counter() - start, 1)
+            report = {**_report(session), "seconds": round(time.perf_counter() - start, 1)}
         if not whole:
             with saver.place() as place:
-                # Every process: with JAX, saving makes variables that all of them have to make.
-                _write(place, network, data, report)
+                # In every process: with JAX, saving creates variables, which all processes have to do together.
+                _write(place, network, session.data, report)
     except OSError as error:
         raise OSError(_unwritten(folder, error)) from error
     return Trained(network, folder, report)
 
 
-def _meet(devices: Devices, plan: Plan, saver: Saver) -> None:
-    """Wait for the other processes, which have to stand at the same step."""
-    devices.meet(saver.progress.epoch * plan.steps + saver.progress.step, saver.folder)
+def _wait_for_all(devices: Devices, plan: Plan, saver: Saver) -> None:
+    wait_for_all(devices, saver.progress.epoch * plan.steps + saver.progress.step, saver.folder)
 
 
 def _read_report(folder: Path) -> dict[str, Any] | None:
@@ -196,8 +187,9 @@ def _flavour() -> str:
     return "tf_keras" if LEGACY else "keras"
 
 
-def _report(plan: Plan, data: TrainingData, saver: Saver, hints: tuple[str, ...]) -> dict[str, Any]:
-    progress, odd = saver.progress, saver.odd
+def _report(session: Session) -> dict[str, Any]:
+    plan, data, devices = session.plan, session.data, session.devices
+    progress, odd = session.saver.progress, session.saver.odd
     modules = ("keras", "tf_keras", "tensorflow", "numpy", "PIL")
     versions = {n: sys.modules[n].__version__ for n in modules if hasattr(sys.modules.get(n), "__version__")}
     best = progress.best or {}
@@ -214,8 +206,11 @@ def _report(plan: Plan, data: TrainingData, saver: Saver, hints: tuple[str, ...]
         "images": {"train": data.train.total, "held_out": data.held_out.total},
         "classes": len(data.classes),
         "odd_files": {"train": odd[0].report(), "held_out": odd[1].report()},
-        "notes": [*data.notes, *hints, *progress.notes],
+        "notes": [*data.notes, *session.notes, *progress.notes],
         "versions": {"keras_effnet": __version__, **versions},
+        "strategy": devices.name,
+        "replicas": devices.replicas,
+        "processes": devices.process_count,
     }
 
 

@@ -22,10 +22,7 @@ from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.sharding import Share
 from keras_effnet.data.tf_batches import Batches, training_batches, validation_batches
 from keras_effnet.data.tf_sources import from_rows
-from keras_effnet.training import devices as training_devices
-from keras_effnet.training import jax_devices as jax_distribute
-from keras_effnet.training import tf_processes
-from keras_effnet.training import tf_strategies as tf_distribute
+from keras_effnet.training import tf_strategies
 from keras_effnet.training.cluster_env import (
     STRATEGIES,
     Cluster,
@@ -35,9 +32,11 @@ from keras_effnet.training.cluster_env import (
     expand_hosts,
     find_cluster,
 )
+from keras_effnet.training.devices import check_plan, lost_workers_reported, open_devices, wait_for_all
 from keras_effnet.training.optimizers import learning_rate
 from keras_effnet.training.plan import synchronize
 from keras_effnet.training.recipes import RECIPES, find_recipe
+from keras_effnet.training.tf_devices import TensorFlowDevices
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -117,6 +116,12 @@ def test_variables_that_contradict_themselves_are_refused(read: Any, environ: An
 # --- parts of a batch ---
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, index: int, count: int) -> None:
+    """Make every strategy of TensorFlow one of several processes."""
+    monkeypatch.setattr(TensorFlowDevices, "process_index", index)
+    monkeypatch.setattr(TensorFlowDevices, "process_count", count)
+
+
 def parts(share: Callable[[int], Share], *, valid: bool) -> list[list[np.ndarray]]:
     """For each process its batches of labels, which tell the images apart."""
     images = np.zeros((50, 40, 40, 3), np.uint8)
@@ -165,9 +170,8 @@ def test_every_replica_gets_images_of_every_held_out_batch(
     monkeypatch: pytest.MonkeyPatch, replicas: int, index: int, count: int
 ) -> None:
     """Of no image, oneDNN's convolution has the shape of its input, which ended the validation."""
-    monkeypatch.setattr(tf_processes, "processes", lambda strategy: (index, count))
-    monkeypatch.setattr(tf_processes, "replicas", lambda strategy: replicas)
-    share = tf_processes.share_of(SimpleNamespace())
+    pretend(monkeypatch, index, count)
+    share = TensorFlowDevices("multiworker", SimpleNamespace(num_replicas_in_sync=replicas)).share
     for total in range(4, 40):
         size, pieces = share.held_out(total, 8)
         if replicas == 1:
@@ -199,36 +203,36 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: dict[str, list[str]] = {}
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices.get(kind, []))
-    assert tf_distribute.choose_strategy() == ("one", "TensorFlow sees no GPU, no TPU and no cluster")
+    assert tf_strategies.choose_strategy() == ("one", "TensorFlow sees no GPU, no TPU and no cluster")
     devices["GPU"] = ["GPU:0", "GPU:1"]
-    assert tf_distribute.choose_strategy() == ("mirrored", "TensorFlow sees 2 GPUs")
+    assert tf_strategies.choose_strategy() == ("mirrored", "TensorFlow sees 2 GPUs")
     devices["TPU"] = ["TPU:0"]
-    assert tf_distribute.choose_strategy() == ("tpu", "a TPU is there")
+    assert tf_strategies.choose_strategy() == ("tpu", "a TPU is there")
     monkeypatch.setenv("TF_CONFIG", Cluster(("a:1", "b:1"), 0).tf_config)
-    assert tf_distribute.choose_strategy() == ("multiworker", "2 workers are named")
+    assert tf_strategies.choose_strategy() == ("multiworker", "2 workers are named")
     monkeypatch.delenv("TF_CONFIG")
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
-    assert tf_distribute.choose_strategy() == ("multiworker", "9 workers are named")
+    assert tf_strategies.choose_strategy() == ("multiworker", "9 workers are named")
 
 
 @pytest.mark.usefixtures("no_cluster")
 def test_auto_says_what_it_took() -> None:
-    found = training_devices.open_devices("auto")
-    assert found.notes == (f"strategy: auto chose {found.name}, since {tf_distribute.choose_strategy()[1]}.",)
+    found = open_devices("auto")
+    assert found.notes == (f"strategy: auto chose {found.name}, since {tf_strategies.choose_strategy()[1]}.",)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX is the backend")
 def test_data_parallel_of_jax_is_refused_elsewhere() -> None:
     with pytest.raises(ValueError, match="Keras computes with tensorflow. Expected JAX. Set KERAS_BACKEND=jax"):
-        tf_distribute.open_strategy("jax-data-parallel")
+        tf_strategies.open_strategy("jax-data-parallel")
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("TPU")), reason="a TPU is there")
 def test_where_there_is_no_tpu_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TPU_NAME", raising=False)
     with pytest.raises(ValueError, match=r"No TPU could be initialised: .*Expected a TPU VM with tensorflow-tpu"):
-        tf_distribute.open_strategy("tpu")
+        tf_strategies.open_strategy("tpu")
 
 
 def test_the_command_line_offers_every_strategy() -> None:
@@ -242,36 +246,34 @@ def test_the_command_line_offers_every_strategy() -> None:
 
 
 def test_what_cannot_be_done_on_several_replicas_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_devices, "replicas", lambda strategy: 2)
-    monkeypatch.setattr(tf_processes, "replicas", lambda strategy: 2)
-    devices = training_devices.open_devices("one")
+    devices = TensorFlowDevices("mirrored", SimpleNamespace(num_replicas_in_sync=2))
     data = SimpleNamespace(held_out=SimpleNamespace(total=8))
     plan = SimpleNamespace(recipe=find_recipe("imagenet"), batch_size=15)
     with pytest.raises(ValueError, match="A batch has 15 images and there are 2 replicas.*16 for example"):
-        devices.check(plan, data)
+        check_plan(devices, plan, data)
     # tf_keras looks at the gradients of all replicas.
     in_each = [{"global_clipnorm": 1.0}, {"accumulate": 2}, *([] if LEGACY else [{"precision": "mixed_float16"}])]
     for change in in_each:
         plan = SimpleNamespace(recipe=replace(find_recipe("imagenet"), **change), batch_size=16)
         with pytest.raises(ValueError, match=f"{next(iter(change))} is .* with 2 replicas"):
-            devices.check(plan, data)
+            check_plan(devices, plan, data)
 
 
 def test_processes_that_do_not_share_the_folder_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_devices, "told_by_all", lambda strategy, value: [3, 0])
+    monkeypatch.setattr(TensorFlowDevices, "all_gather", lambda self, value: [3, 0])
     with pytest.raises(ValueError, match=r"find \[3, 0\] steps done in 'run'.*all machines share"):
-        training_devices.open_devices("one").meet(3, Path("run"))
+        wait_for_all(open_devices("one"), 3, Path("run"))
 
 
 def test_a_lost_worker_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def lose() -> None:
-        with tf_processes.lost_workers_reported(None, "it goes on from epoch 3."):
+        with lost_workers_reported(open_devices("one")):
             raise tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore")
 
-    monkeypatch.setattr(tf_processes, "processes", lambda strategy: (1, 4))
+    pretend(monkeypatch, 1, 4)
     with pytest.raises(ConnectionError, match="Worker 1 of 0 to 3 has lost another one: 'Connection reset by peer'"):
         lose()
-    monkeypatch.setattr(tf_processes, "processes", lambda strategy: (0, 1))
+    pretend(monkeypatch, 0, 1)
     with pytest.raises(tf.errors.UnavailableError):
         lose()
 
@@ -356,7 +358,7 @@ def test_the_tpu_is_connected_initialised_and_given_to_the_strategy(monkeypatch:
     monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", note("connect"))
     monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", note("initialise"))
     monkeypatch.setattr(tf.distribute, "TPUStrategy", note("strategy", strategy))
-    assert tf_distribute.tpu_strategy(resolver="resolver") is strategy
+    assert tf_strategies.tpu_strategy(resolver="resolver") is strategy
     assert calls == [(name, "resolver") for name in ("connect", "initialise", "strategy")]
 
 
@@ -436,8 +438,3 @@ def test_a_training_on_a_tpu_ends_where_one_does_but_for_the_tpu(
     about = assert_equal(trained(flavour, stand_in, tmp_path), single(flavour), replicas=replicas, flavour=flavour)
     assert about["report"]["strategy"] == "tpu"
     assert about["shapes"] == [[[16, 32, 32, 3], [16, 3]], [[16, 32, 32, 3], [16, 3]]]
-
-
-def test_the_numbers_of_jax_are_asked_of_jax_alone() -> None:
-    assert jax_distribute.is_data_parallel(SimpleNamespace(device_mesh=None))
-    assert not jax_distribute.is_data_parallel(tf.distribute.get_strategy())
