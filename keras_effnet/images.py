@@ -9,7 +9,7 @@ import io
 import math
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,11 +31,14 @@ class ImageError(ValueError):
     """A file that is not there, or holds no image that can be read; the message says what to do."""
 
 
-def load_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
+def load_image(
+    source: str | os.PathLike[str] | bytes | BinaryIO, inspect: Callable[[Image.Image], object] | None = None
+) -> np.ndarray:
     """Decode an image: the right way up, in RGB, its first frame, on white where it is transparent.
 
     Args:
         source: a path, the bytes of a file, or a file opened for reading bytes.
+        inspect: called with the opened image before it is decoded.
 
     Returns:
         uint8 of shape (height, width, 3), values 0..255.
@@ -54,6 +57,8 @@ def load_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             _refuse_bomb(image)
+            if inspect:
+                inspect(image)
             ImageOps.exif_transpose(image, in_place=True)
             return np.array(_to_rgb(image))
     except Exception as error:  # a broken file makes Pillow raise anything: OSError, SyntaxError, struct.error, ...

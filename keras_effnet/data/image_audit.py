@@ -1,15 +1,14 @@
 """Image files that are not plain RGB: read all the same, counted by kind, or refused; broken ones are left out."""
 
-import io
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
+from keras_effnet.data.photos import NamedPhoto
 from keras_effnet.data.sharding import Gaps
-from keras_effnet.images import ImageError, load_image
+from keras_effnet.images import ImageError
 
 # What is done about each kind.
 KINDS = {
@@ -60,13 +59,23 @@ class OddFiles:
             (True, 1)
         """
         try:
-            image = load_image(source)
+            return self.open(NamedPhoto(name, source))
         except ImageError as error:
             self.note(name, "unreadable", str(error))
             return None
-        for kind in sorted(kinds_of(source)):
-            self.note(name, kind)
-        return image
+
+    def open(self, photo: NamedPhoto) -> np.ndarray:
+        """Decode a photo to (height, width, 3) and count its kinds.
+
+        Raises:
+            ImageError: the photo cannot be read; it is not counted.
+            ValueError: the photo is not plain RGB and `strict` is set.
+        """
+        kinds: set[str] = set()
+        pixels = photo.pixels(lambda image: kinds.update(kinds_of(image)))
+        for kind in sorted(kinds):
+            self.note(photo.name, kind)
+        return pixels
 
     def note(self, name: str, kind: str, reason: str = "") -> None:
         """Count a file as being of a kind.
@@ -107,16 +116,15 @@ class OddFiles:
         }
 
 
-def kinds_of(source: str | os.PathLike[str] | bytes) -> set[str]:
-    """What is odd about an image file, given by its path or its bytes; nothing about plain RGB."""
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        found = {
-            "16-bit": image.mode.startswith("I"),
-            "CMYK": image.mode == "CMYK",
-            "animated": getattr(image, "n_frames", 1) > 1,
-            "grey": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
-            "rotated": image.getexif().get(ORIENTATION, 1) in range(2, 9),
-            "transparent": image.has_transparency_data,
-        }
-        kinds = {kind for kind, is_so in found.items() if is_so}
-        return kinds or ({"other"} if image.mode not in ("RGB", "P") else set())
+def kinds_of(image: Image.Image) -> set[str]:
+    """The kinds of an image that has not been decoded yet; an empty set for plain RGB."""
+    found = {
+        "16-bit": image.mode.startswith("I"),
+        "CMYK": image.mode == "CMYK",
+        "animated": getattr(image, "n_frames", 1) > 1,
+        "grey": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+        "rotated": image.getexif().get(ORIENTATION, 1) in range(2, 9),
+        "transparent": image.has_transparency_data,
+    }
+    kinds = {kind for kind, is_so in found.items() if is_so}
+    return kinds or ({"other"} if image.mode not in ("RGB", "P") else set())

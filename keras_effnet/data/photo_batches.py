@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.labelled_photos import Example
 from keras_effnet.data.photos import THREADS, named
 from keras_effnet.images import CROP_PADDING
@@ -31,12 +32,14 @@ class Photos:
     Args:
         rows: where they come from, and their classes.
         prepare: what is done once to the pixels of each.
+        odd: counts the photos that are not plain RGB.
         kept: the result, None where memory had no room: such a photo is read again each time.
         lost: why photos could not be read again, by their index.
     """
 
     rows: tuple[Example, ...]
     prepare: Prepare
+    odd: OddFiles
     kept: tuple[np.ndarray | None, ...]
     lost: dict[int, str] = field(default_factory=dict)
 
@@ -48,7 +51,7 @@ class Photos:
         target = self.rows[index].target
         for i in (index, *(i for i, row in enumerate(self.rows) if row.target == target)):
             kept = self.kept[i]
-            found = self.lost.get(i) or _try(self.rows[i], self.prepare) if kept is None else kept
+            found = self.lost.get(i) or _read(self.rows[i], self.prepare, self.odd) if kept is None else kept
             if not isinstance(found, str):
                 return found
             self.lost[i] = found
@@ -60,7 +63,7 @@ class Photos:
 
 
 def read_photos(
-    rows: Sequence[Example], prepare: Prepare, *, room: int, tick: Callable[[], object]
+    rows: Sequence[Example], prepare: Prepare, *, room: int, tick: Callable[[], object], odd: OddFiles | None = None
 ) -> tuple[Photos, tuple[str, ...]]:
     """Decode photos on threads and keep them in memory as far as there is room.
 
@@ -69,15 +72,17 @@ def read_photos(
         prepare: from uint8 (height, width, 3) to what is kept.
         room: bytes that may be kept.
         tick: called after each photo.
+        odd: counts the photos that are not plain RGB.
 
     Returns:
         The photos that could be read, and why the others could not, one message each.
     """
+    odd = odd or OddFiles(len(rows))
     good, kept, errors = [], [], []
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(rows), _AT_A_TIME):
             some = rows[start : start + _AT_A_TIME]
-            for row, result in zip(some, pool.map(lambda row: _try(row, prepare), some), strict=True):
+            for row, result in zip(some, pool.map(lambda row: _read(row, prepare, odd), some), strict=True):
                 tick()
                 if isinstance(result, str):
                     errors.append(result)
@@ -85,13 +90,13 @@ def read_photos(
                 room -= result.nbytes
                 good.append(row)
                 kept.append(result if room >= 0 else None)
-    return Photos(tuple(good), prepare, tuple(kept)), tuple(errors)
+    return Photos(tuple(good), prepare, odd, tuple(kept)), tuple(errors)
 
 
-def _try(row: Example, prepare: Prepare) -> np.ndarray | str:
+def _read(row: Example, prepare: Prepare, odd: OddFiles) -> np.ndarray | str:
     photo = named(row.photo, 0)
     try:
-        return prepare(photo.pixels())
+        return prepare(odd.open(photo))
     except ValueError as error:
         return photo.describe(error)
 

@@ -1,6 +1,7 @@
 """Photos in any form: a path, the bytes of a file, an open file, an array or a Pillow image, with or without a name."""
 
 import os
+from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -27,8 +28,11 @@ class NamedPhoto(NamedTuple):
     name: str
     source: Any
 
-    def pixels(self) -> np.ndarray:
+    def pixels(self, inspect: Callable[[Image.Image], object] | None = None) -> np.ndarray:
         """Open the photo.
+
+        Args:
+            inspect: called with the Pillow image before it is decoded; not called for an array.
 
         Returns:
             (height, width, 3) with values 0..255: uint8, or the dtype of an array with three channels.
@@ -40,11 +44,13 @@ class NamedPhoto(NamedTuple):
         if isinstance(source, np.ndarray):
             return from_array(source)
         if isinstance(source, Image.Image):
+            if inspect:
+                inspect(source)
             return from_pil(source)
         if isinstance(source, bytearray | memoryview):
-            return load_image(bytes(source))
+            return load_image(bytes(source), inspect)
         if isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
-            return load_image(source)
+            return load_image(source, inspect)
         raise ImageError(
             f"it is of type {type(source).__name__}. Expected a path, the bytes of a file, an open file, a uint8 array "
             "or a Pillow image. Pass one of these, or a pair (name, image)."

@@ -6,14 +6,12 @@ last stages of blocks with it, on random crops; batch normalisation stays in inf
 
 import os
 import time
-from collections import Counter
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from keras_effnet._keras import keras
-from keras_effnet.data.image_audit import KINDS, kinds_of
+from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.photo_batches import Photos, read_photos, shrink
 from keras_effnet.data.training_photos import TrainingPhotos, check_parts, open_training_photos
 from keras_effnet.finetuning.phases import keep_the_better, train_phases
@@ -84,13 +82,14 @@ def finetune(
         keras.utils.set_random_seed(chosen.seed)
         classifier = _build(model, weights, found.classes, chosen)
     with run.part("reading"):
-        train, val, errors = _read(found, classifier.size, run)
+        odd = OddFiles(len(found.train) + len(found.val))
+        train, val, errors = _read(found, classifier.size, odd, run)
     photos = replace(found, train=train.rows, val=val.rows)
     check_parts(photos, errors, strict=strict)
     train_phases(classifier.model, train, val, classifier.size, run)
     with run.part("measuring"):
         predicted, dropped = keep_the_better(classifier.model, val, run)
-    photos = replace(photos, notes=(*photos.notes, *_odd(photos), *_stand_ins(train, val)))
+    photos = replace(photos, notes=(*photos.notes, *_converted(odd), *_stand_ins(train, val)))
     result = FineTuned(
         classifier,
         photos,
@@ -121,29 +120,23 @@ def _build(
     return Classifier(network, tuple((None, name) for name in classes), size, loaded.name, loaded.weights)
 
 
-def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
-    total = len(found.train) + len(found.val)
+def _read(found: TrainingPhotos, size: int, odd: OddFiles, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
     done = 0
 
     def tick() -> None:
         nonlocal done
         done += 1
-        run.tell("reading", done, total)
+        run.tell("reading", done, odd.total)
 
-    train, bad = read_photos(found.train, partial(shrink, size=size), room=ROOM // 2, tick=tick)
+    train, bad = read_photos(found.train, partial(shrink, size=size), room=ROOM // 2, tick=tick, odd=odd)
     # Exactly as `evaluate` sees them.
-    val, worse = read_photos(found.val, partial(center_crop_and_resize, size=size), room=ROOM // 2, tick=tick)
+    val, worse = read_photos(found.val, partial(center_crop_and_resize, size=size), room=ROOM // 2, tick=tick, odd=odd)
     return train, val, (*bad, *worse)
 
 
-def _odd(photos: TrainingPhotos) -> tuple[str, ...]:
-    """What was done about files that are no plain RGB, a note for each kind."""
-    counts = Counter[str]()
-    for row in (*photos.train, *photos.val):
-        if isinstance(row.photo, str | os.PathLike):
-            with suppress(OSError):  # gone since it was read
-                counts.update(kinds_of(row.photo))
-    return tuple(f"{count} photos are {kind}: {KINDS[kind]}." for kind, count in sorted(counts.items()))
+def _converted(odd: OddFiles) -> tuple[str, ...]:
+    """One note per kind of non-RGB photo, saying how it was converted."""
+    return tuple(f"{row['count']} photos are {kind}: {row['done']}." for kind, row in odd.report().items())
 
 
 def _stand_ins(*parts: Photos) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.labelled_photos import Example
 from keras_effnet.data.photo_batches import read_photos
 from keras_effnet.data.photos import is_single, named, prepare
@@ -44,9 +45,8 @@ def test_every_form_has_the_same_pixels_with_and_without_a_name(form: str, file:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_can_be_trained_on(form: str, file: Path) -> None:
-    photos, errors = read_photos(
-        [Example(("a name", FORMS[form](file)), 0)], lambda pixels: pixels, room=10**9, tick=lambda: None
-    )
+    rows = [Example(("a name", FORMS[form](file)), 0)]
+    photos, errors = read_photos(rows, lambda pixels: pixels, room=10**9, tick=lambda: None)
     assert not errors
     assert np.array_equal(photos.pixels(0), load_image(file))
 
@@ -86,3 +86,24 @@ def test_a_bad_photo_gives_a_black_image_and_an_error_with_its_name(image: Any, 
     assert str(error).startswith(message)
     assert name in str(error)
     assert (pixels.shape, pixels.dtype, pixels.max()) == ((8, 8, 3), np.float32, 0)
+
+
+def test_fine_tuning_opens_each_file_once_and_counts_its_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i, mode in enumerate(("RGB", "L", "CMYK", "L")):
+        Image.new("RGB", (30, 20)).convert(mode).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    opened, really_open = [], Image.open
+
+    def count(source: Any) -> Image.Image:
+        opened.append(source)
+        return really_open(source)
+
+    monkeypatch.setattr(Image, "open", count)
+    odd = OddFiles(5)
+    rows = [Example(path, 0) for path in sorted(tmp_path.iterdir())]
+    photos, errors = read_photos(rows, lambda pixels: pixels, odd=odd, room=0, tick=lambda: None)
+    assert (len(photos), len(errors)) == (4, 1)
+    assert sorted(opened) == [row.photo for row in rows]
+    for i in range(4):
+        photos.pixels(i)  # which reads it again, as nothing was kept
+    assert {kind: row["count"] for kind, row in odd.report().items()} == {"CMYK": 1, "grey": 2}
