@@ -1,10 +1,12 @@
 """The builders: `EfficientNetB0` and its relatives, and `EfficientNet` for tables of one's own (arXiv:1905.11946)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import inspect
+from collections.abc import Sequence
+from typing import Any, Unpack, cast
 
 from keras_effnet._keras import dtype_policy, keras
 from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
+from keras_effnet.builder_signature import Builder, Options
 from keras_effnet.layers import Conventions, restore_initializers
 from keras_effnet.network import build, image_input
 from keras_effnet.normalization import IMAGENET, Normalization, find_framework
@@ -30,7 +32,7 @@ def create(
     features: bool = False,
     dtype: Any = None,
     framework: str | None = None,
-) -> Any:
+) -> keras.Model:
     """Build the model of a variant and load its weights; the arguments are those of `EfficientNet`."""
     dropout_rate = variant.dropout_rate if dropout_rate is None else dropout_rate
     _check(pooling=pooling, classes=classes, dropout_rate=dropout_rate, drop_connect_rate=drop_connect_rate)
@@ -97,8 +99,8 @@ def EfficientNet(
     fix_ends: bool = False,
     stem_filters: int = 32,
     head_filters: int = 1280,
-    **options: Any,
-) -> Any:
+    **options: Unpack[Options],
+) -> keras.Model:
     """Build a network of your own: a block table and how far it is scaled.
 
     Args:
@@ -146,84 +148,42 @@ def EfficientNet(
     return create(variant, **options)
 
 
-def _builder(key: str, best: str) -> Callable[..., Any]:
-    """The public function of one variant: the signature of `keras.applications`, and ours behind the star."""
-    variant = VARIANTS[key]
-    title = f"EfficientNet{key.capitalize()}"
+def _builder(key: str, best: str) -> Builder:
+    """Bind `create` to a variant: the signature is that of `Builder.__call__`, and `best` the default of `weights`."""
+    variant, title = VARIANTS[key], f"EfficientNet{key.capitalize()}"
+    defaults = {"weights": best, "name": title.lower()}
+    declared = inspect.signature(Builder.__call__)
+    parameters = [
+        parameter.replace(default=defaults.get(name, parameter.default))
+        for name, parameter in declared.parameters.items()
+        if name != "self"
+    ]
+    signature = declared.replace(parameters=parameters)
 
-    def builder(
-        include_top: bool = True,
-        weights: Any = best,
-        input_tensor: Any = None,
-        input_shape: Sequence[int | None] | None = None,
-        pooling: str | None = None,
-        classes: int = 1000,
-        classifier_activation: Any = "softmax",
-        name: str = title.lower(),
-        *,
-        include_preprocessing: bool = True,
-        dropout_rate: float | None = None,
-        drop_connect_rate: float = 0.2,
-        in_channels: int | None = None,
-        features: bool = False,
-        dtype: Any = None,
-        framework: str | None = None,
-    ) -> Any:
-        return create(
-            variant,
-            include_top,
-            weights,
-            input_tensor,
-            input_shape,
-            pooling,
-            classes,
-            classifier_activation,
-            name,
-            include_preprocessing=include_preprocessing,
-            dropout_rate=dropout_rate,
-            drop_connect_rate=drop_connect_rate,
-            in_channels=in_channels,
-            features=features,
-            dtype=dtype,
-            framework=framework,
-        )
+    def builder(*args: Any, **options: Any) -> keras.Model:
+        try:
+            given = signature.bind(*args, **options)
+        except TypeError as error:
+            raise TypeError(f"{title}() {error}") from None
+        given.apply_defaults()
+        return create(variant, *given.args, **given.kwargs)
 
     builder.__name__ = builder.__qualname__ = title
-    builder.__doc__ = _DOC.format(title=title, size=variant.resolution, best=best, rate=variant.dropout_rate)
-    return builder
+    builder.__signature__ = signature  # type: ignore[attr-defined]
+    builder.__doc__ = _document(variant, title, best)
+    return cast(Builder, builder)
 
 
-_DOC = """{title} for images of {size} x {size} pixels.
+def _document(variant: Variant, title: str, best: str) -> str:
+    """The docstring of a builder: that of `Builder.__call__` with the numbers of its variant in front."""
+    arguments = inspect.cleandoc(Builder.__call__.__doc__ or "").partition("\n")[2]
+    size = variant.resolution
+    return (
+        f"{title} for images of {size} x {size} pixels.\n\n"
+        f'Defaults: weights="{best}", input_shape=({size}, {size}, 3), dropout_rate={variant.dropout_rate}.\n'
+        f"{arguments.replace('EfficientNetB0', title)}\n"
+    )
 
-Args:
-    include_top: end in a classifier.
-    weights: the name of a published set, the path of a weight file, or None for random weights.
-    input_tensor: Keras tensor to build on, in place of a new input.
-    input_shape: (height, width, channels) of the images, 32 pixels and up, None where a side may vary; by default
-        ({size}, {size}, 3) with a classifier and (None, None, 3) without.
-    pooling: without a classifier, "avg" or "max" for a vector in place of the last feature map.
-    classes: outputs of the classifier; another number than the weights have gives a new, random classifier.
-    classifier_activation: activation of the classifier; None for logits, which are float32 under every dtype policy.
-    name: name of the model.
-    include_preprocessing: take pixels 0..255 and normalise them inside; else `preprocess_input` has to.
-    dropout_rate: rate of the dropout before the classifier; {rate} by default.
-    drop_connect_rate: stochastic depth; block b of N is left out at the rate `drop_connect_rate * b / N`.
-    in_channels: channels of the images if not 3; pretrained stems are adapted.
-    features: return five feature maps in place of a classification, of strides 2, 4, 8, 16 and 32.
-    dtype: Keras dtype policy, "mixed_bfloat16" for example.
-    framework: pad and normalise as "tensorflow" (the default) or as "pytorch"; a weight file that tells decides.
-
-Returns:
-    A functional `keras.Model` of built-in layers.
-
-Raises:
-    ValueError: an argument that no network can have.
-    WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
-
-Example:
-    >>> {title}(weights=None).count_params() > 0
-    True
-"""
 
 # Each with the set that scores best among those published for it; "imagenet" is the AutoAugment one.
 EfficientNetB0 = _builder("b0", "imagenet")

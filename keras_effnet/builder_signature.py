@@ -1,0 +1,86 @@
+"""The arguments of the builders, written out for type checkers, editors and `help()`."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypedDict
+
+from keras_effnet._keras import keras
+
+
+class Options(TypedDict, total=False):
+    """The arguments that `EfficientNet` shares with `EfficientNetB0`."""
+
+    include_top: bool
+    weights: str | os.PathLike[str] | None
+    input_tensor: Any
+    input_shape: Sequence[int | None] | None
+    pooling: Literal["avg", "max"] | None
+    classes: int
+    classifier_activation: str | Callable[..., Any] | None
+    name: str
+    include_preprocessing: bool
+    drop_connect_rate: float
+    in_channels: int | None
+    features: bool
+    dtype: Any
+    framework: Literal["tensorflow", "pytorch"] | None
+
+
+class Builder(Protocol):
+    """The type of `EfficientNetB0` and its relatives: a function with this signature."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        include_top: bool = True,
+        weights: str | os.PathLike[str] | None = ...,
+        input_tensor: Any = None,
+        input_shape: Sequence[int | None] | None = None,
+        pooling: Literal["avg", "max"] | None = None,
+        classes: int = 1000,
+        classifier_activation: str | Callable[..., Any] | None = "softmax",
+        name: str = ...,
+        *,
+        include_preprocessing: bool = True,
+        dropout_rate: float | None = None,
+        drop_connect_rate: float = 0.2,
+        in_channels: int | None = None,
+        features: bool = False,
+        dtype: Any = None,
+        framework: Literal["tensorflow", "pytorch"] | None = None,
+    ) -> keras.Model:
+        """Build the network and load its weights.
+
+        Args:
+            include_top: whether the network ends in a classifier.
+            weights: the name of a published set, the path of a weight file, or None for random weights; by default
+                the published set with the best accuracy.
+            input_tensor: Keras tensor to build on instead of a new input.
+            input_shape: (height, width, channels) of the images, 32 pixels or more, None for a side that may vary; by
+                default the network's own size with a classifier and (None, None, 3) without.
+            pooling: without a classifier, "avg" or "max" returns a vector instead of the last feature map.
+            classes: outputs of the classifier; if the weights have another number, the classifier is new and random.
+            classifier_activation: activation of the classifier; None for logits, which are always float32.
+            name: name of the model.
+            include_preprocessing: whether the network takes pixels 0..255 and normalises them itself; if not, call
+                `preprocess_input` first.
+            dropout_rate: rate of the dropout before the classifier; by default the published one.
+            drop_connect_rate: stochastic depth; block b of N is skipped at the rate `drop_connect_rate * b / N`.
+            in_channels: channels of the images if not 3; pretrained stems are adapted.
+            features: return five feature maps, of strides 2, 4, 8, 16 and 32, instead of a classification.
+            dtype: Keras dtype policy, for example "mixed_bfloat16".
+            framework: "tensorflow" (the default) or "pytorch", which differ in padding and batch-norm epsilon; with
+                weights it is only needed where the file does not identify its framework (timm's).
+
+        Returns:
+            A functional `keras.Model` of built-in layers.
+
+        Raises:
+            ValueError: an argument is out of range.
+            WeightsError: the weights do not exist, cannot be downloaded or read, or do not fit.
+
+        Example:
+            >>> EfficientNetB0(weights=None).count_params() > 0
+            True
+        """
