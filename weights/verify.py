@@ -22,7 +22,7 @@ from keras_effnet.images import ImageError, load_image, sample
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import digest_matches
 from keras_effnet.weights.download import fetch
-from keras_effnet.weights.published import find_weights, here, list_weights, locate, places
+from keras_effnet.weights.published import find_local, find_weights, list_weights, locate, places
 from keras_effnet.weights.registry import Source, Weights
 
 LITE_LOGITS = Path(__file__).parent.parent / "tests" / "goldens" / "lite_logits.npz"
@@ -53,7 +53,7 @@ def verify(record: Weights, *, fetching: bool, photos: Photos) -> Iterator[Row]:
     """
     key = record.variant, record.name
     try:
-        found = here(record) is not None
+        found = find_local(record) is not None
     except WeightsError as error:
         yield Row(*key, "digest", MISMATCH, str(error))
         return

@@ -11,8 +11,8 @@ import typer
 from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, printable
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories, digest_matches
-from keras_effnet.weights.fast_copy import flat_places, is_current, keep_flat
-from keras_effnet.weights.published import find_weights, here, list_weights, locate, package_name, places
+from keras_effnet.weights.fast_copy import fast_copy_paths, save_fast_copy, verify_fast_copy
+from keras_effnet.weights.published import find_local, find_weights, list_weights, locate, package_name, places
 from keras_effnet.weights.registry import WEIGHTS, Source
 from keras_effnet.weights.registry import Weights as Record
 
@@ -125,9 +125,10 @@ def fetch(variant: Network, name: Set, notop: NoTop = False) -> None:
     """Have the file of a set on this machine, downloaded if need be, and print its path."""
     with plain_errors():
         (record,) = _records(variant, name)
-        found = here(record, include_top=not notop) or locate(record, include_top=not notop, original=True)
-        keep_flat(record, found)
-        print(found)
+        found = find_local(record, include_top=not notop)
+        file = found.path if found else locate(record, include_top=not notop, original=True)
+        save_fast_copy(record, file)
+        print(file)
 
 
 @app.command()
@@ -135,7 +136,7 @@ def path(variant: Network, name: Set, notop: NoTop = False) -> None:
     """Print where the file of a set is on this machine; exit status 1 if no whole one is."""
     with plain_errors():
         (record,) = _records(variant, name)
-        found = here(record, include_top=not notop)
+        found = find_local(record, include_top=not notop)
         if found is None:
             folders = " or ".join(str(folder) for folder in cache_directories())
             first = record.sources[0]
@@ -144,7 +145,7 @@ def path(variant: Network, name: Set, notop: NoTop = False) -> None:
                 f"{first.filename} with {first.digest or 'the right structure'} in {folders}. Run keras-effnet weights "
                 f"fetch {record.variant} {record.name}."
             )
-        print(found)
+        print(found.path)
 
 
 @app.command()
@@ -174,4 +175,4 @@ def _check(record: Record) -> Iterable[tuple[str, Path]]:
         elif not digest_matches(file, digest):
             yield "damaged", file
         else:
-            yield "stale" if file in flat_places(record) and not is_current(file, record) else "ok", file
+            yield "stale" if file in fast_copy_paths(record) and not verify_fast_copy(file, record) else "ok", file

@@ -21,7 +21,7 @@ from keras_effnet.data.photos import Photo
 from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.classify import score
 from keras_effnet.variants import find_variant
-from keras_effnet.weights.published import find_weights, here
+from keras_effnet.weights.published import find_local, find_weights
 
 
 @dataclass(frozen=True)
@@ -161,4 +161,5 @@ def _weight_file(classifier: Classifier) -> Path | None:
             return Path(os.fspath(name))
     if not classifier.weights:
         return None
-    return here(find_weights(find_variant(classifier.name).name, classifier.weights))
+    found = find_local(find_weights(find_variant(classifier.name).name, classifier.weights))
+    return found.path if found else None

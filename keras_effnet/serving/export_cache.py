@@ -1,6 +1,5 @@
 """Networks by name, exported once: kept beside the weight files, under a name that changes with whatever went in."""
 
-import hashlib
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +10,8 @@ from keras_effnet.inference.classifier import load_classifier
 from keras_effnet.serving.engines import ENGINES, FORMATS, Engine, version
 from keras_effnet.serving.model_record import open_export, suffix
 from keras_effnet.variants import VARIANTS, find_variant
-from keras_effnet.weights.cache import cache_directories
-from keras_effnet.weights.published import find_weights, here, is_set, list_weights
+from keras_effnet.weights.cache import cache_directories, compute_digest
+from keras_effnet.weights.published import find_local, find_weights, is_set, list_weights
 
 
 def cached_export(name: str, weights: str | None, format: str) -> Path:  # noqa: A002
@@ -93,14 +92,17 @@ def best_weights(variant: str) -> str:
 def _place(name: str, weights: str | None, engine: Engine) -> Path:
     variant = find_variant(name).name
     weights = weights or best_weights(variant)
-    file = Path(weights) if Path(weights).is_file() else here(find_weights(variant, weights))
+    digest = _digest(variant, weights)
     # OpenVINO's version has the name of a branch in it, with slashes.
-    key = re.sub(r"[^\w.+-]", "-", f"{variant}-{_digest(file)}-{__version__}-{engine.name}{version(engine)}")
+    key = re.sub(r"[^\w.+-]", "-", f"{variant}-{digest}-{__version__}-{engine.name}{version(engine)}")
     return cache_directories()[0] / "exports" / f"{key}{suffix(engine.format)}"
 
 
-def _digest(file: Path | None) -> str:
-    if file is None:
-        return "absent"
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+def _digest(variant: str, weights: str) -> str:
+    """The first digits of the weight file's digest; a published set was hashed when it was found."""
+    if Path(weights).is_file():
+        digest = compute_digest(Path(weights))
+    else:
+        found = find_local(find_weights(variant, weights))
+        digest = found.digest if found else ":absent"
+    return digest.partition(":")[2][:16]

@@ -9,10 +9,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_effnet.weights.registry import Source
 
 log = logging.getLogger("keras_effnet")
+
+
+class LocalFile(NamedTuple):
+    """A weight file on this machine that has the expected digest.
+
+    Args:
+        path: of the file.
+        digest: its whole digest, in the algorithm in which it was published: "sha256:..." or "md5:...".
+    """
+
+    path: Path
+    digest: str
 
 
 class SourceError(Exception):
@@ -118,23 +131,46 @@ def offline() -> bool:
     return os.environ.get("KERAS_EFFNET_OFFLINE", "").lower() in ("1", "true", "yes")
 
 
-def digest_matches(path: Path, digest: str) -> bool:
-    """Whether a file has the digest of a `Source`: "sha256:...", "md5:..." or "sha256-prefix:..."."""
-    algorithm, _, expected = digest.partition(":")
+def compute_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The digest of a file, as in "sha256:0123..."."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm.removesuffix("-prefix")).hexdigest()
-    return found.startswith(expected) if algorithm.endswith("-prefix") else found == expected
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def cached(sources: Sequence[Source]) -> Path | None:
-    """The first of these files that is in a cache and has its digest, the published or else the pinned one."""
+def verify_digest(path: Path, digest: str) -> LocalFile | None:
+    """Hash a file once and compare.
+
+    Args:
+        path: of the file.
+        digest: the expected digest, as in `Source`: "sha256:...", "md5:..." or "sha256-prefix:...".
+
+    Returns:
+        The file with its whole digest, or None if the digest differs.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    algorithm, _, expected = digest.partition(":")
+    found = compute_digest(path, algorithm.removesuffix("-prefix"))
+    digits = found.partition(":")[2]
+    matches = digits.startswith(expected) if algorithm.endswith("-prefix") else digits == expected
+    return LocalFile(path, found) if matches else None
+
+
+def digest_matches(path: Path, digest: str) -> bool:
+    """Whether a file has the digest of a `Source`."""
+    return verify_digest(path, digest) is not None
+
+
+def find_cached(sources: Sequence[Source]) -> LocalFile | None:
+    """The first of these files that is in a cache folder and has the right digest, published or pinned."""
     for source in sources:
         for directory in cache_directories():
             path = directory / source.filename
             try:
                 digest = source.digest or pinned(path)
-                if digest and path.is_file() and digest_matches(path, digest):
-                    return path
-            except OSError:  # what cannot be read is as good as absent
+                if digest and path.is_file() and (found := verify_digest(path, digest)):
+                    return found
+            except OSError:  # an unreadable file counts as missing
                 continue
     return None

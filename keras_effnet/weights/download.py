@@ -11,8 +11,8 @@ from keras_effnet.weights.cache import (
     Part,
     SourceError,
     cache_directories,
-    cached,
     digest_matches,
+    find_cached,
     locked,
     offline,
     pin_path,
@@ -76,15 +76,17 @@ def _part(source: Source, *, hashed: bool) -> Part:
 
 
 def _obtain(source: Source, sources: Sequence[Source], check: Check, limits: Limits) -> Path:
-    found = cached(sources) or _adopt(source, check)
-    if found:
-        return found
+    if found := find_cached(sources):
+        return found.path
+    if adopted := _adopt(source, check):
+        return adopted
     if offline():
         raise SourceError("KERAS_EFFNET_OFFLINE forbids the network")
     _target(source).parent.mkdir(parents=True, exist_ok=True)
     with locked(_target(source), limits.remaining()):
-        # Another process may just have brought it.
-        path = cached(sources) or _download(source, check, limits)
+        # Another process may have downloaded it in the meantime.
+        found = find_cached(sources)
+        path = found.path if found else _download(source, check, limits)
     _tidy(sources)
     return path
 

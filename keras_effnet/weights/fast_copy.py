@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.variants import VARIANTS
-from keras_effnet.weights.cache import SourceError, cache_directories, digest_matches, locked, pin, pin_path, pinned
+from keras_effnet.weights.cache import (
+    LocalFile,
+    SourceError,
+    cache_directories,
+    locked,
+    pin,
+    pin_path,
+    pinned,
+    verify_digest,
+)
 from keras_effnet.weights.formats.safetensors import read_notes
 from keras_effnet.weights.registry import Weights
 
@@ -26,35 +35,37 @@ FORMAT = "keras_effnet 1"  # another number for every change of what is in the f
 log = logging.getLogger("keras_effnet")
 
 
-def flat_name(record: Weights, *, include_top: bool = True) -> str:
+def fast_copy_name(record: Weights, *, include_top: bool = True) -> str:
     """What the flat copy of a set is called.
 
     Example:
         >>> from keras_effnet.weights.registry import WEIGHTS
-        >>> flat_name(WEIGHTS["b7", "noisy-student"])
+        >>> fast_copy_name(WEIGHTS["b7", "noisy-student"])
         'b7-noisy-student.safetensors'
     """
     return f"{record.variant}-{record.name}{'' if include_top else '-notop'}.safetensors"
 
 
-def flat_places(record: Weights, *, include_top: bool = False) -> list[Path]:
+def fast_copy_paths(record: Weights, *, include_top: bool = False) -> list[Path]:
     """Where a flat copy of a set would be, the one with the classifier first; without it unless that is needed."""
-    names = [flat_name(record)] if include_top else [flat_name(record), flat_name(record, include_top=False)]
+    names = [fast_copy_name(record)] if include_top else [fast_copy_name(record), fast_copy_name(record, include_top=False)]
     return [directory / name for name in names for directory in cache_directories()]
 
 
-def flat_copy(record: Weights, *, include_top: bool = True) -> Path | None:
-    """The flat copy of a set on this machine, whole and of a file that the record names; else None."""
-    return next((path for path in flat_places(record, include_top=include_top) if is_current(path, record)), None)
+def find_fast_copy(record: Weights, *, include_top: bool = True) -> LocalFile | None:
+    """The fast copy of a set on this machine, None if there is none that is intact and up to date."""
+    copies = (verify_fast_copy(path, record) for path in fast_copy_paths(record, include_top=include_top))
+    return next((copy for copy in copies if copy), None)
 
 
-def is_current(path: Path, record: Weights) -> bool:
-    """Whether a file is a flat copy that may stand for the original."""
+def verify_fast_copy(path: Path, record: Weights) -> LocalFile | None:
+    """A fast copy, None if it is damaged or was not made from a file that the record names."""
     try:
         digest = pinned(path)
-        return bool(digest) and digest_matches(path, digest) and read_notes(path).get("source") in set(_origins(record))
-    except (OSError, ValueError, struct.error):  # what cannot be read is as good as absent
-        return False
+        found = verify_digest(path, digest) if digest else None
+        return found if found and read_notes(path).get("source") in set(_origins(record)) else None
+    except (OSError, ValueError, struct.error):  # an unreadable file counts as missing
+        return None
 
 
 def _origins(record: Weights) -> Iterator[str]:
@@ -70,7 +81,7 @@ def _origin(path: Path, digest: str) -> str:
     return f"{FORMAT}, {path.name} {digest}"
 
 
-def keep_flat(record: Weights, path: Path, checkpoint: "Checkpoint | None" = None) -> None:
+def save_fast_copy(record: Weights, path: Path, checkpoint: "Checkpoint | None" = None) -> None:
     """Write the flat copy of a set, unless another process is at it or the cache does not take it.
 
     Args:
@@ -87,8 +98,8 @@ def keep_flat(record: Weights, path: Path, checkpoint: "Checkpoint | None" = Non
 
     try:
         checkpoint = checkpoint or read_checkpoint(path, VARIANTS[record.variant])
-        target = cache_directories()[0] / flat_name(record, include_top="predictions/bias" in checkpoint.state)
-        if not is_current(target, record) and not _is_foreign(target):
+        target = cache_directories()[0] / fast_copy_name(record, include_top="predictions/bias" in checkpoint.state)
+        if not verify_fast_copy(target, record) and not _is_foreign(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target, 0):
                 _write(target, checkpoint, record, _origin(path, source.digest or pinned(path)))

@@ -14,7 +14,7 @@ from keras_effnet.introspection import find_network, framework_of_model, normali
 from keras_effnet.layers import Conventions, dense_initializer
 from keras_effnet.normalization import TENSORFLOW, Framework, Normalization
 from keras_effnet.variants import Variant
-from keras_effnet.weights.fast_copy import keep_flat
+from keras_effnet.weights.fast_copy import save_fast_copy
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.frameworks import framework_of
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names
@@ -74,7 +74,7 @@ def open_weights(
         path = locate(record, include_top=include_top, original=not ema)
         checkpoint = read_checkpoint(path, variant, ema=ema)
         if ema:
-            keep_flat(record, path, checkpoint)
+            save_fast_copy(record, path, checkpoint)
     normalization = variant.normalization if record is None else record.normalization
     # All published sets are TensorFlow's, whoever converted them.
     asked = framework if record is None else framework or TENSORFLOW.name

