@@ -2,9 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,13 +22,14 @@ from keras_effnet.cli.terminal import (
     plain_errors,
     plain_table,
     printable,
-    start_keras,
+    silence_backend,
 )
 
 if TYPE_CHECKING:
     from keras_effnet.data.photos import Photo
     from keras_effnet.inference.classify import Prediction
     from keras_effnet.inference.result_files import Results
+    from keras_effnet.serving.predictor import Predictor
 
 Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
 Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]
@@ -72,8 +72,8 @@ def classify(
             earlier = [name for name in map(_name, photos) if name in results.failed]
             photos = _not_done(photos, results, out)
         with muted(f"Loading {model} ..."):
-            label = _open(model, weights, engine, batch_size, one=len(photos) == 1)
-        chunks = _chunks(label(photos, top=top), batch_size, len(photos))
+            predictor = stack.enter_context(_open(model, weights, engine, one=len(photos) == 1))
+        chunks = _chunks(predictor(photos, top=top, batch_size=batch_size), batch_size, len(photos))
         failures = _save(chunks, results) if results else _show(chunks, as_json)
         if results and earlier:
             complain(
@@ -107,26 +107,14 @@ def _name(photo: "Photo") -> str:
     return photo[0] if isinstance(photo, tuple) else os.fspath(photo)
 
 
-def _open(
-    model: str, weights: str | None, engine: str, batch_size: int, *, one: bool
-) -> Callable[..., Iterator["Prediction"]]:
-    """What labels photos: an engine with an export, a network's own being kept in the cache, or else Keras."""
-    from keras_effnet.serving.export_cache import find_cached, is_name
-    from keras_effnet.serving.predictor import Predictor, is_export, makes_litert
+def _open(model: str, weights: str | None, engine: str, *, one: bool) -> "Predictor":
+    silence_backend()
+    from keras_effnet.serving.model_source import is_keras_file
+    from keras_effnet.serving.predictor import Predictor
 
-    start = partial(Predictor, engine=engine, mode="latency" if one else "throughput")
-    if is_export(model):
-        return start(model, weights=weights)
-    cached = find_cached(model, weights, engine)
-    if cached is not None:
-        return start(cached)
-    start_keras()
-    if engine not in ("auto", "keras") or (engine == "auto" and is_name(model) and makes_litert()):
-        return start(model, weights=weights)
-    from keras_effnet.inference.classifier import load_classifier
-    from keras_effnet.inference.classify import classify
-
-    return partial(classify, model=load_classifier(model, weights), batch_size=batch_size)
+    if engine == "auto" and is_keras_file(model):
+        engine = "keras"  # exporting the model for a single run would take longer than it saves
+    return Predictor(model, engine, weights=weights, mode="latency" if one else "throughput")
 
 
 def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Iterator[list["Prediction"]]:

@@ -57,13 +57,20 @@ def printable(text: str) -> str:
 
 
 def start_keras() -> None:
-    """Import Keras without the notes of its backend; who has set TF_CPP_MIN_LOG_LEVEL sees what they asked for."""
+    """Import Keras without the notes of its backend; a user who has set TF_CPP_MIN_LOG_LEVEL sees them."""
     warnings.filterwarnings("ignore", module="PIL")
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         with muted("Starting Keras ..."):
-            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-            logging.getLogger("absl").setLevel(logging.ERROR)
+            silence_backend()
             importlib.import_module("keras_effnet._keras")
+
+
+def silence_backend() -> None:
+    """Turn the notes of Keras's backend off before it is imported, unless the user has set TF_CPP_MIN_LOG_LEVEL."""
+    warnings.filterwarnings("ignore", module="PIL")
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+        logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 class _Follow(logging.Handler):

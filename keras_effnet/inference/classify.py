@@ -1,29 +1,32 @@
 """Photos in, labels out: a stream of predictions in the order of the photos, with bounded memory."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.data.class_names import Classes
-from keras_effnet.data.photos import THREADS, Photo, named, prepare
+from keras_effnet.data.photos import THREADS, NamedPhoto, Photo, named, prepare
 from keras_effnet.errors import at_least_one
 from keras_effnet.inference.classifier import Classifier, as_classifier
 
 Label = tuple[str | None, str, float]
+Scores = Callable[[np.ndarray], np.ndarray]
+Submit = Callable[..., Future[Any]]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model sees in one photo.
+    """The labels of one photo.
 
     Args:
         path: the photo's path, or its name.
         labels: (wnid, label, score), the highest score first; the wnid is None for classes other than ImageNet's.
-        error: why there are no labels, None where there are.
+        error: why the photo has no labels; None if it has some.
     """
 
     path: str
@@ -33,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one photo, float32 of shape (classes,), or the error that stands in their place."""
+    """The scores of one photo, float32 of shape (classes,), or the reason why it has none."""
 
     path: str
     scores: np.ndarray | None = None
@@ -43,19 +46,19 @@ class Scored:
 def classify(
     photos: Iterable[Photo], *, model: Classifier | Any, top: int = 5, batch_size: int = 32
 ) -> Iterator[Prediction]:
-    """Classify photos one after the other; a bad one gives a `Prediction` with its error, and the others go on.
+    """Classify photos with Keras. A photo that cannot be read gets a `Prediction` with an error.
 
-    At most two batches are held at a time: the next one is decoded while the model works on one.
+    At most two batches are held at a time: the next one is decoded while the model works on the current one.
 
     Args:
-        photos: paths of files, or pairs (name, image) with uint8 images (height, width, 3), images of Pillow or the
-            bytes of files.
+        photos: paths of files, or pairs (name, image), where the image is a uint8 array (height, width, 3), a Pillow
+            image or the bytes of a file.
         model: a classifier from `load_classifier`, or a Keras model with the 1000 classes of ImageNet.
-        top: how many labels to give for each photo.
-        batch_size: how many photos the model gets at a time.
+        top: the number of labels for each photo.
+        batch_size: the number of photos that the model gets at a time.
 
     Raises:
-        ValueError: `top` or `batch_size` below 1, or a model that does not classify images.
+        ValueError: `top` or `batch_size` is below 1, or the model does not classify images.
 
     Example:
         >>> from keras_effnet.inference.classifier import load_classifier
@@ -71,58 +74,111 @@ def classify(
 
 
 def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
-    """Score photos in their order; a bad one comes out with its error.
+    """Score photos with Keras, in order. A photo that cannot be read gets an error.
 
     Args:
         photos: as in `classify`.
-        classifier: what scores them.
-        batch_size: how many photos the model gets at a time; at most twice as many are held.
+        classifier: the model that scores them.
+        batch_size: the number of photos that the model gets at a time; at most twice as many are held.
 
     Raises:
-        ValueError: `batch_size` below 1.
+        ValueError: `batch_size` is below 1.
     """
     at_least_one(batch_size=batch_size)
-    return _stream(photos, classifier, batch_size)
+    return _score_in_own_threads(photos, classifier, batch_size)
 
 
-def _stream(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
+def _score_in_own_threads(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
     pool = ThreadPoolExecutor(THREADS)
-    waiting: deque[Future[tuple[str, np.ndarray, str | None]]] = deque()
+    options: dict[str, Any] = {"size": classifier.size, "batch_size": batch_size, "ahead": batch_size}
     try:
-        for number, photo in enumerate(photos):
-            waiting.append(pool.submit(prepare, named(photo, number), classifier.size))
-            if len(waiting) == 2 * batch_size:
-                yield from _score([waiting.popleft().result() for _ in range(batch_size)], classifier)
-        while waiting:
-            count = min(batch_size, len(waiting))
-            yield from _score([waiting.popleft().result() for _ in range(count)], classifier)
+        yield from stream(photos, classifier.scores, submit=pool.submit, **options)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _score(batch: Sequence[tuple[str, np.ndarray, str | None]], classifier: Classifier) -> Iterator[Scored]:
+def stream(
+    photos: Iterable[Any], scores: Scores, *, size: int, submit: Submit, batch_size: int | None, ahead: int
+) -> Iterator[Scored]:
+    """Score photos in order while holding only a few of them.
+
+    If `photos` or `submit` raises an exception, it is raised again after the photos before it have been scored.
+
+    Args:
+        photos: as in `classify`; names are optional.
+        scores: maps float32 images (batch, size, size, 3), 0..255, to float32 scores (batch, classes).
+        size: side of the images in pixels.
+        submit: calls a function in a thread pool and returns its future, as `Executor.submit` does.
+        batch_size: the number of photos that `scores` gets at a time, in the caller's thread. With None, `scores` is
+            called in the pool, in several threads at once, with one photo each.
+        ahead: how many photos more than one batch may be held before the batch is scored and yielded.
+    """
+    task: Callable[[NamedPhoto], Any] = partial(_prepare_and_score, size=size, scores=scores)
+    finish: Callable[[Sequence[Any]], Iterable[Scored]] = iter
+    if batch_size:
+        task, finish = partial(prepare, size=size), partial(_score_batch, scores=scores)
+    count = batch_size or 1
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for future in _submit_all(photos, submit, task):
+            waiting.append(future)
+            while len(waiting) >= count + ahead or (waiting and not batch_size and waiting[0].done()):
+                yield from finish(_take(waiting, count))
+        while waiting:
+            yield from finish(_take(waiting, count))
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _submit_all(photos: Iterable[Any], submit: Submit, task: Callable[[NamedPhoto], Any]) -> Iterator[Future[Any]]:
+    """A future for each photo. An exception ends them: it becomes the result of the last one."""
+    try:
+        for number, photo in enumerate(photos):
+            yield submit(task, named(photo, number))
+    except Exception as error:
+        failed: Future[Any] = Future()
+        failed.set_exception(error)
+        yield failed
+
+
+def _take(waiting: deque[Future[Any]], count: int) -> list[Any]:
+    """Remove the next results, at most `count`; an exception is raised only when it comes first."""
+    results: list[Any] = []
+    while waiting and len(results) < count and not (results and waiting[0].exception()):
+        results.append(waiting.popleft().result())
+    return results
+
+
+def _prepare_and_score(photo: NamedPhoto, size: int, scores: Scores) -> Scored:
+    return _score_batch([prepare(photo, size)], scores)[0]
+
+
+def _score_batch(batch: Sequence[tuple[str, np.ndarray, str | None]], scores: Scores) -> list[Scored]:
     names, images, errors = zip(*batch, strict=True)
-    scores = errors if all(errors) else classifier.scores(np.stack(images))
-    for name, error, row in zip(names, errors, scores, strict=True):
-        yield Scored(name, error=error) if error else scored(name, row)
+    rows = errors if all(errors) else scores(np.stack(images))
+    return [
+        Scored(name, error=error) if error else _checked(name, row)
+        for name, error, row in zip(names, errors, rows, strict=True)
+    ]
 
 
-def scored(name: str, scores: np.ndarray) -> Scored:
-    """The scores of one photo, or an error where they are no numbers."""
+def _checked(name: str, scores: np.ndarray) -> Scored:
+    """The scores of one photo, or an error if they are NaN or infinite."""
     if np.isfinite(scores).all():
         return Scored(name, scores)
-    return Scored(name, error=f"{name!r} gets scores that are no numbers. Expected a sound model. Check it.")
+    return Scored(name, error=f"{name!r} has scores that are NaN or infinite. Expected finite ones. Check the model.")
 
 
 def label(row: Scored, classes: Classes, top: int) -> Prediction:
-    """The labels with the highest scores, the highest first; none without scores."""
+    """The labels with the highest scores, the highest first; no labels if there are no scores."""
     scores = np.zeros(0) if row.scores is None else row.scores
     labels = tuple((*classes[i], float(scores[i])) for i in np.argsort(scores)[-top:][::-1])
     return Prediction(row.path, labels, row.error)
 
 
 def entry(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as JSON has it: its path, and labels or an error."""
+    """A prediction as a JSON object: its path, and its labels or its error."""
     if prediction.error:
         return {"path": prediction.path, "error": prediction.error}
     labels = [{"wnid": wnid, "label": name, "score": score} for wnid, name, score in prediction.labels]

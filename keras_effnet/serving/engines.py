@@ -113,6 +113,8 @@ ENGINES = {
     )
 }
 FORMATS = {engine.format: engine for engine in ENGINES.values()}
+# LiteRT is the new name of TensorFlow Lite; both names are accepted for the engine and for the format.
+ALIASES = {"tflite": "litert"}
 
 
 def cores() -> int:

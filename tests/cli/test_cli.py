@@ -180,7 +180,7 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     def interrupted(*_: object, **__: object) -> Iterator[Prediction]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_effnet.inference.classify.classify", interrupted)
+    monkeypatch.setattr("keras_effnet.serving.predictor.Predictor.__call__", interrupted)
     result = run("classify", "x.jpg", "--model", model)
     assert (result.exit_code, result.output) == (130, "")
 

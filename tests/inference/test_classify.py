@@ -1,6 +1,7 @@
 """Classification: order, bad files, bounded memory and what a model's outputs mean, with networks of one dense layer;
 the references are Keras's own calls and NumPy."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,38 @@ def test_at_most_two_batches_are_held(model: Any) -> None:
         assert len(drawn) <= done + 2 * 4
 
 
-def test_scores_that_are_no_numbers_are_an_error(folder: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
+def test_an_error_of_the_iterator_comes_after_the_photos_before_it(model: Any, batch_size: int) -> None:
+    def photos() -> Iterator[tuple[str, np.ndarray]]:
+        for name in NAMES[:3]:
+            yield name, getattr(data, name)()
+        raise OSError("the disk is gone")
+
+    names: list[str] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        names.extend(prediction.path for prediction in classify(photos(), model=model, batch_size=batch_size))
+    assert names == list(NAMES[:3])
+
+
+def test_a_model_scores_in_the_callers_thread(folder: Path) -> None:
+    threads = set()
+
+    class Watched(Classifier):
+        def scores(self, images: np.ndarray) -> np.ndarray:
+            threads.add(threading.current_thread())
+            return np.full((len(images), 3), 1 / 3, np.float32)
+
+    watched = Watched(None, ((None, "a"), (None, "b"), (None, "c")), 32)
+    assert len(list(classify([folder / "chelsea.png"] * 5, model=watched, batch_size=2))) == 5
+    # Keras keeps its settings for each thread.
+    assert threads == {threading.current_thread()}
+
+
+def test_nan_scores_are_an_error(folder: Path) -> None:
     broken = network()
     broken.layers[-1].set_weights([np.full_like(value, np.nan) for value in broken.layers[-1].get_weights()])
     (prediction,) = classify([folder / "chelsea.png"], model=broken)
-    assert "no numbers" in prediction.error
+    assert "NaN or infinite" in prediction.error
 
 
 @pytest.mark.parametrize("argument", ["top", "batch_size"])

