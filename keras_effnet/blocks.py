@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from keras_effnet.errors import COUNT
+
 
 @dataclass(frozen=True)
 class BlockArgs:
@@ -35,7 +37,7 @@ class BlockArgs:
 
     def __post_init__(self) -> None:
         for field in ("repeats", "kernel_size", "expand_ratio", "filters"):
-            _require(getattr(self, field) >= 1, self, field, "a whole number of at least 1")
+            _require(getattr(self, field) in COUNT, self, field, "a whole number of at least 1")
         _require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number, so that the kernel has a centre")
         _require(self.strides in (1, 2), self, "strides", "1 or 2")
         _require(0 <= self.se_ratio <= 1, self, "se_ratio", "between 0 (no squeeze-excite) and 1")

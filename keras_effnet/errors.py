@@ -1,23 +1,90 @@
-"""The one error type of weight files, and what is repeated of the errors of others."""
+"""The error type for weight files, and the checks of arguments and settings. Standard library only."""
 
-from numbers import Integral
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be had, read, or put into a model; the message says what to do."""
+    """Weights that cannot be found, read or put into a model; the message explains what to do."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message, of 300 characters at most: what follows is a stack, or all of a configuration."""
+    """First line of an error message, cut to 300 characters; the rest is usually a stack trace or a dumped config."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def at_least_one(**counts: int | None) -> None:
-    """Refuse counts below 1; None means that there is no limit.
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The valid values of a number. Infinity, NaN and booleans are never valid.
+
+    Args:
+        least: lower bound, valid itself.
+        most: upper bound, valid itself.
+        above: lower bound, not valid itself.
+        below: upper bound, not valid itself.
+        whole: whether the number must be an integer.
+
+    Example:
+        >>> 1 in Range(above=0, below=1), 0.5 in Range(above=0, below=1), 0.5 in Range(whole=True)
+        (False, True, False)
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    whole: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        kind: Any = Integral if self.whole else Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        # All comparisons with NaN are false.
+        return bool(self.least <= value <= self.most and self.above < value < self.below)
+
+    def __str__(self) -> str:
+        bounds = {"above": self.above, "of at least": self.least, "below": self.below, "at most": self.most}
+        limits = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound))
+        return f"a {'whole ' if self.whole else ''}number {limits}".rstrip()
+
+    def check(self, name: str, value: object) -> None:
+        """Reject a value that is not in the range.
+
+        Raises:
+            ValueError: the value is not in the range.
+
+        Example:
+            >>> Range(least=1, whole=True).check("epochs", 2.5)
+            Traceback (most recent call last):
+            ValueError: epochs is 2.5. Expected a whole number of at least 1.
+        """
+        if value not in self:
+            raise ValueError(f"{name} is {value!r}. Expected {self}.")
+
+
+COUNT = Range(least=1, whole=True)
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Reject a value that is not one of the choices; the message lists them.
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: the value is not one of the choices.
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}. Expected one of {', '.join(sorted(map(str, choices)))}.")
+
+
+def at_least_one(**counts: int | None) -> None:
+    """Reject counts that are not whole numbers of at least 1; None means no limit.
+
+    Raises:
+        ValueError: a count is not a whole number of at least 1.
     """
     for name, value in counts.items():
-        if value is not None and not (isinstance(value, Integral) and value >= 1):
-            raise ValueError(f"{name} is {value!r}. Expected a whole number of at least 1. Pass for example {name}=5.")
+        if value is not None:
+            COUNT.check(name, value)

@@ -85,10 +85,12 @@ def test_rows_that_do_not_connect_are_refused():
     ("field", "value"),
     [
         ("repeats", 0),
+        ("repeats", 1.5),
         ("kernel_size", 4),
         ("strides", 3),
         ("expand_ratio", 0),
         ("filters", -8),
+        ("filters", True),
         ("se_ratio", 1.5),
         ("conv_type", "dense"),
     ],

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_effnet.data.labelled_photos import SPLITS, Example, find_splits, subfolders
 from keras_effnet.data.tf_records import Dataset, open_dataset
+from keras_effnet.errors import Range
 from keras_effnet.images import SUFFIXES, find_images
 
 LAYOUTS = "a folder for each class, train/ and val/ with these, a CSV with path,label[,split], or tfds:NAME"
@@ -55,10 +56,7 @@ def open_training_photos(data: str | os.PathLike[str], *, val_share: float = 0.2
         ...     len(open_training_photos(folder).val)
         2
     """
-    if not 0 < val_share < 1:
-        raise ValueError(
-            f"val_share is {val_share!r}. Expected a part between 0 and 1. Pass for example 0.2 to hold out a fifth."
-        )
+    Range(above=0, below=1).check("val_share", val_share)
     name = os.fspath(data)
     if name.startswith("tfds:"):
         photos = _of_dataset(name.removeprefix("tfds:"))

@@ -6,6 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
+from keras_effnet.errors import Range
 from keras_effnet.scaling import Coefficients, CompoundScaling, flops_ratio
 
 Evaluate = Callable[[float, float, float], float]
@@ -105,11 +106,9 @@ def candidates(*, step: float = 0.05, tolerance: float = 0.1, budget: float = 2.
         >>> Coefficients(1.2, 1.1, 1.15) in candidates(step=0.05)
         True
     """
-    if not (0 < step < math.inf and tolerance >= 0 and 1 <= budget < math.inf):
-        raise ValueError(
-            f"step, tolerance and budget are {step!r}, {tolerance!r} and {budget!r}. Expected a step above 0, a "
-            "tolerance of at least 0 and a budget of at least 1. The paper's budget is 2."
-        )
+    Range(above=0).check("step", step)
+    Range(least=0).check("tolerance", tolerance)
+    Range(least=1).check("budget", budget)
 
     def axis(limit: float) -> list[float]:
         # Rounded, so that 1 + 3 * 0.05 is exactly 1.15, also when it is read back from a study.

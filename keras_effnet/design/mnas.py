@@ -13,6 +13,7 @@ from typing import Any
 from keras_effnet.blocks import BlockArgs
 from keras_effnet.complexity import complexity
 from keras_effnet.design.rival_tables import MOBILENET_V2
+from keras_effnet.errors import Range
 from keras_effnet.scaling import round_filters
 from keras_effnet.variants import VARIANTS, Variant
 
@@ -185,11 +186,8 @@ class Goal:
     classes: int = 1000
 
     def __post_init__(self) -> None:
-        if not (0 < self.target_macs < math.inf and 0 < self.tolerance < 1):
-            raise ValueError(
-                f"target_macs is {self.target_macs!r} and tolerance {self.tolerance!r}. Expected a positive number of "
-                "multiply-adds and a share above 0 and below 1. The paper's target is 400e6."
-            )
+        Range(above=0).check("target_macs", self.target_macs)
+        Range(above=0, below=1).check("tolerance", self.tolerance)
 
     def macs(self, network: Variant) -> int:
         """What a network costs, by arithmetic."""

@@ -1,10 +1,27 @@
 """What can be chosen about a fine-tuning; what it gives is measured by benchmarks/finetune.py."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from numbers import Real
+from types import MappingProxyType
 from typing import Any
+
+from keras_effnet.errors import COUNT, Range
+
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "epochs": Range(least=0, whole=True),
+        "head_epochs": COUNT,
+        "learning_rate": Range(least=0, most=1),
+        "head_learning_rate": Range(least=0, most=1),
+        "batch_size": COUNT,
+        "label_smoothing": Range(least=0, most=0.99),
+        "weight_decay": Range(least=0, most=1),
+        "smallest_crop": Range(least=0.01, most=1),
+        "resolution": Range(least=32, whole=True),
+        # NumPy accepts no other seeds.
+        "seed": Range(least=0, most=2**32 - 1, whole=True),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -42,18 +59,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ranges = {
-            "epochs": (0, math.inf), "head_epochs": (1, math.inf), "batch_size": (1, math.inf),
-            "label_smoothing": (0, 0.99), "smallest_crop": (0.01, 1), "weight_decay": (0, 1),
-            "learning_rate": (0, 1), "head_learning_rate": (0, 1), "seed": (0, 2**32 - 1),
-        }  # fmt: skip
-        for name, (least, most) in ranges.items():
+        for name, valid in RANGES.items():
             value = getattr(self, name)
-            if not isinstance(value, Real) or not least <= float(value) <= most:
-                raise ValueError(
-                    f"{name} is {value!r}. Expected a number from {least} to {most}. Leave it out for "
-                    f"{type(self).__dataclass_fields__[name].default!r}."
-                )
+            if not (value is None and name == "resolution"):
+                valid.check(name, value)
 
 
 DEFAULTS = Settings()

@@ -8,6 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 from keras_effnet._keras import keras
+from keras_effnet.errors import Range
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.introspection import find_network, variant_of
 from keras_effnet.layers import Conventions
@@ -82,8 +83,8 @@ def first_block(model: Any, stages: int | str) -> str | None:
     firsts = [name for name in blocks if re.fullmatch(r"block\d+a", name)]
     if stages in blocks:
         return str(stages)
-    if isinstance(stages, int) and 0 <= stages <= len(firsts):
-        return firsts[-stages] if stages else None
+    if stages in Range(least=0, most=len(firsts), whole=True):
+        return firsts[-int(stages)] if stages else None
     raise ValueError(
         f"The blocks to train are given as {stages!r}. Expected a number of stages from 0 to {len(firsts)}, or the "
         f"first block, one of {', '.join(blocks)}. Choose one of these."

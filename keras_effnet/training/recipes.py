@@ -4,23 +4,24 @@ Source: the hyper-parameters of github.com/tensorflow/tpu, models/official/effic
 preprocessing.py); for transfer, arXiv:1805.08974, appendix A.5, as the paper cites it.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-# The least and the most of a number, where it is given.
-_TINY = 1e-12
+from keras_effnet.errors import COUNT, Range, check_choice
+
+# The valid values of each number that is not None.
 RANGES = {
-    **dict.fromkeys(("epochs", "learning_rate", "decay_epochs", "global_clipnorm"), (_TINY, math.inf)),
-    **dict.fromkeys(("steps", "batch_size", "accumulate", "patience"), (1, math.inf)),
-    **dict.fromkeys(("warmup_epochs", "layers", "magnitude"), (0, math.inf)),
-    **dict.fromkeys(("momentum", "label_smoothing", "drop_connect_rate", "dropout_rate"), (0, 0.999)),
-    **dict.fromkeys(("decay_rate", "weight_decay", "ema_decay"), (0, 1)),
-    "size": (32, math.inf),
-    # What NumPy takes.
-    "seed": (0, 2**32 - 1),
-    "holdout": (_TINY, 0.99),
+    **dict.fromkeys(("epochs", "learning_rate", "decay_epochs", "global_clipnorm"), Range(above=0)),
+    **dict.fromkeys(("steps", "batch_size", "accumulate", "patience"), COUNT),
+    **dict.fromkeys(("warmup_epochs", "magnitude"), Range(least=0)),
+    **dict.fromkeys(("momentum", "label_smoothing", "drop_connect_rate", "dropout_rate"), Range(least=0, most=0.999)),
+    **dict.fromkeys(("decay_rate", "weight_decay", "ema_decay"), Range(least=0, most=1)),
+    "layers": Range(least=0, whole=True),
+    "size": Range(least=32, whole=True),
+    # NumPy accepts no other seeds.
+    "seed": Range(least=0, most=2**32 - 1, whole=True),
+    "holdout": Range(above=0, most=0.99),
 }
 CHOICES = {
     "optimizer": ("rmsprop", "sgd"),
@@ -117,16 +118,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                listed = ", ".join(sorted(map(str, choices)))
-                raise ValueError(f"{field} is {getattr(self, field)!r}. Expected one of {listed}. Choose one of these.")
-        for field, (least, most) in RANGES.items():
+            check_choice(field, getattr(self, field), choices)
+        for field, valid in RANGES.items():
             value = getattr(self, field)
-            # Written so that what is no number is refused too.
-            if value is not None and not (least <= value <= most and value < math.inf):
-                bounds = "more than 0" if least == _TINY else f"at least {least}"
-                bounds += f" and at most {most}" if most < math.inf else ""
-                raise ValueError(f"{field} is {value!r}. Expected a number, {bounds}. Pass one, or leave it out.")
+            if value is not None:
+                valid.check(field, value)
         if self.epochs % 1:
             raise ValueError(
                 f"epochs is {self.epochs!r}. Expected a whole number. Pass one, or in its place a number of updates as "

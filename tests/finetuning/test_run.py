@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -410,8 +411,15 @@ def test_the_resolution_can_be_chosen(photos: Path, pretrained: Path) -> None:
     ("settings", "message"),
     [
         ({"epochs": -1}, "epochs is -1"),
-        ({"epochs": "3"}, "epochs is '3'. Expected a number"),
-        ({"learning_rate": 3}, "learning_rate is 3. Expected a number from 0 to 1"),
+        ({"epochs": "3"}, "epochs is '3'. Expected a whole number of at least 0"),
+        ({"epochs": 2.5}, "epochs is 2.5. Expected a whole number of at least 0"),
+        ({"epochs": math.inf}, "epochs is inf. Expected a whole number of at least 0"),
+        ({"batch_size": 7.9}, "batch_size is 7.9. Expected a whole number of at least 1"),
+        ({"head_epochs": True}, "head_epochs is True. Expected a whole number of at least 1"),
+        ({"head_epochs": 2.5}, "head_epochs is 2.5. Expected a whole number of at least 1"),
+        ({"resolution": 16}, "resolution is 16. Expected a whole number of at least 32"),
+        ({"learning_rate": 3}, "learning_rate is 3. Expected a number of at least 0 and at most 1"),
+        ({"unfreeze": True}, "given as True. Expected a number of stages"),
         ({"val_share": 1}, "val_share is 1"),
         ({"unfreeze": "block9a"}, "'block9a'.*block3a, top"),
     ],
