@@ -48,7 +48,9 @@ def fast_copy_name(record: Weights, *, include_top: bool = True) -> str:
 
 def fast_copy_paths(record: Weights, *, include_top: bool = False) -> list[Path]:
     """Where a flat copy of a set would be, the one with the classifier first; without it unless that is needed."""
-    names = [fast_copy_name(record)] if include_top else [fast_copy_name(record), fast_copy_name(record, include_top=False)]
+    names = (
+        [fast_copy_name(record)] if include_top else [fast_copy_name(record), fast_copy_name(record, include_top=False)]
+    )
     return [directory / name for name in names for directory in cache_directories()]
 
 
