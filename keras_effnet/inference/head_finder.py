@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet._keras_private import producer
 
 # Nothing of these changes the order of the scores, or, between pooling and classifier, the features at inference.
 _AFTER = ("Activation", "Flatten", "Reshape", "Softmax")
@@ -98,8 +99,7 @@ def _back_from_the_output(model: Any) -> Iterator[Any]:
         )
     tensor, callers = outputs[0], list[Any]()
     while True:
-        layer, index = tensor._keras_history[:2]
-        inputs = layer._inbound_nodes[index].input_tensors
+        layer, inputs = producer(tensor)
         if _type(layer) == "InputLayer":
             if not callers:
                 return

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet._keras_private import variable_key
 from keras_effnet.training.recipes import Recipe
 
 # Batch normalisation as it is called here and in keras.applications, and as Keras calls it where nobody did.
@@ -24,7 +25,7 @@ class _L2:
     exclude: str
 
     def build(self, variables: Any) -> None:
-        names = {self._var_key(v): getattr(v, "path", v.name) for v in variables}  # type: ignore[attr-defined]
+        names = {variable_key(self, v): getattr(v, "path", v.name) for v in variables}
         self._left_out = {key for key, name in names.items() if re.search(self.exclude, name)}
         super().build(variables)  # type: ignore[misc]
 
@@ -33,7 +34,7 @@ class _L2:
 
     def decayed(self, gradient: Any, variable: Any) -> Any:
         """The gradient with that of the decay."""
-        if self.l2 and self._var_key(variable) not in self._left_out:  # type: ignore[attr-defined]
+        if self.l2 and variable_key(self, variable) not in self._left_out:
             return gradient + self.l2 * variable
         return gradient
 

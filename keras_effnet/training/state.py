@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
+from keras_effnet._keras_private import loss_scale_variables
 from keras_effnet.artifacts import PREFIX, staged
 from keras_effnet.data.sharding import Position
 from keras_effnet.training.ema import EMA
@@ -71,11 +72,9 @@ class Progress:
 
 def state_of(model: Any, ema: EMA | None) -> dict[str, Any]:
     """Every variable that the next step depends on: weights, seeds, the optimizer's, the average."""
-    # The scale of a loss in float16, which tf_keras does not list with the optimizer's variables.
-    scale = getattr(model.optimizer, "_loss_scale", None)
     groups = {
         "model": model.weights if LEGACY else model.variables,
-        "optimizer": [*model.optimizer.variables, *([scale.current_loss_scale, scale.counter] if scale else ())],
+        "optimizer": [*model.optimizer.variables, *loss_scale_variables(model.optimizer)],
         "average": ema.variables if ema else (),
     }
     return {f"{group}/{i}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}

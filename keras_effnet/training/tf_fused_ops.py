@@ -8,6 +8,8 @@ import math
 from functools import partial
 from typing import Any
 
+from keras_effnet._keras_private import rmsprop_slots
+
 # The numbers in which Keras computes in float32, as the operation does.
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -72,12 +74,12 @@ def _update(optimizer: Any, plain: Any, gradient: Any, variable: Any, learning_r
     if isinstance(gradient, tf.IndexedSlices) or variable.dtype != tf.float32:
         plain(gradient, variable, learning_rate)
         return
-    at = optimizer._get_variable_index(variable)
+    velocity, momentum = rmsprop_slots(optimizer, variable)
     decayed = getattr(optimizer, "decayed", None)
     tf.raw_ops.ResourceApplyRMSProp(
         var=variable.handle,
-        ms=optimizer._velocities[at].value.handle,
-        mom=optimizer._momentums[at].value.handle,
+        ms=velocity.value.handle,
+        mom=momentum.value.handle,
         lr=tf.cast(learning_rate, tf.float32),
         rho=optimizer.rho,
         momentum=optimizer.momentum,
