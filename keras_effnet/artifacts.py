@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# The files of a training or a fine-tuning run.
+MODEL = "model.keras"
+LABELS = "labels.txt"
+REPORT = "report.json"
+
 PREFIX = ".keras_effnet-partial-"
 # Seconds after which what lies aside is nobody's any more: a day.
 _STALE = 86_400

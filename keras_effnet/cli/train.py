@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_effnet.artifacts import MODEL
 from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
 from keras_effnet.training.cluster_env import STRATEGIES
 from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
@@ -121,7 +122,7 @@ def _print(trained: "Trained", *, as_json: bool) -> None:
     accuracy = f"{100 * report['val_accuracy']:.2f} %"
     view.add_row(report["model"], accuracy, str(report["best_epoch"]), str(report["epochs"]), str(report["seconds"]))
     console().print(view)
-    console().print(f"The best weights are in {trained.folder / 'model.keras'}")
+    console().print(f"The best weights are in {trained.folder / MODEL}")
 
 
 def recipes(as_json: AsJson = False) -> None:

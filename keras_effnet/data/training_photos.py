@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_effnet.artifacts import MODEL
 from keras_effnet.data.labelled_photos import SPLITS, Example, find_splits, subfolders
 from keras_effnet.data.tf_records import Dataset, open_dataset
 from keras_effnet.errors import Range
@@ -104,7 +105,7 @@ def _with_validation(photos: TrainingPhotos, train: Path, val: Path, *, tested: 
 def _photos_in(folder: Path) -> list[Path]:
     """The photos below a folder, without the pictures of earlier runs."""
     found = [photo for photo in find_images([folder]) if photo != folder]
-    runs = {parent for parent in {photo.parent for photo in found} if (parent / "model.keras").is_file()}
+    runs = {parent for parent in {photo.parent for photo in found} if (parent / MODEL).is_file()}
     return [photo for photo in found if photo.parent not in runs]
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.artifacts import MODEL
 from keras_effnet.data.training_photos import TrainingPhotos
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.evaluate import provenance
-
-MODEL = "model.keras"
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
-from keras_effnet.artifacts import staged
+from keras_effnet.artifacts import LABELS, MODEL, REPORT, staged
 from keras_effnet.finetuning.plots import confusion_matrix, learning_curves
-from keras_effnet.finetuning.report import MODEL, Epoch, FineTuned, markdown
+from keras_effnet.finetuning.report import Epoch, FineTuned, markdown
 
 WEIGHTS = "model.weights.h5"
+HISTORY = "history.csv"
+MARKDOWN = "report.md"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 
 
@@ -64,15 +66,15 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
     writers = {
         MODEL: run.model.save,
         WEIGHTS: lambda path: _extract_weights(parts[MODEL], path),
-        "labels.txt": lambda path: path.write_text(names, "utf-8"),
-        "history.csv": lambda path: _write_history(path, run.history),
-        "report.json": lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
+        LABELS: lambda path: path.write_text(names, "utf-8"),
+        HISTORY: lambda path: _write_history(path, run.history),
+        REPORT: lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
     }
     pictures, why_none = _draw(run)
     writers |= {name: partial(Path.write_bytes, data=data) for name, data in pictures.items()}
     # Names of folders need not be Unicode.
     text = markdown(run, tuple(pictures), why_none).encode("utf-8", "backslashreplace")
-    writers["report.md"] = partial(Path.write_bytes, data=text)
+    writers[MARKDOWN] = partial(Path.write_bytes, data=text)
     with ExitStack() as stack:
         for name, write in writers.items():
             parts[name] = stack.enter_context(staged(folder / name))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.class_names import Classes
 from keras_effnet.errors import first_line
 from keras_effnet.imagenet import class_index, preprocess_input
@@ -71,8 +72,8 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
         224
     """
     path = Path(model)
-    if str(model) not in VARIANTS and (path / "model.keras").is_file():  # the folder of a fine-tuning
-        path /= "model.keras"
+    if str(model) not in VARIANTS and (path / MODEL).is_file():  # the folder of a fine-tuning
+        path /= MODEL
     if path.suffix or len(path.parts) > 1:
         return _load_saved(path, weights)
     name = f"EfficientNet{find_variant(str(model)).name.capitalize()}"
@@ -109,7 +110,7 @@ def _load_saved(path: Path, weights: str | None) -> Classifier:
 
 def read_classes(folder: Path) -> Classes | None:
     """The classes of a saved model: the lines of labels.txt in its folder, None where there is no such file."""
-    file = folder / "labels.txt"
+    file = folder / LABELS
     if not file.is_file():
         return None
     try:

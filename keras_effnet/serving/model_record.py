@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from keras_effnet.artifacts import latest_folder
+from keras_effnet.artifacts import LABELS, latest_folder
 
 NAME = "model.json"
 PROPERTY = "keras_effnet"
@@ -145,7 +145,7 @@ def append_to_tflite(path: Path, record: Sidecar) -> None:
     """Put the labels and the record behind a `.tflite` model: readers of the format find `labels.txt` there."""
     labels = "".join(f"{label}\n" for _, label in record.classes)
     with zipfile.ZipFile(path, "a") as archive:
-        for name, text in (("labels.txt", labels), (NAME, record.to_json())):
+        for name, text in ((LABELS, labels), (NAME, record.to_json())):
             # A fixed date: the same model gives the same file.
             archive.writestr(zipfile.ZipInfo(name), text)
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.artifacts import MODEL
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.serving.engines import ENGINES, Engine, find_engine
 from keras_effnet.serving.export_cache import export_to_cache, find_cached
@@ -62,7 +63,7 @@ def is_export(model: Any) -> bool:
     path = Path(model)
     # The folder of a fine-tuning run contains a Keras model.
     return path.suffix.lower() in (".tflite", ".onnx", ".xml", ".bin") or (
-        path.is_dir() and not (path / "model.keras").is_file()
+        path.is_dir() and not (path / MODEL).is_file()
     )
 
 

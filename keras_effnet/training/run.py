@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_effnet import __version__
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.artifacts import staged
+from keras_effnet.artifacts import LABELS, MODEL, REPORT, staged
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.training_data import Data, TrainingData, open_training_data
 from keras_effnet.training.checkpointing import Saver, Saving
@@ -22,10 +22,6 @@ from keras_effnet.training.recipes import Recipe, find_recipe
 from keras_effnet.training.state import BEST, claim_settings, restore_state
 from keras_effnet.variants import Variant, find_variant
 from keras_effnet.weights.loading import load_weights
-
-MODEL = "model.keras"
-LABELS = "labels.txt"
-REPORT = "report.json"
 
 
 @dataclass(frozen=True)
