@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from keras_effnet.artifacts import staged
 from keras_effnet.weights.registry import Source
 
 log = logging.getLogger("keras_effnet")
@@ -106,11 +107,9 @@ def pinned(path: Path) -> str:
 
 def pin(path: Path) -> str:
     """Write down the sha256 of a file, by which it is known from then on."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    draft = pin_path(path).with_name(f"{path.name}.{os.getpid()}.sha256")
-    draft.write_text(f"{digest}  {path.name}\n", encoding="utf-8")  # what sha256sum --check reads
-    draft.replace(pin_path(path))
+    digest = compute_digest(path).partition(":")[2]
+    with staged(pin_path(path)) as draft:
+        draft.write_text(f"{digest}  {path.name}\n", encoding="utf-8")  # the format of sha256sum --check
     return digest
 
 

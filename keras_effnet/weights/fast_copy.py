@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_effnet.artifacts import staged
 from keras_effnet.errors import WeightsError
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights.cache import (
@@ -24,7 +25,6 @@ from keras_effnet.weights.cache import (
     pinned,
     verify_digest,
 )
-from keras_effnet.weights.formats.safetensors import read_notes
 from keras_effnet.weights.registry import Weights
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def verify_fast_copy(path: Path, record: Weights) -> LocalFile | None:
     try:
         digest = pinned(path)
         found = verify_digest(path, digest) if digest else None
-        return found if found and read_notes(path).get("source") in set(_origins(record)) else None
+        return found if found and _read_metadata(path).get("source") in set(_origins(record)) else None
     except (OSError, ValueError, struct.error):  # an unreadable file counts as missing
         return None
 
@@ -102,7 +102,7 @@ def save_fast_copy(record: Weights, path: Path, checkpoint: "Checkpoint | None" 
         checkpoint = checkpoint or read_checkpoint(path, VARIANTS[record.variant])
         target = cache_directories()[0] / fast_copy_name(record, include_top="predictions/bias" in checkpoint.state)
         if not verify_fast_copy(target, record) and not _is_foreign(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)  # for the lock
             with locked(target, 0):
                 _write(target, checkpoint, record, _origin(path, source.digest or pinned(path)))
     except (OSError, SourceError, WeightsError) as error:
@@ -111,8 +111,14 @@ def save_fast_copy(record: Weights, path: Path, checkpoint: "Checkpoint | None" 
 
 def _is_foreign(target: Path) -> bool:
     """Whether somebody put a file of their own where the flat copy would be; a damaged copy still has its pin."""
-    made_here = read_notes(target).get("source", "").startswith(FORMAT.split()[0]) if target.exists() else True
+    made_here = _read_metadata(target).get("source", "").startswith(FORMAT.split()[0]) if target.exists() else True
     return not (made_here or pin_path(target).exists())
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    from keras_effnet.weights.formats.safetensors import read_metadata  # NumPy, which listing the sets does not need
+
+    return read_metadata(path)
 
 
 def _write(target: Path, checkpoint: "Checkpoint", record: Weights, origin: str) -> None:
@@ -120,10 +126,6 @@ def _write(target: Path, checkpoint: "Checkpoint", record: Weights, origin: str)
 
     normalization = checkpoint.normalization or record.normalization
     notes = {"source": origin, "normalization": json.dumps([normalization.mean, normalization.std])}
-    part = target.with_name(f"{target.name}.part")
-    try:
+    with staged(target) as part:
         write_safetensors(part, checkpoint.state, notes)
-        part.replace(target)
-        pin(target)
-    finally:
-        part.unlink(missing_ok=True)
+    pin(target)

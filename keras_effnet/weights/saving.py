@@ -2,12 +2,13 @@
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_effnet.artifacts import staged
 from keras_effnet.errors import WeightsError
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.normalization import PYTORCH, ZERO_TO_ONE, Normalization
@@ -68,17 +69,19 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
         kind = "tf_" if framework_of_model(network).name == "tensorflow" else ""
         note = {"architecture": f"{kind}efficientnet_{variant.name}"} if layout == "timm" else {}
         tensors = _renamed(state, variant, layout)
-        if path.suffix == ".pth":
-            _atomically(path, lambda part: write_torch(part, tensors))
-        else:
-            _atomically(path, lambda part: write_safetensors(part, tensors, {"format": "pt", **note}))
+        with staged(path) as part:
+            if path.suffix == ".pth":
+                write_torch(part, tensors)
+            else:
+                write_safetensors(part, tensors, {"format": "pt", **note})
     else:
         normalization = normalization_of(network) or ZERO_TO_ONE
         write = _write_weights_h5 if path.name.endswith(".weights.h5") else _write_legacy_h5
         # In memory first: on a disk that is full HDF5 ends the process.
         file = io.BytesIO()
         write(file, state, variant, normalization)
-        _atomically(path, lambda part: part.write_bytes(file.getbuffer()))
+        with staged(path) as part:
+            part.write_bytes(file.getbuffer())
 
 
 def _check_framework(network: Any, layout: str, variant: Variant) -> None:
@@ -89,16 +92,6 @@ def _check_framework(network: Any, layout: str, variant: Variant) -> None:
             f"The model {network.name!r} pads and normalises as {found}, those of {layout!r} as {expected}: "
             "the numbers would differ. Expected a layout of the same kind. Choose 'timm', which has both."
         )
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside the file and rename, so that a cut leaves the old file whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # --- PyTorch's names and axes ---

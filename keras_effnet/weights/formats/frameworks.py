@@ -11,7 +11,7 @@ from pathlib import Path
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, find_framework
 from keras_effnet.variants import Variant
-from keras_effnet.weights.formats.safetensors import read_notes
+from keras_effnet.weights.formats.safetensors import read_metadata
 
 # torchvision took these three from TensorFlow's checkpoints: their epsilon, but its own padding.
 TORCHVISION_CONVERTED = Framework("pytorch", "symmetric", 1e-3)
@@ -64,7 +64,7 @@ def _timm(path: Path, asked: str | None) -> Framework:
 
 def _architecture(path: Path) -> str | None:
     """What the file, or the config.json that the Hugging Face hub puts beside it, says of the architecture."""
-    if found := read_notes(path).get("architecture"):
+    if found := read_metadata(path).get("architecture"):
         return found
     try:
         return str(json.loads(path.with_name("config.json").read_text("utf-8"))["architecture"])

@@ -77,7 +77,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], notes: Mappi
         os.fsync(file.fileno())
 
 
-def read_notes(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself; nothing if it does not, or is of another format.
 
     Raises:
