@@ -13,23 +13,14 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.normalization import PYTORCH, ZERO_TO_ONE, Normalization
 from keras_effnet.variants import Variant
-from keras_effnet.weights.formats.checkpoints import MARKS
 from keras_effnet.weights.formats.frameworks import framework_of_layout
 from keras_effnet.weights.formats.keras_names import kind_of
-from keras_effnet.weights.formats.layer_names import layer_names, variables
+from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, TORCH_VARIABLES, layer_names, torch_axes, variables
 from keras_effnet.weights.formats.safetensors import write_safetensors
 from keras_effnet.weights.formats.torch_writer import write_torch
 from keras_effnet.weights.loading import named_variables
 
-LAYOUTS = ("keras.applications", "lukemelas", "timm", "torchvision", "transformers")
-TORCH_VARIABLES = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+LAYOUTS = ("keras.applications", *TORCH_LAYOUTS)
 
 
 def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.applications") -> None:
@@ -99,25 +90,19 @@ def _check_framework(network: Any, layout: str, variant: Variant) -> None:
 
 def _renamed(state: Mapping[str, np.ndarray], variant: Variant, layout: str) -> dict[str, np.ndarray]:
     """The state dict of a library's model; arrays are views of ours."""
-    prefix = MARKS[layout][1]
+    prefix = TORCH_LAYOUTS[layout][1]
     theirs = {ours: name for name, ours in layer_names(variant, layout).items()}
     tensors = {}
     for key, value in state.items():
         layer, variable = key.split("/")
         place = "" if layer == "predictions" else prefix
-        tensors[f"{place}{theirs[layer]}.{TORCH_VARIABLES[variable]}"] = _to_torch(layer, variable, value)
+        tensors[f"{place}{theirs[layer]}.{TORCH_VARIABLES[variable]}"] = (
+            value.transpose(torch_axes(layer)) if variable == "kernel" else value
+        )
         if variable == "moving_mean":
             # PyTorch counts batches beside the statistics, and misses the count when it loads strictly.
             tensors[f"{place}{theirs[layer]}.num_batches_tracked"] = np.array(0, np.int64)
     return tensors
-
-
-def _to_torch(layer: str, variable: str, value: np.ndarray) -> np.ndarray:
-    """The axes of Keras in the order of PyTorch: (height, width, in, out) -> (out, in, height, width)."""
-    if variable == "kernel":
-        axes = (1, 0) if layer == "predictions" else (2, 3, 0, 1) if layer.endswith("dwconv") else (3, 2, 0, 1)
-        value = value.transpose(axes)
-    return value
 
 
 # --- Keras's files, as `keras.applications` with weights=None has its layers ---

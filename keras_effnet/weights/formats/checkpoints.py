@@ -18,22 +18,13 @@ from keras_effnet.weights.formats.google_checkpoints import is_tf_checkpoint, re
 from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
 from keras_effnet.weights.formats.keras_h5 import SIGNATURE, H5File
 from keras_effnet.weights.formats.keras_names import as_published, read_statistics, rename_keras
-from keras_effnet.weights.formats.layer_names import layer_names, not_understood, variables
+from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, not_understood, torch_axes
 from keras_effnet.weights.formats.safetensors import read_safetensors
 from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, read_legacy, read_member, read_zip
 
 KERAS_MEMBER = "model.weights.h5"
 
-# A name that only files of one library have, and what that library may put before all of its names.
-MARKS = {
-    "lukemelas": ("_conv_stem.weight", ""),
-    "timm": ("conv_stem.weight", ""),
-    "torchvision": ("features.0.0.weight", ""),
-    "transformers": ("embeddings.convolution.weight", "efficientnet."),
-}
 OWN_MARK = "stem_conv/kernel"
-NORM_VARIABLES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-OTHER_VARIABLES = {"weight": "kernel", "bias": "bias"}
 
 
 @dataclass(frozen=True)
@@ -139,22 +130,24 @@ def _flat(tensors: dict[str, np.ndarray], notes: Mapping[str, str]) -> Checkpoin
 
 def _peer(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
     """The tensors of another library, renamed and transposed."""
-    layout = next((name for name, (mark, prefix) in MARKS.items() if {mark, prefix + mark} & tensors.keys()), None)
+    layout = next(
+        (name for name, (mark, prefix) in TORCH_LAYOUTS.items() if {mark, prefix + mark} & tensors.keys()), None
+    )
     if layout is None:
         raise WeightsError(
             f"The names in the file, {', '.join(list(tensors)[:5])[:300]}, are of no library known here. Expected "
-            f"those of {', '.join(MARKS)}. Rename them, or give another file."
+            f"those of {', '.join(TORCH_LAYOUTS)}. Rename them, or give another file."
         )
-    prefix = MARKS[layout][1]
+    prefix = TORCH_LAYOUTS[layout][1]
     names = layer_names(variant, layout)
     layers, state, unknown = set(), {}, []
     for name, tensor in tensors.items():
         layer, _, variable = name.removeprefix(prefix).rpartition(".")
         layers.add(layer)
         ours = names.get(layer, "")
-        known = (NORM_VARIABLES if ours.endswith("bn") else OTHER_VARIABLES).get(variable)
-        if ours and known in variables(ours):
-            state[f"{ours}/{known}"] = _to_keras(ours, known, tensor)
+        known = from_torch(ours, variable) if ours else None
+        if known:
+            state[f"{ours}/{known}"] = _to_keras(ours, tensor) if known == "kernel" else tensor
         elif variable != "num_batches_tracked":
             unknown.append(name)
     if unknown:
@@ -162,18 +155,15 @@ def _peer(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
     return Checkpoint(state, layout)
 
 
-def _to_keras(layer: str, variable: str, tensor: np.ndarray) -> np.ndarray:
-    """Another library's axes in the order of Keras: (out, in, height, width) -> (height, width, in, out)."""
-    if variable != "kernel":
-        return tensor
-    if layer == "predictions":
-        return tensor.T
-    if tensor.ndim != 4:
+def _to_keras(layer: str, kernel: np.ndarray) -> np.ndarray:
+    """A PyTorch kernel with its axes in Keras's order."""
+    axes = torch_axes(layer)
+    if kernel.ndim != len(axes):
         raise WeightsError(
-            f"The kernel of {layer} has the shape {tensor.shape}. Expected four dimensions. The file is of "
-            "another kind of network: give another."
+            f"The kernel of {layer} has the shape {kernel.shape}. Expected {len(axes)} dimensions. The file is not an "
+            "EfficientNet."
         )
-    return tensor.transpose((2, 3, 0, 1) if layer.endswith("dwconv") else (2, 3, 1, 0))
+    return kernel.transpose(np.argsort(axes).tolist())
 
 
 def _check(checkpoint: Checkpoint) -> Checkpoint:

@@ -42,6 +42,24 @@ PREFIXES = {
 LAYOUTS = tuple(PREFIXES)
 HEAD = ("top_conv", "top_bn", "predictions")
 
+# How files of each PyTorch library are recognised, and the prefix that names other than the classifier's may have.
+TORCH_LAYOUTS = {
+    # layout         variable in every file           prefix
+    "lukemelas":    ("_conv_stem.weight",             ""),
+    "timm":         ("conv_stem.weight",              ""),
+    "torchvision":  ("features.0.0.weight",           ""),
+    "transformers": ("embeddings.convolution.weight", "efficientnet."),
+}  # fmt: skip
+# Keras's name of a variable -> PyTorch's.
+TORCH_VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
 
 def layer_names(variant: Variant, layout: str = "keras") -> dict[str, str]:
     """What a library calls each layer with weights.
@@ -100,6 +118,31 @@ def variables(layer: str) -> tuple[str, ...]:
     if "_se_" in layer or layer == "predictions":
         return "kernel", "bias"
     return ("kernel",)
+
+
+def from_torch(layer: str, torch_variable: str) -> str | None:
+    """Keras's name of a PyTorch variable, None if the layer has no such variable.
+
+    Example:
+        >>> from_torch("stem_bn", "weight"), from_torch("stem_conv", "weight")
+        ('gamma', 'kernel')
+    """
+    return next((name for name in variables(layer) if TORCH_VARIABLES[name] == torch_variable), None)
+
+
+def torch_axes(layer: str) -> tuple[int, ...]:
+    """The axes of a Keras kernel in the order in which PyTorch stores them.
+
+    Keras stores (height, width, in, out) and, for depthwise kernels, (height, width, in, 1); PyTorch stores
+    (out, in, height, width) and (in, 1, height, width).
+
+    Example:
+        >>> torch_axes("stem_conv"), torch_axes("predictions")
+        ((3, 2, 0, 1), (1, 0))
+    """
+    if layer == "predictions":
+        return 1, 0
+    return (2, 3, 0, 1) if layer.endswith("dwconv") else (3, 2, 0, 1)
 
 
 def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""PyTorch files without PyTorch: the published Lite packages, and two that PyTorch wrote (data/make_torch_files.py)."""
+"""PyTorch files without PyTorch: the published Lite packages, and two that PyTorch wrote (make_torch_files.py)."""
 
 import importlib.util
 from pathlib import Path
@@ -22,8 +22,8 @@ def package_file(variant: str) -> Path:
 
 
 @pytest.fixture(params=LAYOUTS)
-def path(request, repository):
-    return repository / "tests" / "data" / request.param
+def path(request):
+    return Path(__file__).with_name(request.param)
 
 
 # Tensors and numbers as published; num_batches_tracked counts as a tensor, but not as a parameter.
@@ -76,8 +76,8 @@ def test_a_file_that_is_missing_is_named(tmp_path):
         read_torch(tmp_path / "missing.pth")
 
 
-def test_an_altered_zip_fails_its_checksum(repository, tmp_path):
-    data = bytearray((repository / "tests" / "data" / "checkpoint.pth").read_bytes())
+def test_an_altered_zip_fails_its_checksum(tmp_path):
+    data = bytearray(Path(__file__).with_name("checkpoint.pth").read_bytes())
     at = data.index(np.arange(4, dtype="<f4").tobytes())
     data[at + 5] ^= 1
     altered = tmp_path / "altered.pth"
