@@ -1,36 +1,63 @@
-"""The command `keras-effnet`: one verb per capability, each in a room of its own."""
+"""The command `keras-effnet`: one verb per capability, each in its own file."""
 
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from keras_effnet import __version__
 from keras_effnet.cli import classify, evaluate, explain, export, finetune, paper, search, summary, train, weights
+from keras_effnet.cli.help_page import Command, Group
 
 app = typer.Typer(
-    help="EfficientNet for Keras: photos in, labels out.",
+    help="EfficientNet for Keras: classify photos, train and fine-tune networks, export them.",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# The order of --help.
-for verb in (
-    classify.classify,
-    explain.explain,
-    evaluate.evaluate,
-    finetune.finetune,
-    train.train,
-    train.recipes,
-    export.export,
-    search.search,
-    summary.summary,
-    summary.models,
-):
-    app.command()(verb)
+# The commands in the order of --help, each with the examples at the end of its own help.
+COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
+    classify.classify: (
+        "keras-effnet classify photos/ --model lite0",
+        "keras-effnet classify 'photos/*.jpg' --out labels.csv",
+    ),
+    explain.explain: (
+        "keras-effnet explain photo.jpg --class tabby",
+        "keras-effnet explain photo.jpg --model lite0 --model lite2 --out maps",
+    ),
+    evaluate.evaluate: (
+        "keras-effnet evaluate val/ --model lite0",
+        "keras-effnet evaluate photos/ --labels labels.txt --json",
+    ),
+    finetune.finetune: (
+        "keras-effnet finetune flowers/ --out run",
+        "keras-effnet classify photo.jpg --model run",
+    ),
+    train.train: (
+        "keras-effnet train --data imagenet/ --out run --model b0",
+        "keras-effnet train --data 'tfrecords/train-*' --out run --strategy mirrored",
+        "To train on a few hundred photos of your own, use keras-effnet finetune.",
+    ),
+    train.recipes: (),
+    export.export: (
+        "keras-effnet export lite0.tflite --model lite0",
+        "keras-effnet export served/lite0 --format saved_model",
+    ),
+    search.search: (
+        "keras-effnet search --data photos/ --target-macs 8M --size 32",
+        "keras-effnet search --data photos/ --storage sqlite:///search.db",
+    ),
+    summary.summary: ("keras-effnet summary b0",),
+    summary.models: (),
+    paper.paper: ("keras-effnet paper table2 figure1 --out paper",),
+}
+for verb, examples in COMMANDS.items():
+    epilog = "\n\n".join(("Examples:", *examples)) if examples else None
+    app.command(cls=Command, epilog=epilog, no_args_is_help=verb is paper.paper)(verb)
 app.add_typer(weights.app, name="weights")
-app.add_typer(paper.app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -44,7 +71,7 @@ Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_e
 
 @app.callback()
 def _root(version: Version = False) -> None:
-    # Pillow's warning of a decompression bomb, which is refused anyway.
+    # Pillow warns of decompression bombs, which are rejected anyway.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
 
 

@@ -1,4 +1,4 @@
-"""`keras-effnet classify`: photos in, a table of labels out, or JSON."""
+"""`keras-effnet classify`: label photos, as a table, JSON or a file of results."""
 
 import json
 import os
@@ -11,10 +11,13 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
+from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
     Model,
+    Photos,
+    Samples,
     Weights,
     complain,
     console,
@@ -31,20 +34,23 @@ if TYPE_CHECKING:
     from keras_effnet.inference.result_files import Results
     from keras_effnet.serving.predictor import Predictor
 
-Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
-Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]
-Top = Annotated[int, typer.Option(min=1, help="Labels for each photo.")]
+Top = Annotated[int, typer.Option(metavar="N", callback=at_least(1), help="Labels per photo.")]
 Engine = Annotated[
-    str, typer.Option(metavar="NAME", help="litert, onnx, openvino, tensorflow, keras, or auto: the fastest there is.")
+    str,
+    typer.Option(
+        metavar="ENGINE", help="litert, onnx, openvino, tensorflow, keras, or auto for the fastest one installed."
+    ),
 ]
 Out = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Write to *.csv, *.jsonl or *.parquet; photos already in it are not done again."),
+    typer.Option(
+        metavar="FILE", help="Write the labels to a .csv, .jsonl or .parquet file. Photos already in it are skipped."
+    ),
 ]
 
 
 def classify(
-    files: Files = None,
+    files: Photos = None,
     sample: Samples = None,
     model: Model = "lite0",
     weights: Weights = None,
@@ -54,12 +60,12 @@ def classify(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is in photos; exit status 1 if one of them cannot be read."""
+    """Classify photos. Exits with 1 if any photo cannot be read."""
     if not files and not sample:
-        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="FILES")
+        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
     if out and as_json:
         raise typer.BadParameter(
-            "--out writes a file instead: leave --json out, or give FILE.jsonl.", param_hint="--json"
+            "--out writes to a file. Leave out --json, or pass --out FILE.jsonl.", param_hint="--json"
         )
     with plain_errors(), ExitStack() as stack:
         from keras_effnet.images import find_images
@@ -77,11 +83,11 @@ def classify(
         failures = _save(chunks, results) if results else _show(chunks, as_json)
         if results and earlier:
             complain(
-                f"{len(earlier)} photos failed in an earlier run, the first {earlier[0]!r}, and were not tried again. "
-                f"Take their lines out of {out!r}, or give another file."
+                f"{len(earlier)} photos failed in an earlier run, the first {earlier[0]!r}, and were skipped. "
+                f"To retry them, delete their lines from {out!r} or pass another file."
             )
             failures += len(earlier)
-    # Not sooner: a file of results is finished by its own end, and not by an exception.
+    # Exit only after the `with` block, so that the results file is closed normally.
     if failures:
         raise typer.Exit(1)
 
@@ -93,12 +99,12 @@ def _results(path: str, top: int) -> AbstractContextManager["Results"]:
 
 
 def _not_done(photos: list["Photo"], results: "Results", out: str | None) -> list["Photo"]:
-    """The photos that are not in a file yet; how many are is said, since another model may have been asked then."""
+    """The photos that are not in the file yet; reports the skipped ones, which another model may have labelled."""
     left = [photo for photo in photos if _name(photo) not in results.done]
     if len(left) < len(photos):
         complain(
-            f"{len(photos) - len(left)} of {len(photos)} photos are in {out!r} already and are not done again. "
-            "For another model's labels give another file."
+            f"{len(photos) - len(left)} of {len(photos)} photos are already in {out!r} and were skipped. "
+            "To label them with another model, pass another file."
         )
     return left
 
@@ -118,7 +124,7 @@ def _open(model: str, weights: str | None, engine: str, *, one: bool) -> "Predic
 
 
 def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Iterator[list["Prediction"]]:
-    """Gather predictions by the batch; on long lists a bar is shown meanwhile, and gone when anything is printed."""
+    """Group predictions by batch; long lists get a progress bar, which is hidden while anything is printed."""
     bar = Progress(console=console(stderr=True), transient=True, redirect_stdout=False)
     task = bar.add_task("Classifying", total=total)
     shown: AbstractContextManager[Any] = bar if bar.console.is_terminal and total > size else nullcontext()
@@ -134,7 +140,7 @@ def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Itera
 
 
 def _save(chunks: Iterable[Sequence["Prediction"]], results: "Results") -> int:
-    """Write predictions to a file; returns how many photos have failed."""
+    """Write predictions to a file; returns the number of photos that failed."""
     failures = 0
     for prediction in chain.from_iterable(chunks):
         results.write(prediction)
@@ -145,7 +151,7 @@ def _save(chunks: Iterable[Sequence["Prediction"]], results: "Results") -> int:
 
 
 def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
-    """Stream a table for each chunk, or one JSON array; returns how many photos have failed."""
+    """Stream a table per chunk, or one JSON array; returns the number of photos that failed."""
     from keras_effnet.inference.classify import entry
 
     failures, separator = 0, "[\n" if as_json else ""

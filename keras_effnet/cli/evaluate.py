@@ -1,4 +1,4 @@
-"""`keras-effnet evaluate`: top-1 and top-5 on labelled photos, as a table or as JSON."""
+"""`keras-effnet evaluate`: top-1 and top-5 accuracy on labelled photos, as a table or JSON."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
@@ -26,18 +27,26 @@ if TYPE_CHECKING:
 Data = Annotated[
     list[str],
     typer.Argument(
-        metavar="DIR | TFRECORD... | tfds:NAME",
-        help="A folder with a folder for each class (with --labels: of photos), TFRecord files in ImageNet's layout, "
-        "or a dataset of TensorFlow Datasets.",
+        metavar="DATA",
+        help="Folder with one subfolder per class, folder of photos with --labels, TFRecord files in ImageNet's "
+        "layout, or tfds:NAME for TensorFlow Datasets.",
     ),
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Lines 'photo class', or a class for each photo in the order of their names."),
+    typer.Option(
+        metavar="FILE",
+        help="Classes of the photos: lines 'photo class', or one class per line in the order of the file names.",
+    ),
 ]
-Split = Annotated[str | None, typer.Option(metavar="NAME", help="Split of tfds:NAME; by default validation.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Split of tfds:NAME. Default: validation.")]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="At most so many photos: of a folder evenly spread, else the first.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        callback=at_least(1),
+        help="Use at most N photos: evenly spaced from a folder, otherwise the first N.",
+    ),
 ]
 
 
@@ -51,7 +60,7 @@ def evaluate(
     batch_size: BatchSize = 32,
     as_json: AsJson = False,
 ) -> None:
-    """Measure top-1 and top-5 on labelled photos; exit status 1 if one of them cannot be read."""
+    """Measure top-1 and top-5 accuracy on labelled photos. Exits with 1 if any photo cannot be read."""
     with plain_errors():
         start_keras()
         from keras_effnet.data.labelled_photos import open_examples
@@ -75,7 +84,7 @@ def evaluate(
 
 
 def _watched(examples: "Examples", classifier: "Classifier", batch_size: int) -> "Report":
-    """Evaluate, on a terminal under a bar with the accuracy so far and the time that is left."""
+    """Evaluate; a terminal shows a progress bar with the accuracy so far and the remaining time."""
     from keras_effnet.inference.evaluate import evaluate
 
     terminal = console(stderr=True)

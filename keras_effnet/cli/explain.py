@@ -1,4 +1,4 @@
-"""`keras-effnet explain`: class activation maps over photos, and a contact sheet of several models."""
+"""`keras-effnet explain`: class activation maps drawn over photos, and a contact sheet for several models."""
 
 import json
 import logging
@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, printable, start_keras
+from keras_effnet.cli.help_page import at_least
+from keras_effnet.cli.terminal import (
+    AsJson,
+    Photos,
+    Samples,
+    complain,
+    console,
+    plain_errors,
+    plain_table,
+    printable,
+    start_keras,
+)
 
 if TYPE_CHECKING:
     from keras_effnet.data.photos import Photo
@@ -19,26 +30,35 @@ if TYPE_CHECKING:
     from keras_effnet.inference.classifier import Classifier
     from keras_effnet.inference.overlays import Tile
 
-Files = Annotated[list[str] | None, typer.Argument(help="Photos, folders of photos, patterns such as 'photos/*.jpg'.")]
-Samples = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A photo of scikit-image: chelsea, ...")]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="NAME|PATH", help="A network or a .keras file, lite0 by default; may be repeated."),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Network name, .keras file, or folder of a training run; can be repeated. Default: lite0.",
+    ),
 ]
 WeightSets = Annotated[
-    list[str] | None, typer.Option("--weights", metavar="SET|PATH", help="A weight set or file for each --model.")
+    list[str] | None,
+    typer.Option("--weights", metavar="WEIGHTS", help="Weight set or weight file, one per --model in the same order."),
 ]
 Classes = Annotated[
     list[str] | None,
-    typer.Option("--class", metavar="CLASS", help="Label, wnid or index; may be repeated; by default the best."),
+    typer.Option(
+        "--class",
+        metavar="CLASS",
+        help="Label, WordNet ID (n02123045) or index of a class; can be repeated. Default: the best classes.",
+    ),
 ]
-Top = Annotated[int, typer.Option(min=1, help="Without --class: how many of the best.")]
-Layer = Annotated[str | None, typer.Option(metavar="NAME", help="Grad-CAM of this layer's feature map.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where the pictures go.")]
+Top = Annotated[
+    int, typer.Option(metavar="N", callback=at_least(1), help="Number of best classes to explain without --class.")
+]
+Layer = Annotated[str | None, typer.Option(metavar="NAME", help="Use Grad-CAM on the output of this layer.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Folder for the pictures.")]
 
 
 def explain(
-    files: Files = None,
+    files: Photos = None,
     sample: Samples = None,
     model: Models = None,
     weights: WeightSets = None,
@@ -48,14 +68,14 @@ def explain(
     out: Out = Path("maps"),
     as_json: AsJson = False,
 ) -> None:
-    """Show where in photos a model sees a class; exit status 1 if one of them cannot be read.
+    """Show where in a photo a model sees a class. Exits with 1 if any photo cannot be read.
 
-    Each map is laid over its photo and saved as PNG; of several models there is a contact sheet, sheet.png.
+    Each map is drawn over its photo and saved as a PNG. Several models also get a contact sheet, sheet.png.
     """
     if not files and not sample:
-        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="FILES")
+        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
     if weights and len(weights) != len(model or ["lite0"]):
-        raise typer.BadParameter("give one for each --model, in their order, or none.", param_hint="--weights")
+        raise typer.BadParameter("give one for each --model, in the same order, or none.", param_hint="--weights")
     with plain_errors():
         from keras_effnet.images import find_images
         from keras_effnet.images import sample as load_sample
@@ -63,7 +83,7 @@ def explain(
         photos: list[Photo] = [(name, load_sample(name)) for name in sample or ()]
         photos = [*find_images(files or ()), *photos]
         start_keras()
-        # To TensorFlow several models look like one that is traced again and again.
+        # With several models TensorFlow warns of retracing, as if one model were traced again and again.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         from keras_effnet.inference.activation_maps import explain
 
@@ -79,7 +99,7 @@ def explain(
 
 
 def _classifiers(models: Sequence[str], weights: Sequence[str] | None) -> Iterator["Classifier"]:
-    """Load one model after the other."""
+    """Load the models one after another."""
     from keras_effnet.inference.classifier import load_classifier
 
     for name, chosen in zip_longest(models, weights or ()):
@@ -90,7 +110,7 @@ def _classifiers(models: Sequence[str], weights: Sequence[str] | None) -> Iterat
 
 @dataclass
 class _Album:
-    """The pictures of all models, saved as they come; small ones wait for the contact sheet."""
+    """The pictures of all models, saved as they are made; thumbnails are kept for the contact sheet."""
 
     folder: Path
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -120,7 +140,7 @@ class _Album:
         )
 
     def _fail(self, photo: str, error: str) -> None:
-        # Every model meets the same broken file.
+        # Every model reports the same broken file.
         if error not in self.failures:
             self.failures.add(error)
             complain(error)

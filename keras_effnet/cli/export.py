@@ -1,4 +1,4 @@
-"""`keras-effnet export`: a model into a file or folder that a fast engine or a server takes, checked as it is made."""
+"""`keras-effnet export`: convert a model for a fast engine or a server, and check the result."""
 
 import json
 from dataclasses import asdict
@@ -7,27 +7,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, Model, Weights, console, muted, plain_errors, start_keras
 
 if TYPE_CHECKING:
     from keras_effnet.serving.exporting import Exported
 
-Target = Annotated[str, typer.Argument(metavar="PATH", help="A file *.tflite or *.onnx; for the others a folder.")]
+Target = Annotated[str, typer.Argument(metavar="PATH", help="A .tflite or .onnx file; a folder for the other formats.")]
 Format = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="saved_model, litert, onnx or openvino; by default as PATH ends, or saved_model."
+        metavar="FORMAT", help="saved_model, litert, onnx or openvino. Default: by the suffix of PATH, or saved_model."
     ),
 ]
-Quantize = Annotated[str | None, typer.Option(metavar="HOW", help="float16, dynamic or int8; by default none.")]
+Quantize = Annotated[
+    str | None, typer.Option(metavar="TYPE", help="float16, dynamic or int8. Default: no quantization.")
+]
 Representative = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Photos like those it will see: to calibrate int8 and to check with.")
+    str | None,
+    typer.Option(metavar="DIR", help="Typical photos, for the calibration of int8 and for the check."),
 ]
 HeldOut = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Photos to check int8 with; by default every fourth of those.")
+    str | None,
+    typer.Option(metavar="DIR", help="Photos to check int8 with. Default: every fourth representative photo."),
 ]
 Agreement = Annotated[
-    float, typer.Option(min=0, max=1, help="On what share of the photos a quantized model has to agree.")
+    float,
+    typer.Option(
+        metavar="SHARE",
+        callback=at_least(0, at_most=1),
+        help="Share of the photos, 0 to 1, on which a quantized model must predict the same first label.",
+    ),
 ]
 
 
@@ -42,7 +52,7 @@ def export(
     min_agreement: Agreement = 0.9,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model for a fast engine; nothing is written if its answers differ from the model's."""
+    """Convert a model for a fast engine. Nothing is written if its predictions differ from the model's."""
     with plain_errors():
         with muted(f"Exporting {model} ..."):
             start_keras()

@@ -1,4 +1,4 @@
-"""`keras-effnet finetune`: from a folder of photos to a classifier, its report and its pictures."""
+"""`keras-effnet finetune`: a classifier from a folder of photos, with a report and plots."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, Model, Weights, complain, console, plain_errors, start_keras
 from keras_effnet.finetuning.settings import DEFAULTS
 
@@ -19,26 +20,37 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DIR | CSV | tfds:NAME",
-        help="A folder with a folder for each class, or with train/ and val/ that hold these; a CSV file with "
-        "path,label[,split]; or a dataset of TensorFlow Datasets.",
+        metavar="DATA",
+        help="Folder with one subfolder per class (or with train/ and val/ that contain these), CSV file with "
+        "the columns path, label and optionally split, or tfds:NAME for TensorFlow Datasets.",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder for the model, its labels and the report.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the model, its labels and the report.")]
 Unfreeze = Annotated[
-    str, typer.Option(metavar="N|BLOCK", help="Stages that are trained beside the head, or the first block: block6a.")
+    str,
+    typer.Option(
+        metavar="N", help="Number of last stages to train with the head, or the first block, for example block6a."
+    ),
 ]
-Epochs = Annotated[int, typer.Option(min=0, help="Epochs of phase 2, the blocks.")]
-Rate = Annotated[float, typer.Option(help="The highest learning rate of phase 2.")]
-Resolution = Annotated[int | None, typer.Option(min=32, help="Side of the images; by default the network's own.")]
-ValShare = Annotated[float, typer.Option(help="Part of each class that is held out where there is no val/.")]
-Mirror = Annotated[bool, typer.Option(help="Whether photos may be mirrored; not for digits and letters.")]
-PhotosABatch = Annotated[int, typer.Option("--batch-size", min=1, help="Photos in a batch of phase 2, at most.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write to RUN even if it holds something.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse photos that cannot be read instead of counting them.")]
+Epochs = Annotated[int, typer.Option(metavar="N", callback=at_least(0), help="Epochs of phase 2, the last stages.")]
+Rate = Annotated[float, typer.Option(metavar="RATE", help="Peak learning rate of phase 2.")]
+Resolution = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", callback=at_least(32), help="Side of the images. Default: the network's own."),
+]
+ValShare = Annotated[float, typer.Option(metavar="SHARE", help="Share of each class to hold out if there is no val/.")]
+Mirror = Annotated[bool, typer.Option(help="Mirror photos at random; switch it off for digits and letters.")]
+MaxBatchSize = Annotated[
+    int,
+    typer.Option("--batch-size", metavar="N", callback=at_least(1), help="Maximum number of photos per batch."),
+]
+Seed = Annotated[
+    int, typer.Option(metavar="N", callback=at_least(0), help="Random seed; the same seed gives the same model.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write to the folder even if it is not empty.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at photos that cannot be read instead of skipping them.")]
 
-# The parts of a run as a reader knows them.
+# What a reader calls the parts of a run.
 PARTS = {
     "reading": "Reading photos",
     "features": "Phase 1: features",
@@ -56,7 +68,7 @@ def finetune(
     unfreeze: Unfreeze = str(DEFAULTS.unfreeze),
     epochs: Epochs = DEFAULTS.epochs,
     learning_rate: Rate = DEFAULTS.learning_rate,
-    batch_size: PhotosABatch = DEFAULTS.batch_size,
+    batch_size: MaxBatchSize = DEFAULTS.batch_size,
     resolution: Resolution = DEFAULTS.resolution,
     val_share: ValShare = DEFAULTS.val_share,
     mirror: Mirror = DEFAULTS.mirror,
@@ -65,7 +77,7 @@ def finetune(
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a pretrained network on photos; Ctrl-C keeps what has been learnt."""
+    """Fine-tune a pretrained network on your photos. Ctrl-C stops early and keeps the model."""
     settings = {
         "unfreeze": int(unfreeze) if unfreeze.isdecimal() else unfreeze,
         "epochs": epochs,
@@ -77,7 +89,7 @@ def finetune(
         "seed": seed,
     }
     with plain_errors():
-        # Measured 1.3 x and more in training; TensorFlow reads it once, when it is imported.
+        # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
         from keras_effnet.finetuning.run import finetune
@@ -98,12 +110,12 @@ def _bars() -> Progress:
         *(TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn()),
         *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
     )
-    # Compiling and the measuring between epochs are part of the pace: it is taken over minutes, not seconds.
+    # Speed is averaged over minutes, since compiling and validation between epochs are part of it.
     return Progress(*columns, console=terminal, disable=not terminal.is_terminal, speed_estimate_period=300)
 
 
 def follow(bars: Progress) -> Callable[[str, int, int], None]:
-    """What shows how far the parts of a run are, each in a row whose clock starts when it does."""
+    """A callback that shows the progress of each part of a run in its own row."""
     rows = {name: bars.add_task(text, visible=False, start=False) for name, text in PARTS.items()}
 
     def show(part: str, done: int, total: int) -> None:
@@ -117,12 +129,12 @@ def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
     for note in (*run.notes, *run.errors):
         complain(note)
     if run.interrupted:
-        complain("Interrupted: the model is as far as it had come.")
+        complain("Interrupted: the model was saved as it was at that point.")
     report = run.report()
     if as_json:
         print(json.dumps(report, indent=2))
         return
     held_out, correct = len(run.photos.val), report["val_correct"]
-    print(f"{run.val_accuracy:.1%} of {held_out} photos held out are right ({correct}); head alone: ", end="")
+    print(f"{run.val_accuracy:.1%} of {held_out} held-out photos are correct ({correct}); head alone: ", end="")
     print(f"{run.head_val_accuracy:.1%}. Trained on {len(run.photos.train)} photos in {report['seconds']:.0f} s.")
     print(f"Written to {out}. Classify with it: keras-effnet classify --model {shlex.quote(str(out))} PHOTO")

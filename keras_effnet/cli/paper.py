@@ -1,35 +1,35 @@
-"""The command `keras-effnet paper`: the paper's tables and figures beside ours, as Markdown, CSV and PNG."""
+"""`keras-effnet paper`: the paper's tables and figures next to ours, as Markdown, CSV and PNG."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from keras_effnet.cli.help_page import at_least
 from keras_effnet.design.latency import single_core_latencies
 from keras_effnet.paper import REPORTS, write
 from keras_effnet.paper.tables import table4
 
-app = typer.Typer(pretty_exceptions_enable=False)
-
-QUICK = "Measured in 2 runs at 64 pixels, for a trial: no number to quote."
+QUICK = "Trial run: measured in 2 runs at 64 pixels. Do not quote this number."
 
 
-@app.command(no_args_is_help=True)
 def paper(
-    what: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(REPORTS)}, or all.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path("paper"),
-    runs: Annotated[int, typer.Option(min=1, help="table4: runs that the mean is over.")] = 20,
-    quick: Annotated[bool, typer.Option("--quick", help="table4: two runs on small images, to try it out.")] = False,
+    what: Annotated[list[str], typer.Argument(metavar="NAME", help=f"{', '.join(REPORTS)}, or all.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path("paper"),
+    runs: Annotated[
+        int, typer.Option(metavar="N", callback=at_least(1), help="table4: number of runs to average.")
+    ] = 20,
+    quick: Annotated[bool, typer.Option("--quick", help="table4: two runs on small images, as a trial.")] = False,
 ) -> None:
-    """Write the paper's tables and figures beside ours, as Markdown, CSV and, for figures, PNG.
+    """Write the paper's tables and figures next to ours, as Markdown, CSV and, for figures, PNG.
 
-    All are arithmetic but table4, which measures latencies on one core for some minutes.
+    Everything is arithmetic except table4, which measures latencies on one core and takes minutes.
     """
     names = list(dict.fromkeys(name for wanted in what for name in (REPORTS if wanted == "all" else [wanted])))
     unknown = [name for name in names if name not in REPORTS]
     if unknown:
         raise typer.BadParameter(
-            f"there is no {unknown[0]!r}; choose from {', '.join(REPORTS)}, all.", param_hint="NAME"
+            f"{unknown[0]!r} does not exist. Expected one of {', '.join(REPORTS)}, all.", param_hint="NAME"
         )
     size = 64 if quick else None
     for name in names:

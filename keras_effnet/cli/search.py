@@ -1,4 +1,4 @@
-"""`keras-effnet search`: look for a baseline network of about so many multiply-adds, for photos of one's own."""
+"""`keras-effnet search`: find a baseline network with a given number of multiply-adds for your own photos."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_effnet.blocks import encode_blocks
+from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table, start_keras
 from keras_effnet.complexity import complexity
 from keras_effnet.design.mnas import Goal, mnas_space
@@ -20,30 +21,41 @@ from keras_effnet.variants import VARIANTS, Variant
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
 SHOWN = 5
 
-Target = Annotated[str, typer.Option(metavar="NUMBER", help="Multiply-adds of the network wanted: 400M, 1.5B, 4e8.")]
+Target = Annotated[
+    str, typer.Option(metavar="NUMBER", help="Multiply-adds of the network, for example 400M, 1.5B or 4e8.")
+]
 Data = Annotated[
     str,
     typer.Option(
-        metavar="DIR | CSV | tfds:NAME",
-        help="Photos to train on and to score on: a folder for each class, or train/ and val/ with these.",
+        metavar="DATA",
+        help="Photos to train and score on: folder with one subfolder per class (or with train/ and val/ that contain "
+        "these), CSV file with the columns path, label and optionally split, or tfds:NAME for TensorFlow Datasets.",
     ),
 ]
-Trials = Annotated[int, typer.Option(min=1, help="Networks scored in all, those of a search gone on with included.")]
-Size = Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")]
-Tolerance = Annotated[
-    float, typer.Option(metavar="SHARE", help="How far from the target a network may lie; others are never trained.")
+Trials = Annotated[
+    int,
+    typer.Option(
+        metavar="N", callback=at_least(1), help="Total number of networks to score, including those in --storage."
+    ),
 ]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]
-Sampler = Annotated[str, typer.Option(metavar="tpe|random", help="What draws the networks.")]
-Seed = Annotated[int, typer.Option(help="Of the sampler and of training.")]
+Size = Annotated[int, typer.Option(metavar="PIXELS", callback=at_least(32), help="Side of the images.")]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE", help="Allowed relative distance from the target; networks outside it are not trained."
+    ),
+]
+Epochs = Annotated[int, typer.Option(metavar="N", callback=at_least(1), help="Epochs to train each network.")]
+Sampler = Annotated[str, typer.Option(metavar="NAME", help="How to choose networks: tpe or random.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Random seed of the sampler and of training.")]
 Storage = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Keep the search here, or go on with it (with the same data and epochs): sqlite:///search.db.",
+        help="Save the search here, for example sqlite:///search.db, or resume it with the same data and epochs.",
     ),
 ]
-Name = Annotated[str, typer.Option(help="Name of the search in --storage.")]
+Name = Annotated[str, typer.Option(metavar="NAME", help="Name of the search in --storage.")]
 
 
 def search(
@@ -59,7 +71,7 @@ def search(
     name: Name = "search",
     as_json: AsJson = False,
 ) -> None:
-    """Search MnasNet's space for the best network near a number of multiply-adds; prints its block table."""
+    """Search MnasNet's space for the best network with a given number of multiply-adds, and print its block table."""
     target = _count(target_macs)
     with plain_errors():
         score, classes = _training(data, {"epochs": epochs, "seed": seed}, size)
@@ -79,12 +91,12 @@ def _count(text: str) -> float:
         return float(number) * unit
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no number. Expected one such as 400M, 1.5B or 4e8. Correct it.", param_hint="--target-macs"
+            f"{text!r} is not a number. Expected for example 400M, 1.5B or 4e8.", param_hint="--target-macs"
         ) from None
 
 
 def _training(data: str, training: dict[str, int], size: int) -> tuple[Callable[[Variant], float], int]:
-    """What scores a network by short training, and the number of classes."""
+    """A function that scores a network by a short training run, and the number of classes."""
     start_keras()
     from keras_effnet.design.photo_arrays import load_split
     from keras_effnet.design.short_training import ShortTraining, accuracy
@@ -96,7 +108,7 @@ def _training(data: str, training: dict[str, int], size: int) -> tuple[Callable[
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[Search], None]]:
-    """On a terminal a bar with the best reward so far and the time that is left; and no log of Optuna's."""
+    """On a terminal, a progress bar with the best reward so far and the remaining time; Optuna's log is hidden."""
     with suppress(ImportError):
         import optuna
 

@@ -1,4 +1,4 @@
-"""`keras-effnet summary` and `keras-effnet models`: the arithmetic of the networks, without Keras."""
+"""`keras-effnet summary` and `keras-effnet models`: sizes and costs by arithmetic, without Keras."""
 
 import json
 from dataclasses import asdict
@@ -11,11 +11,11 @@ from keras_effnet.complexity import complexity, table
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.registry import WEIGHTS
 
-Network = Annotated[str, typer.Argument(help="A network: b0, lite0, EfficientNetB7, ...")]
+Network = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, for example b0, lite0 or EfficientNetB7.")]
 
 
 def summary(model: Network, as_json: AsJson = False) -> None:
-    """Print the stages of a network, its parameters, multiply-adds and memory."""
+    """Print the stages, parameters, multiply-adds and memory of a network."""
     with plain_errors():
         variant = find_variant(model)
         total, stages = complexity(variant), table(variant)
@@ -33,15 +33,15 @@ def summary(model: Network, as_json: AsJson = False) -> None:
         console().print(view)
         print(
             f"\nEfficientNet{variant.name.capitalize()}, {variant.resolution} x {variant.resolution} pixels\n"
-            f"parameters  {total.parameters:,}, of which training changes {total.trainable:,}\n"
-            f"MACs        {millions(total.macs)} per image (what the paper calls FLOPS)\n"
+            f"parameters  {total.parameters:,}, {total.trainable:,} of them trainable\n"
+            f"MACs        {millions(total.macs)} per image (the paper calls them FLOPS)\n"
             f"memory      {total.weight_bytes / 1e6:.1f} MB of weights and at least {total.peak_bytes / 1e6:.1f} MB "
             "of activations, float32"
         )
 
 
 def models() -> None:
-    """List the networks, what they cost, and their published weight sets."""
+    """List the networks with their size, cost and published weight sets."""
     with plain_errors():
         view = plain_table("model", "resolution", "parameters", "MACs", "weights", left=("model", "weights"))
         for variant in VARIANTS.values():

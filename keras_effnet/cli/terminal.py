@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: results on stdout, everything else on stderr, errors in one line."""
+"""What the commands share: results go to stdout, everything else to stderr, and each error is one line."""
 
 import importlib
 import logging
@@ -16,28 +16,50 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-Model = Annotated[str, typer.Option(metavar="NAME|PATH", help="A network (keras-effnet models) or a .keras file.")]
-Weights = Annotated[str | None, typer.Option(metavar="SET|PATH", help="A weight set or file; by default the best set.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Photos that the model gets at a time.")]
+from keras_effnet.cli.help_page import at_least
+
+Photos = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PHOTO", help="Photos, folders of photos, or patterns such as 'photos/*.jpg'."),
+]
+Samples = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Photo from scikit-image, for example chelsea or coffee; can be repeated."),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help="Network name (see keras-effnet models), .keras file, or folder of a training run.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WEIGHTS",
+        help="Weight set (see keras-effnet weights list) or weight file. Default: the most accurate set.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(metavar="N", callback=at_least(1), help="Photos per batch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The place to print to: stdout, or stderr."""
-    # File names are no markup.
+    """A console for stdout or stderr."""
+    # File names can look like markup or emoji codes.
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End in one clear message and an exit status instead of a stack trace."""
+    """Print one clear message and exit with a status instead of a stack trace."""
     try:
         yield
         print(end="", flush=True)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except BrokenPipeError:
-        # The reader has had enough (| head); what is left in the buffer must not complain at exit.
+        # The reader has closed the pipe (| head). Flushing the rest at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except (ImportError, ValueError, OSError) as error:
@@ -46,18 +68,18 @@ def plain_errors() -> Iterator[None]:
 
 
 def complain(message: str) -> None:
-    """Say on stderr, in one line, what has gone wrong."""
+    """Print a problem to stderr in one line."""
     console(stderr=True).print(f"keras-effnet: {printable(' '.join(message.splitlines()))}", soft_wrap=True)
 
 
 def printable(text: str) -> str:
-    """Text as it is, or escaped where a terminal would act on it."""
-    # File names may hold line breaks, terminal codes and bytes that are no Unicode.
+    """Text, escaped if it contains characters that a terminal would interpret."""
+    # File names can contain line breaks, terminal codes and bytes that are not Unicode.
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def start_keras() -> None:
-    """Import Keras without the notes of its backend; a user who has set TF_CPP_MIN_LOG_LEVEL sees them."""
+    """Import Keras without the log messages of its backend; if TF_CPP_MIN_LOG_LEVEL is set, it decides."""
     warnings.filterwarnings("ignore", module="PIL")
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         with muted("Starting Keras ..."):
@@ -66,7 +88,7 @@ def start_keras() -> None:
 
 
 def silence_backend() -> None:
-    """Turn the notes of Keras's backend off before it is imported, unless the user has set TF_CPP_MIN_LOG_LEVEL."""
+    """Turn the backend's log messages off before it is imported, unless TF_CPP_MIN_LOG_LEVEL is set."""
     warnings.filterwarnings("ignore", module="PIL")
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
@@ -74,7 +96,7 @@ def silence_backend() -> None:
 
 
 class _Follow(logging.Handler):
-    """Show what the package logs as the status of a terminal."""
+    """Show the log messages of the package as the terminal's status line."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(logging.INFO)
@@ -86,7 +108,7 @@ class _Follow(logging.Handler):
 
 @contextmanager
 def following(status: Status) -> Iterator[None]:
-    """For a while, show the progress that the package logs."""
+    """Show the progress that the package logs, inside the block."""
     log, handler = logging.getLogger("keras_effnet"), _Follow(status)
     level = log.level
     log.addHandler(handler)
@@ -100,8 +122,8 @@ def following(status: Status) -> Iterator[None]:
 
 @contextmanager
 def muted(status: str) -> Iterator[None]:
-    """Keep what libraries write past Python off stderr; who has set TF_CPP_MIN_LOG_LEVEL sees it."""
-    # TensorFlow 2.21 writes some notes before it looks at its log level, and LiteRT looks at none.
+    """Hide what native libraries write to stderr, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    # TensorFlow 2.21 logs some lines before it reads its log level, and LiteRT ignores the level.
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
         yield
         return
@@ -120,7 +142,7 @@ def millions(count: int) -> str:
 
 
 def plain_table(*columns: str, left: Sequence[str] = ()) -> Table:
-    """A plain table: a line under the head, columns of numbers to the right, long names folded and never cut."""
+    """A table with a line under its header, numbers aligned right, and long names folded instead of cut."""
     view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         text = name in left

@@ -1,4 +1,4 @@
-"""`keras-effnet train` and `keras-effnet recipes`: a network trained from a recipe, and what recipes there are."""
+"""`keras-effnet train` and `keras-effnet recipes`: train a network by a recipe, and list the recipes."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_effnet.artifacts import MODEL
+from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
 from keras_effnet.training.cluster_env import STRATEGIES
 from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
@@ -21,32 +22,114 @@ DataPath = Annotated[
     typer.Option(
         "--data",
         "--dataset",
-        metavar="DIR | CSV | TFRECORD... | tfds:NAME[:SPLIT]",
-        help="A folder with a folder for each class, or with train/ and val/; a CSV with path,label[,split]; TFRecord "
-        "files in ImageNet's layout, a pattern of them or their folder; or a dataset of TensorFlow Datasets.",
+        metavar="DATA",
+        help="Folder with one subfolder per class (or with train/ and val/ that contain these), CSV file with the "
+        "columns path, label and optionally split, TFRecord files in ImageNet's layout (a pattern, or their folder), "
+        "or tfds:NAME or tfds:NAME:SPLIT for TensorFlow Datasets. Can be repeated for TFRecord files.",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; an unfinished one is gone on with.")]
-ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="A network: keras-effnet models.")]
-RecipeName = Annotated[str, typer.Option("--recipe", metavar="NAME", help="What to do: keras-effnet recipes.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; an unfinished run in it is resumed.")]
+ModelName = Annotated[str, typer.Option("--model", metavar="MODEL", help="Network name (see keras-effnet models).")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", metavar="NAME", help="Recipe that sets the defaults (see keras-effnet recipes).")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="WEIGHTS", help="Weight set or weight file to start from, instead of the recipe's."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at images that are not plain RGB instead of converting them.")
+]
+Every = Annotated[
+    int | None,
+    typer.Option("--checkpoint-every", metavar="N", callback=at_least(1), help="Also save a checkpoint every N steps."),
+]
+
+OPTIMISATION = "Optimisation (defaults: see keras-effnet recipes)"
+Epochs = Annotated[
+    float | None,
+    typer.Option(metavar="N", rich_help_panel=OPTIMISATION, help="Number of epochs; fractions are allowed."),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        callback=at_least(1),
+        rich_help_panel=OPTIMISATION,
+        help="Images per update. The learning rate is scaled with it.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate", metavar="RATE", rich_help_panel=OPTIMISATION, help="Learning rate for a batch of 256."
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        callback=at_least(32),
+        rich_help_panel=OPTIMISATION,
+        help="Side of the images. Default: the network's own.",
+    ),
+]
+ClipNorm = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NORM", callback=at_least(0), rich_help_panel=OPTIMISATION, help="Clip gradients by their global norm."
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        callback=at_least(1),
+        rich_help_panel=OPTIMISATION,
+        help="Stop after N epochs without improvement.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        callback=at_least(0),
+        rich_help_panel=OPTIMISATION,
+        help="Random seed; the same seed gives the same run.",
+    ),
+]
+
+DEVICES = "Devices and memory"
 Strategy = Annotated[
-    str, typer.Option(metavar="|".join(STRATEGIES), help="Devices to train on; auto says which it finds.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=DEVICES,
+        help=f"Devices to train on: {', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}.",
+    ),
 ]
 SyncBN = Annotated[
-    bool, typer.Option("--sync-bn", help="Batch normalisation over the images of all replicas, not of each alone.")
+    bool,
+    typer.Option(
+        "--sync-bn", rich_help_panel=DEVICES, help="Compute batch-norm statistics over all replicas together."
+    ),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse images that are no plain RGB instead of counting them.")]
-Weights = Annotated[str | None, typer.Option(metavar="SET|PATH", help="Weights to start from.")]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the training images.")]
-Size = Annotated[int | None, typer.Option(min=32, help="Side of the images; by default the network's own.")]
-Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images of an update; the rate goes with it.")]
-Rate = Annotated[float | None, typer.Option("--learning-rate", help="For 256 images; it grows with the batch size.")]
-Precision = Annotated[str | None, typer.Option(metavar="|".join(map(str, CHOICES["precision"])), help="Dtype policy.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same run.")]
-Accumulate = Annotated[int | None, typer.Option(min=1, help="Parts in which a batch is computed, for memory.")]
-ClipNorm = Annotated[float | None, typer.Option(min=0, help="Largest norm of all gradients together.")]
-Patience = Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")]
-Every = Annotated[int | None, typer.Option("--checkpoint-every", min=1, help="Save after so many steps too.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=DEVICES, help=f"Dtype policy: {', '.join(map(str, CHOICES['precision']))}."
+    ),
+]
+Accumulate = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        callback=at_least(1),
+        rich_help_panel=DEVICES,
+        help="Compute each batch in N parts, to save memory.",
+    ),
+]
 
 
 def train(
@@ -70,7 +153,7 @@ def train(
     checkpoint_every: Every = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a network from a recipe; started again, a training that was cut off goes on from what it saved last."""
+    """Train a network by a recipe. Repeat the command to resume an interrupted run from its last checkpoint."""
     changes: dict[str, Any] = {
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -82,13 +165,13 @@ def train(
         "patience": patience,
         "seed": seed,
         "sync_bn": sync_bn or None,
-        # A number of epochs replaces a number of steps.
+        # A number of epochs overrides the recipe's number of steps.
         **({} if epochs is None else {"epochs": epochs, "steps": None}),
     }
     given = {name: value for name, value in changes.items() if value is not None or name == "steps"}
     with plain_errors():
         chosen = replace(find_recipe(recipe), **given)
-        # Measured 1.3 x and more in training; TensorFlow reads it once, when it is imported.
+        # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
         options: dict[str, Any] = {"strategy": strategy, "strict": strict, "checkpoint_every": checkpoint_every}
@@ -98,13 +181,13 @@ def train(
 
 
 def _run(data: list[str], out: Path, **options: Any) -> "Trained":
-    """Train; of an interrupt it is said how to go on."""
+    """Train; after Ctrl-C, print how to resume."""
     from keras_effnet.training.run import train as run
 
     try:
         return run(data[0] if len(data) == 1 else data, out, **options)
     except KeyboardInterrupt:
-        complain("Interrupted. Start the same command again: it goes on from the last epoch or step that was saved.")
+        complain("Interrupted. Repeat the same command to resume from the last checkpoint.")
         raise
 
 
@@ -126,7 +209,7 @@ def _print(trained: "Trained", *, as_json: bool) -> None:
 
 
 def recipes(as_json: AsJson = False) -> None:
-    """List the recipes: what they do, what to expect of them, and who measured it."""
+    """List the recipes: their settings, the accuracy to expect, and whether it was measured here."""
     if as_json:
         rows = [
             {"name": row.name, "command": row.record.command, "expected": dict(row.record.expected)}
@@ -143,8 +226,8 @@ def recipes(as_json: AsJson = False) -> None:
         measured = "yes" if row.record.measured else "no"
         view.add_row(row.name, row.augment or "-", length, f"{row.batch_size:,}", expected, measured)
     console().print(view)
-    console().print("\nData sets of the paper's Table 6, for the recipe transfer:")
+    console().print("\nData sets of the paper's Table 6, for the transfer recipe:")
     view = plain_table("data set", "--data", "split to report", left=("data set", "--data", "split to report"))
     for dataset in TRANSFER_DATASETS:
-        view.add_row(dataset.name, dataset.data or "a folder with a folder for each class", dataset.test or "-")
+        view.add_row(dataset.name, dataset.data or "a folder with one subfolder per class", dataset.test or "-")
     console().print(view)

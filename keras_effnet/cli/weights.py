@@ -1,4 +1,4 @@
-"""`keras-effnet weights`: the published sets, and their files on this machine; nothing here imports Keras."""
+"""`keras-effnet weights`: the published weight sets and their local files; nothing here imports Keras."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_effnet.cli.help_page import Command, Group
 from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, printable
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories, digest_matches
@@ -16,14 +17,14 @@ from keras_effnet.weights.published import find_local, find_weights, list_weight
 from keras_effnet.weights.registry import WEIGHTS, Source
 from keras_effnet.weights.registry import Weights as Record
 
-app = typer.Typer(help="The published weight sets, and their files on this machine.", no_args_is_help=True)
+app = typer.Typer(help="List, download and verify the published weight sets.", no_args_is_help=True, cls=Group)
 
-Network = Annotated[str, typer.Argument(metavar="VARIANT", help="A network: b0, lite0, EfficientNetB7, ...")]
-Set = Annotated[str, typer.Argument(metavar="SET", help="A weight set: imagenet, noisy-student, advprop, ...")]
-OneNetwork = Annotated[str | None, typer.Argument(metavar="VARIANT", help="Only the sets of this network.")]
-OneSet = Annotated[str | None, typer.Argument(metavar="SET", help="Only this one of them.")]
-OfNetwork = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Only the sets of this network.")]
-NoTop = Annotated[bool, typer.Option("--notop", help="The smaller file without a classifier, or the whole one.")]
+Network = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, for example b0, lite0 or EfficientNetB7.")]
+Set = Annotated[str, typer.Argument(metavar="SET", help="Weight set, for example imagenet, noisy-student or advprop.")]
+OneNetwork = Annotated[str | None, typer.Argument(metavar="MODEL", help="Only the sets of this network.")]
+OneSet = Annotated[str | None, typer.Argument(metavar="SET", help="Only this set.")]
+OfNetwork = Annotated[str | None, typer.Option("--variant", metavar="MODEL", help="Only the sets of this network.")]
+NoTop = Annotated[bool, typer.Option("--notop", help="Prefer the smaller file without a classifier.")]
 
 
 def _records(variant: str | None, name: str | None = None) -> list[Record]:
@@ -34,13 +35,13 @@ def _records(variant: str | None, name: str | None = None) -> list[Record]:
 
 
 def _files(record: Record) -> list[tuple[Path, str]]:
-    """The files of a set on this machine, damaged or not, with the digests that they should have."""
+    """The local files of a set, damaged or not, with their expected digests."""
     return [(path, digest) for path, digest in places(record) if path.is_file()]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_sets(variant: OfNetwork = None, as_json: AsJson = False) -> None:
-    """List the sets: accuracy, resolution, licence, where they come from, and whether a file is on this machine."""
+    """List the weight sets with accuracy, resolution, licence, sources, and whether a local file exists."""
     with plain_errors():
         records = _records(variant)
         if as_json:
@@ -72,16 +73,16 @@ def _entry(record: Record) -> dict[str, Any]:
 
 
 def _origins(record: Record) -> Iterator[str]:
-    """Where a set can be had: out of a Python package, or from these publishers."""
+    """Where a set is available: in a Python package, or from these publishers."""
     if record.package:
         yield "package"
     for source in record.sources:
         yield source.credit.partition(" (")[0]
 
 
-@app.command()
+@app.command(cls=Command)
 def info(variant: Network, name: Set, as_json: AsJson = False) -> None:
-    """Print all that is known of a set: accuracy, normalisation, addresses, digests, and where its files are."""
+    """Print everything known about a set: accuracy, normalisation, URLs, digests and local files."""
     with plain_errors():
         (record,) = _records(variant, name)
         known = {
@@ -108,10 +109,10 @@ def _source(source: Source) -> dict[str, Any]:
 
 
 def _lines(value: Any) -> list[str]:
-    """The lines of one field of a record: a text, a number, a row, or several of them."""
+    """The lines to print for one field of a record: a text, a number, a row, or a list of these."""
     if isinstance(value, dict) and "url" in value:
         size = [f"{value['size']:,} bytes"] if value["size"] else []
-        digest = value["digest"] or "no digest was published: pinned when it first comes"
+        digest = value["digest"] or "no digest was published: pinned at the first download"
         return [value["url"], digest, ", ".join([value["format"], *size, value["credit"], value["licence"]])]
     if isinstance(value, dict):
         return [f"{key} {', '.join(f'{number:g}' for number in numbers)}" for key, numbers in value.items()]
@@ -120,9 +121,9 @@ def _lines(value: Any) -> list[str]:
     return ["none" if value in (None, "") else str(value)]
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(variant: Network, name: Set, notop: NoTop = False) -> None:
-    """Have the file of a set on this machine, downloaded if need be, and print its path."""
+    """Download a set unless a local file exists, and print the path of the file."""
     with plain_errors():
         (record,) = _records(variant, name)
         found = find_local(record, include_top=not notop)
@@ -131,9 +132,9 @@ def fetch(variant: Network, name: Set, notop: NoTop = False) -> None:
         print(file)
 
 
-@app.command()
+@app.command(cls=Command)
 def path(variant: Network, name: Set, notop: NoTop = False) -> None:
-    """Print where the file of a set is on this machine; exit status 1 if no whole one is."""
+    """Print the path of the local file of a set. Exits with 1 if no valid file exists."""
     with plain_errors():
         (record,) = _records(variant, name)
         found = find_local(record, include_top=not notop)
@@ -148,11 +149,11 @@ def path(variant: Network, name: Set, notop: NoTop = False) -> None:
         print(found.path)
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(variant: OneNetwork = None, name: OneSet = None) -> None:
-    """Check the files of the sets on this machine against their digests; exit status 1 if one is damaged.
+    """Check the local files against their digests. Exits with 1 if a file is damaged.
 
-    A flat copy is stale if it was made of another file than the set has now; it is made anew when the set is loaded.
+    A fast copy is stale if it was made from another version of the file; it is replaced when the set is next loaded.
     """
     with plain_errors():
         states = []
@@ -161,7 +162,7 @@ def verify(variant: OneNetwork = None, name: OneSet = None) -> None:
                 print(f"{state:<8} {record.variant:<6} {record.name:<14} {printable(str(where))}", flush=True)
                 states.append(state)
         if "damaged" in states:
-            complain(f"{states.count('damaged')} damaged. Expected the published digests. Delete them, and fetch them.")
+            complain(f"{states.count('damaged')} damaged. Expected the published digests. Delete and fetch them again.")
             raise typer.Exit(1)
 
 
@@ -171,7 +172,7 @@ def _check(record: Record) -> Iterable[tuple[str, Path]]:
         yield "missing", cache_directories()[0] / record.sources[0].filename
     for file, digest in files:
         if not digest:
-            yield "unpinned", file  # no digest was published, and it was put there by hand
+            yield "unpinned", file  # no digest was published, and the file was copied there by hand
         elif not digest_matches(file, digest):
             yield "damaged", file
         else:

@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -337,7 +340,7 @@ def test_summary_prints_table_1_of_the_paper() -> None:
     rows = [line.split() for line in result.stdout.splitlines()[2:11]]
     assert [row[1:-3] for row in rows] == [line.split() for line in table.strip().splitlines()]
     assert [row[0] for row in rows] == [str(i) for i in range(1, 10)]
-    assert "5,330,564, of which training changes 5,288,548" in result.stdout
+    assert "5,330,564, 5,288,548 of them trainable" in result.stdout
     assert "21.3 MB of weights" in result.stdout
 
 
@@ -365,6 +368,31 @@ def test_models_lists_all_networks_and_their_sets() -> None:
     rows = [line.split() for line in run("models").stdout.splitlines()]
     assert {name for name in keras_effnet.list_models() if name not in {row[0] for row in rows if row}} == set()
     assert next(row for row in rows if row[0] == "l2")[-1] == "noisy-student"
+
+
+def commands() -> dict[str, Any]:
+    """Every command by its words, "weights list" for example."""
+    found = dict(typer.main.get_command(cli.app).commands)
+    weights = found.pop("weights").commands
+    return found | {f"weights {name}": command for name, command in weights.items()}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_has_no_type_names_no_ranges_and_no_broken_words(name: str) -> None:
+    result = run(*name.split(), "--help")
+    assert result.exit_code == 0
+    assert not re.search(r"<\w+|x>=|x<=|\|[a-z]", result.stdout)
+    for word in ("mixed_bfloat16", "mixed_float16", "jax-data-parallel", "multiworker") if name == "train" else ():
+        assert word in result.stdout
+
+
+EXAMPLES = [line for verb in cli.COMMANDS.values() for line in verb if line.startswith("keras-effnet")]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_in_help_can_be_parsed(example: str) -> None:
+    _, name, *arguments = shlex.split(example)
+    commands()[name].make_context(name, arguments)
 
 
 def test_version_is_the_packages() -> None:

@@ -95,7 +95,7 @@ def test_info_tells_the_whole_record(cache: Path) -> None:
         assert part in text
     assert "mean 127, 127, 127" in text
     # Of Google's checkpoints no digest was ever published; every line says something.
-    assert "no digest was published: pinned when it first comes" in text
+    assert "no digest was published: pinned at the first download" in text
     assert "TensorFlow checkpoint, Google (authors of EfficientNet), Apache-2.0" in text
     assert all(line.strip() for line in text.splitlines())
     assert known["package_size"] == 18_826_032

@@ -768,7 +768,7 @@ def test_the_command_trains_and_says_where_the_model_is(
     options = ("--model", pretrained, "--unfreeze", 1, "--epochs", 1)
     done = call(monkeypatch, "finetune", photos, "--out", out, *options)
     assert done.exit_code == 0, done.stderr
-    assert "of 6 photos held out are right" in done.stdout
+    assert "of 6 held-out photos are correct" in done.stdout
     assert f"Written to {out}. Classify with it: keras-effnet classify --model '{out}' PHOTO" in done.stdout
     assert "held out" in done.stderr
     again = call(monkeypatch, "finetune", photos, "--out", out, *options)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_effnet.cli.paper import app
+from keras_effnet.cli import app
 from keras_effnet.design.latency import latencies, single_core_latencies
 from keras_effnet.paper import REPORTS, report, write
 from keras_effnet.paper import data as paper_data
@@ -143,7 +143,7 @@ def test_an_unknown_table_lists_the_known_ones():
 
 
 def test_the_command_writes_what_is_named(tmp_path: Path):
-    done = CliRunner().invoke(app, ["table1", "table2", "--out", str(tmp_path / "new")])
+    done = CliRunner().invoke(app, ["paper", "table1", "table2", "--out", str(tmp_path / "new")])
     assert done.exit_code == 0, done.output
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         *("table1.md", "table1.csv", "table2.md", "table2.csv")
@@ -153,16 +153,16 @@ def test_the_command_writes_what_is_named(tmp_path: Path):
 def test_all_is_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     monkeypatch.setattr("keras_effnet.cli.paper.single_core_latencies", measured)
-    done = CliRunner().invoke(app, ["all", "--quick", "--out", str(tmp_path)])
+    done = CliRunner().invoke(app, ["paper", "all", "--quick", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     names = {path.name for path in tmp_path.iterdir()}
     expected = {f"{name}.{kind}" for name in REPORTS for kind in ("md", "csv")}
     assert names == expected | {f"{name}.png" for name in paper_plots.PLOTS}
-    assert "no number to quote" in (tmp_path / "table4.md").read_text(encoding="utf-8")
+    assert "Do not quote this number" in (tmp_path / "table4.md").read_text(encoding="utf-8")
 
 
 def test_an_unknown_name_ends_in_one_message_and_writes_nothing(tmp_path: Path):
-    done = CliRunner().invoke(app, ["table1", "table9", "--out", str(tmp_path)])
+    done = CliRunner().invoke(app, ["paper", "table1", "table9", "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert "table9" in done.output
     assert not list(tmp_path.iterdir())
@@ -170,7 +170,7 @@ def test_an_unknown_name_ends_in_one_message_and_writes_nothing(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_made_ends_in_one_message(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    done = CliRunner().invoke(app, ["table1", "--out", str(tmp_path / "file")])
+    done = CliRunner().invoke(app, ["paper", "table1", "--out", str(tmp_path / "file")])
     assert done.exit_code == 1
     assert "keras-effnet: " in done.output
 

@@ -609,7 +609,7 @@ def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert (second.exit_code, second.stdout) == (1, "")
     already, unreadable = second.stderr.splitlines()
-    assert already.startswith(f"keras-effnet: 1 of 4 photos are in {str(out)!r} already and are not done again.")
+    assert already.startswith(f"keras-effnet: 1 of 4 photos are already in {str(out)!r} and were skipped.")
     assert unreadable.startswith(f"keras-effnet: {str(photos / '4.png')!r} is not an image")
     assert [Path(row["path"]).name for row in rows] == ["1.png", "2.png", "3.png", "4.png"]
     assert [row["labels"][0]["label"] for row in rows[:3]] == ["red", "green", "blue"]
@@ -618,7 +618,7 @@ def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_
     # What failed is not tried again, and not hidden either.
     assert (third.exit_code, third.stdout) == (1, "")
     already, failed = third.stderr.splitlines()
-    assert already.startswith(f"keras-effnet: 4 of 4 photos are in {str(out)!r} already")
+    assert already.startswith(f"keras-effnet: 4 of 4 photos are already in {str(out)!r}")
     assert failed.startswith("keras-effnet: 1 photos failed in an earlier run, the first")
     out.write_text(out.read_text() + '{"path": ["no name"]}\n')
     damaged = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])

@@ -241,7 +241,7 @@ def test_the_command_line_offers_every_strategy() -> None:
     from keras_effnet.cli import app
 
     shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).stdout
-    assert "|".join(STRATEGIES) in shown
+    assert all(name in shown for name in STRATEGIES)
     assert "--sync-bn" in shown
 
 

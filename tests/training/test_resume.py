@@ -225,7 +225,7 @@ def test_an_interrupted_command_says_in_a_line_how_to_go_on(monkeypatch: pytest.
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     done = CliRunner().invoke(app, ["train", "--data", "photos", "--out", str(tmp_path / "run")])
     assert done.exit_code == 130
-    advice = "Start the same command again: it goes on from the last epoch or step that was saved."
+    advice = "Repeat the same command to resume from the last checkpoint."
     assert done.stderr.splitlines() == [f"keras-effnet: Interrupted. {advice}"]
 
 
@@ -288,6 +288,6 @@ def test_control_c_ends_the_command_in_a_line(photos: Path, tmp_path: Path) -> N
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "keras-effnet: Interrupted. Start the same command again" in errors.splitlines()[-1]
+    assert "keras-effnet: Interrupted. Repeat the same command" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert not list(folder.glob(".*"))
