@@ -1,8 +1,9 @@
-"""Short training: a score for a network from a few passes over a small set of photos, the same for every network.
+"""Short training: score a network by a few epochs on a small set of photos, with the same settings for every network.
 
-What the search of arXiv:1807.11626, section 4.3, does with five epochs of ImageNet, at a size that a CPU can afford.
+The search of arXiv:1807.11626, section 4.3, trains for five epochs on ImageNet; this is the same at a size for one CPU.
 """
 
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +16,20 @@ from keras_effnet.models import create
 from keras_effnet.training.speed_up import speed_up
 from keras_effnet.variants import Variant
 
-SCORED_AT_ONCE = 256
+SCORING_BATCH = 256
 
 
 @dataclass(frozen=True)
 class ShortTraining:
-    """How every network is trained: Adam under a cosine, photos mirrored at random, no other augmentation.
+    """Settings that are the same for every network: Adam with cosine decay, random mirroring, no other augmentation.
 
     Args:
         epochs: passes over the photos.
-        batch_size: photos of one update; what is left of an epoch waits for the next order.
-        learning_rate: at the start.
-        seed: of the weights, the order and the mirroring.
-        bn_momentum: of batch normalisation; that of long training would not have forgotten its initial values yet.
+        batch_size: photos per update; an incomplete last batch of an epoch is dropped.
+        learning_rate: initial learning rate.
+        seed: seed of the weights, the order of the photos and the mirroring.
+        bn_momentum: momentum of batch normalisation. The usual 0.99 is too slow for so few updates: the moving
+            statistics would still depend on their initial values.
     """
 
     epochs: int = 5
@@ -38,15 +40,15 @@ class ShortTraining:
 
 
 def accuracy(variant: Variant, split: Split, training: ShortTraining | None = None) -> float:
-    """Train a network briefly and give its share of right answers on the photos held out.
+    """Train a network briefly and return its accuracy on the held-out photos, 0..1.
 
     Args:
         variant: the network; photos are resized to its resolution.
-        split: photos to train on, a batch of them at least, and photos to score on.
-        training: how; equal seeds give equal results on one machine and one thread.
+        split: photos to train on, at least one batch of them, and photos to score on.
+        training: the settings. Equal seeds give equal results on one machine with one thread.
 
     Raises:
-        ValueError: no epoch, or fewer photos than a batch.
+        ValueError: less than one epoch, or fewer photos than a batch.
     """
     training = training or ShortTraining()
     return accuracies(variant, [split], training, seeds=[training.seed])[0]
@@ -55,43 +57,53 @@ def accuracy(variant: Variant, split: Split, training: ShortTraining | None = No
 def accuracies(
     variant: Variant, splits: Sequence[Split], training: ShortTraining, *, seeds: Sequence[int]
 ) -> list[float]:
-    """As `accuracy`, for several splits of equal sizes and the seed of each; the graph is traced only once.
+    """Do the same as `accuracy` for several splits of equal size, with one seed each; the graph is traced only once.
 
-    On a CPU the tracing of a small network takes longer than its short training.
+    On a CPU, tracing a small network takes longer than training it briefly.
     """
-    keras.backend.clear_session()
     steps = len(splits[0].training.labels) // training.batch_size * training.epochs
     if steps < 1:
         raise ValueError(
             f"There are {len(splits[0].training.labels)} photos and {training.epochs} epochs with batches of "
-            f"{training.batch_size}. Expected at least one epoch and one batch. Give more photos or a smaller batch."
+            f"{training.batch_size}. Expected at least one epoch of one batch. Add photos, or use smaller batches."
         )
-    model, results = None, []
+    model = _compiled(variant, len(splits[0].training.classes), training, steps)
+    initial, results = model.get_weights(), []
     for split, seed in zip(splits, seeds, strict=True):
-        keras.utils.set_random_seed(seed)
-        fresh = _new(variant, len(split.training.classes), training)
-        if model is None:
-            model = fresh
-            schedule = keras.optimizers.schedules.CosineDecay(training.learning_rate, steps)
-            model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
-            speed_up(model)
-        else:
-            model.set_weights(fresh.get_weights())
-            for variable in model.optimizer.variables:
-                variable.assign(np.zeros_like(variable.numpy()))
+        model.set_weights(initial)
+        _draw_kernels(model, seed)
+        for variable in model.optimizer.variables:
+            variable.assign(np.zeros_like(variable.numpy()))
         for images, labels in _batches(split.training.resize(variant.resolution), training, seed):
             model.train_on_batch(images, labels)
         results.append(_score(model, split.held_out.resize(variant.resolution)))
+    # A Keras model is full of reference cycles: free it now, before the next network needs the memory.
+    del model
+    gc.collect()
     return results
 
 
-def _new(variant: Variant, classes: int, training: ShortTraining) -> Any:
-    """A network with random weights; a few epochs underfit, so that nothing is dropped."""
+def _compiled(variant: Variant, classes: int, training: ShortTraining, steps: int) -> Any:
+    """The network, ready to train; without dropout, since a few epochs underfit."""
     model = create(variant, classes=classes, in_channels=3, dropout_rate=0.0, drop_connect_rate=0.0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = training.bn_momentum
-    return model
+    schedule = keras.optimizers.schedules.CosineDecay(training.learning_rate, steps)
+    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    return speed_up(model)
+
+
+def _draw_kernels(model: Any, seed: int) -> None:
+    """Draw all kernels from seeded copies of their initializers; set_random_seed would change the caller's numbers."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        initializer = getattr(layer, "depthwise_initializer" if depthwise else "kernel_initializer", None)
+        if initializer is not None:
+            seeded = type(initializer)(**{**initializer.get_config(), "seed": int(rng.integers(2**31))})
+            kernel, *bias = layer.get_weights()
+            layer.set_weights([seeded(kernel.shape), *bias])
 
 
 def _batches(photos: PhotoArrays, training: ShortTraining, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -106,11 +118,11 @@ def _batches(photos: PhotoArrays, training: ShortTraining, seed: int) -> Iterato
 
 
 def _score(model: Any, photos: PhotoArrays) -> float:
-    right = 0
-    for start in range(0, len(photos.labels), SCORED_AT_ONCE):
-        some = slice(start, start + SCORED_AT_ONCE)
-        # Called and not predicted, which would trace a second graph.
-        scores = model(photos.images[some].astype("float32"), training=False)
+    correct = 0
+    for start in range(0, len(photos.labels), SCORING_BATCH):
+        batch = slice(start, start + SCORING_BATCH)
+        # Call the model: predict() would trace a second graph.
+        scores = model(photos.images[batch].astype("float32"), training=False)
         scores = scores.numpy() if LEGACY else keras.ops.convert_to_numpy(scores)
-        right += int(np.sum(scores.argmax(axis=1) == photos.labels[some]))
-    return right / len(photos.labels)
+        correct += int(np.sum(scores.argmax(axis=1) == photos.labels[batch]))
+    return correct / len(photos.labels)

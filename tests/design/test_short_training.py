@@ -1,11 +1,13 @@
 """Short training on small sets of photos, which scores networks for a search or a study."""
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_effnet._keras import keras
 from keras_effnet.design.photo_arrays import PhotoArrays, load_split, square
 from keras_effnet.design.short_training import ShortTraining, accuracies, accuracy
 from keras_effnet.variants import tiny
@@ -70,5 +72,23 @@ def test_a_network_learns_and_another_seed_in_the_same_graph_begins_anew(stripes
 
 
 def test_fewer_photos_than_a_batch_are_refused(stripes: PhotoArrays):
-    with pytest.raises(ValueError, match="There are 48 photos .* batches of 64. Expected at least one epoch"):
+    with pytest.raises(ValueError, match="There are 48 photos .* batches of 64. at least one epoch of one batch"):
         accuracy(tiny(), stripes.fold(0, 2), ShortTraining(batch_size=64))
+
+
+def test_the_callers_models_layer_names_and_random_numbers_are_left_alone(stripes: PhotoArrays):
+    model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    scores, draws = model.predict(np.ones((4, 3)), verbose=0), []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        accuracy(tiny(), stripes.fold(0, 2), ShortTraining(epochs=1, batch_size=16))
+        noise = np.asarray(keras.initializers.RandomNormal()((2,)))
+        draws.append((random.random(), np.random.rand(), noise[0]))
+    # Equal numbers under different seeds would mean that the training had seeded them itself.
+    assert all(first != second for first, second in zip(*draws, strict=True))
+    # Keras numbers the names of new layers; after clear_session it would begin with "dense" again.
+    assert keras.layers.Dense(1).name not in {layer.name for layer in model.layers}
+    np.testing.assert_array_equal(model.predict(np.ones((4, 3)), verbose=0), scores)
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
