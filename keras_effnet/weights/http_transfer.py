@@ -2,20 +2,20 @@
 
 import errno
 import os
-import random
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.cache import Part, SourceError
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse, Retry
 
 ATTEMPTS = 4  # in a row that bring nothing new
 FIRST_WAIT = 0.5  # seconds, doubled after every such attempt
@@ -92,21 +92,30 @@ def transfer(url: str, part: Part, limits: Limits) -> bool:
         SourceError: the source does not give the file, or not in time; what came stays in the part.
         OSError: the disk does not take it.
     """
-    reached, failures, attempts = part.size(), 0, 0
+    reached, attempts, retry = part.size(), 0, _new_retry()
     with _progress(url.rsplit("/", 1)[-1]) as show:
         while not part.size() or part.size() != part.recall()[1]:
             attempts += 1
             try:
                 return _attempt(url, part, limits, show)
             except CutError as cut:
-                failures = 1 if part.size() > reached else failures + 1
-                reached = max(reached, part.size())
-                # Half of the wait is drawn, so that many who were cut off together do not come back together.
-                wait = max(cut.wait, FIRST_WAIT * 2 ** (failures - 1) * random.uniform(0.5, 1))  # noqa: S311
-                if failures == ATTEMPTS or wait > min(LONGEST_WAIT, limits.remaining()):
+                if part.size() > reached:
+                    reached, retry = part.size(), _new_retry()
+                last = not retry.total
+                retry = retry if last else retry.increment()
+                wait = max(cut.wait, retry.get_backoff_time())
+                if last or wait > min(LONGEST_WAIT, limits.remaining()):
                     raise SourceError(f"{cut} (attempt {attempts}, the last)") from cut
                 sleep(wait)
     return False
+
+
+def _new_retry() -> "Retry":
+    """Back-off that doubles, with jitter, so that clients that were cut off together do not all return together."""
+    from urllib3 import Retry
+
+    retry = Retry(total=ATTEMPTS, backoff_factor=FIRST_WAIT / 4, backoff_jitter=FIRST_WAIT / 2)
+    return retry.increment()  # urllib3 retries at once after the first error; counting one in advance makes it wait
 
 
 def _attempt(url: str, part: Part, limits: Limits, show: Show) -> bool:
@@ -146,7 +155,7 @@ def _begin(response: Any, part: Part) -> tuple[int, int | None]:
     status, headers = response.status_code, response.headers
     answer = f"HTTP {status} {response.reason}"
     if status in (408, 425, 429) or status >= 500:
-        wait = _retry_after(headers)
+        wait = _retry_after(response.raw)
         raise CutError(answer + f", Retry-After {wait:.0f} s" * bool(wait), wait)
     if status not in (200, 206, 416):
         raise SourceError(answer)
@@ -172,14 +181,14 @@ def _validator(headers: Mapping[str, str]) -> str:
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the server wants to be left alone, given as a number or as a date."""
-    text = headers.get("Retry-After", "")
-    if text.isdigit():
-        return float(text)
+def _retry_after(response: "BaseHTTPResponse") -> float:
+    """Seconds that the server asks clients to wait, 0 without a readable Retry-After header."""
+    from urllib3 import Retry
+    from urllib3.exceptions import InvalidHeader
+
     try:
-        return max(0.0, (parsedate_to_datetime(text).astimezone(UTC) - datetime.now(UTC)).total_seconds())
-    except ValueError:
+        return Retry().get_retry_after(response) or 0.0
+    except (InvalidHeader, ValueError, OverflowError):
         return 0.0
 
 

@@ -359,6 +359,13 @@ def test_retry_after_is_waited_for_in_seconds_and_as_a_date(status, server, cach
     assert 30 < waits[1] <= 40
 
 
+@pytest.mark.parametrize("value", ["soon", "", "-3", "9" * 5000, "Mon, 99 Zzz 99999 99:99:99 GMT"])
+def test_unreadable_retry_after_falls_back_to_back_off(value, server, cache, waits):
+    server.answers["good.h5"] = [Answer(status=503, headers=(("Retry-After", value),)), Answer()]
+    assert fetch([source(server)], "The weights").read_bytes() == CONTENT
+    assert [0 < wait < 1 for wait in waits] == [True]
+
+
 def test_a_server_that_wants_an_hour_is_left_for_the_mirror(server, cache, waits):
     server.answers["busy.h5"] = [Answer(status=503, headers=(("Retry-After", "3600"),))]
     assert fetch([source(server, "busy.h5"), source(server)], "The weights") == cache / "good.h5"
