@@ -1,4 +1,4 @@
-"""What all tests share: where the repository and the optional photographs are, and a line that counts the skips."""
+"""What all tests share: fixtures, the number of processes, and a summary that counts and names the skips."""
 
 import os
 import signal
@@ -11,10 +11,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet._keras import LEGACY, keras
-
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their processes with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER_MEMORY = 4e9  # bytes that a worker is given
+if WORKERS > 1:  # The workers share the cores. TensorFlow reads these variables when it starts its threads.
+    for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With pytest-xdist, run folders of tests on all cores; `-n 0` keeps to one. Files named alone start faster in one.
+
+    pytest-cov must know about the workers before this runs: with --cov, only -n on the command line starts them.
+    """
+    option = config.option
+    free = getattr(option, "numprocesses", 0) is None and option.dist == "no" and not hasattr(config, "workerinput")
+    serial = option.collectonly or option.usepdb or option.capture == "no" or getattr(option, "cov_source", None)
+    if free and not serial and any(Path(argument).is_dir() for argument in config.args):
+        option.numprocesses, option.dist = "auto", "worksteal"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() or 1, int(memory // WORKER_MEMORY)))
 
 
 @pytest.fixture
@@ -62,6 +85,8 @@ def arrays() -> Callable[[Any], dict[str, np.ndarray]]:
 @pytest.fixture(scope="session")
 def run() -> Callable[[Any, np.ndarray], np.ndarray]:
     """Call a model on a batch and get NumPy's array, whatever the backend."""
+
+    from keras_effnet._keras import LEGACY, keras  # here, as the process that starts the workers needs no Keras
 
     def call(model: Any, images: np.ndarray) -> np.ndarray:
         result = model(images)
