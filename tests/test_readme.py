@@ -102,3 +102,21 @@ def test_the_table_of_networks_is_the_code_s() -> None:
         size, macs = str(variant.resolution), f"{cost.macs / 1e9:.3f} G"
         expected.append([name, f"{cost.trainable:,}", macs, size, str(record.top1), record.name])
     assert rows(README, 6) == expected
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_files_named_in_contributing_exist() -> None:
+    words = {word for text in re.findall(r"`([^`\n]+)`", CONTRIBUTING) for word in text.split()}
+    paths = {word for word in words if re.fullmatch(r"[\w./-]+", word) and ("/" in word or word.endswith(".md"))}
+    assert len(paths) > 30
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_the_layout_in_contributing_is_the_package_s() -> None:
+    tree = CONTRIBUTING.partition("## Layout")[2].split("```")[1]
+    listed = set(re.findall(r"^    (\w+(?:\.py|/))", tree, re.MULTILINE))
+    package = ROOT / "keras_effnet"
+    files = {path.name for path in package.glob("*.py") if not path.stem.endswith("__")}
+    assert listed == files | {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
