@@ -1,5 +1,4 @@
-"""Images: what is decoded, how it is cropped and resized, and what is refused; the references are PIL, TensorFlow and
-plain arithmetic."""
+"""Decoding, cropping, resizing and finding images; the references are Pillow, TensorFlow and plain arithmetic."""
 
 import io
 import sys
@@ -29,7 +28,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 # --- decoding ---
 
 
-def test_a_path_the_bytes_and_an_open_file_give_the_same_pixels(tmp_path: Path, chelsea: np.ndarray) -> None:
+def test_a_path_bytes_and_an_open_file_give_the_same_pixels(tmp_path: Path, chelsea: np.ndarray) -> None:
     path = tmp_path / "chelsea.png"
     path.write_bytes(encode(Image.fromarray(chelsea), "PNG"))
     with path.open("rb") as file:
@@ -40,7 +39,7 @@ def test_a_path_the_bytes_and_an_open_file_give_the_same_pixels(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_turned_the_way_its_exif_says(chelsea: np.ndarray, orientation: int) -> None:
+def test_exif_orientation_is_applied(chelsea: np.ndarray, orientation: int) -> None:
     turns = {
         1: lambda x: x,
         2: lambda x: x[:, ::-1],
@@ -77,17 +76,17 @@ def test_32_bit_grey_within_16_bits_is_read_as_16_bits() -> None:
 
 
 @pytest.mark.parametrize("values", [np.float32(0.5), np.int32(1 << 20), np.int32(-1)])
-def test_pixels_of_unknown_range_are_refused(values: np.generic) -> None:
-    with pytest.raises(ImageError, match="32 bits"):
+def test_32_bit_pixels_of_unknown_range_are_rejected(values: np.generic) -> None:
+    with pytest.raises(ImageError, match="32-bit pixels"):
         load_image(encode(Image.fromarray(np.full((8, 8), values)), "TIFF"))
 
 
-def test_a_palette_is_looked_up(chelsea: np.ndarray) -> None:
+def test_palette_images_decode_to_their_colours(chelsea: np.ndarray) -> None:
     palette = Image.fromarray(chelsea).quantize(64)
     np.testing.assert_array_equal(load_image(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
 
 
-def test_what_is_transparent_is_white(chelsea: np.ndarray) -> None:
+def test_transparent_pixels_become_white(chelsea: np.ndarray) -> None:
     alpha = np.full(chelsea.shape[:2], 255, np.uint8)
     alpha[:, :100] = 0
     result = load_image(encode(Image.fromarray(np.dstack([chelsea, alpha])), "PNG"))
@@ -95,7 +94,7 @@ def test_what_is_transparent_is_white(chelsea: np.ndarray) -> None:
     np.testing.assert_array_equal(result[:, 100:], chelsea[:, 100:])
 
 
-def test_a_transparent_palette_entry_is_white() -> None:
+def test_a_transparent_palette_entry_becomes_white() -> None:
     palette = Image.new("P", (4, 2), 0)
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putpixel((0, 0), 1)
@@ -104,28 +103,28 @@ def test_a_transparent_palette_entry_is_white() -> None:
     assert (result[1] == 255).all()
 
 
-def test_cmyk_jpegs_look_like_their_rgb(chelsea: np.ndarray) -> None:
+def test_cmyk_jpegs_decode_close_to_their_rgb_original(chelsea: np.ndarray) -> None:
     result = load_image(encode(Image.fromarray(chelsea).convert("CMYK"), "JPEG", quality=95))
     assert np.abs(result.astype(int) - chelsea).mean() < 3
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
-def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_decoded(kind: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     result = load_image(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert np.abs(result.astype(int) - [255, 0, 0]).max() <= 3
 
 
-def test_jpegs_decode_as_pillow_does() -> None:
+def test_jpegs_decode_as_in_pillow() -> None:
     path = Path(data.__file__).parent / "rocket.jpg"
     np.testing.assert_array_equal(load_image(path), data.rocket())
 
 
-# --- what is refused ---
+# --- rejected files ---
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
-def test_a_truncated_file_is_refused(tmp_path: Path, chelsea: np.ndarray, kind: str) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path, chelsea: np.ndarray, kind: str) -> None:
     path = tmp_path / "half"
     whole = encode(Image.fromarray(chelsea), kind)
     path.write_bytes(whole[: len(whole) // 2])
@@ -133,14 +132,14 @@ def test_a_truncated_file_is_refused(tmp_path: Path, chelsea: np.ndarray, kind: 
         load_image(path)
 
 
-def test_an_empty_file_and_text_are_no_images(tmp_path: Path) -> None:
+def test_empty_files_and_text_files_are_not_images(tmp_path: Path) -> None:
     for name, content in (("empty.jpg", b""), ("text.jpg", b"not a photograph")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ImageError, match=rf"{name}' is not an image\. Expected .*Convert"):
             load_image(tmp_path / name)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+def test_errors_name_the_missing_file_or_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.jpg' does not exist"):
         load_image(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match="is a folder without images"):
@@ -152,8 +151,8 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [20_000, 5_000])
-def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    # Pillow warns above its limit and refuses above twice the limit; warnings are errors here.
+def test_decompression_bombs_are_rejected(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    # Pillow warns above its limit and raises above twice the limit; warnings are errors here.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ImageError, match="too large"):
         load_image(encode(Image.new("L", (150, 150)), "PNG"))
@@ -170,10 +169,10 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "top", "left"),
-    # 224 / 256 of 256 or 257 pixels are 224: nothing is resized. Offsets: ((height - 224) + 1) // 2.
+    # 224 / 256 of 256 or 257 pixels is 224, so nothing is resized. Offsets: ((height - 224) + 1) // 2.
     [(256, 300, 16, 38), (300, 256, 38, 16), (257, 257, 17, 17), (256, 1001, 16, 389)],
 )
-def test_the_crop_is_the_published_one(height: int, width: int, top: int, left: int) -> None:
+def test_the_crop_matches_the_published_evaluation(height: int, width: int, top: int, left: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     result = center_crop_and_resize(image, 224)
     assert result.dtype == np.float32
@@ -181,7 +180,7 @@ def test_the_crop_is_the_published_one(height: int, width: int, top: int, left: 
 
 
 @pytest.mark.parametrize("crop_padding", [0, 32, 64])
-def test_crop_padding_leaves_out_that_many_pixels_of_the_result(crop_padding: int) -> None:
+def test_crop_padding_removes_that_many_pixels_of_the_result(crop_padding: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
     start = crop_padding // 2
     result = center_crop_and_resize(image, 320 - crop_padding, crop_padding)
@@ -190,7 +189,7 @@ def test_crop_padding_leaves_out_that_many_pixels_of_the_result(crop_padding: in
 
 @pytest.mark.parametrize("size", [32, 33, 224, 260, 299])
 @pytest.mark.parametrize("shape", [(1, 1), (40, 31), (300, 451), (512, 512), (1000, 872), (127, 2049)])
-def test_it_is_the_bicubic_of_tensorflow_1(shape: tuple[int, int], size: int) -> None:
+def test_the_resize_matches_tensorflow_1_bicubic(shape: tuple[int, int], size: int) -> None:
     tf = pytest.importorskip("tensorflow", reason="TensorFlow, the reference for its own resize, is not installed")
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     crop = max(1, int(tf.cast(size / (size + 32) * tf.cast(min(shape), tf.float32), tf.int32)))
@@ -200,7 +199,7 @@ def test_it_is_the_bicubic_of_tensorflow_1(shape: tuple[int, int], size: int) ->
     np.testing.assert_allclose(center_crop_and_resize(image, size), expected, atol=1e-3, rtol=0)
 
 
-def test_the_crop_is_cut_off_in_float32_as_in_tensorflow() -> None:
+def test_the_crop_side_is_truncated_in_float32_as_in_tensorflow() -> None:
     tf = pytest.importorskip("tensorflow", reason="TensorFlow, the reference for its own rounding, is not installed")
     for size in (224, 240, 260, 280, 300, 380, 456, 528, 600, 672, 800):
         sides = np.arange(1, 6000)
@@ -209,7 +208,7 @@ def test_the_crop_is_cut_off_in_float32_as_in_tensorflow() -> None:
         np.testing.assert_array_equal(ours, expected)
 
 
-def test_a_cubic_overshoots_and_is_not_clipped() -> None:
+def test_bicubic_overshoot_is_not_clipped() -> None:
     edge = np.zeros((100, 100, 3), np.uint8)
     edge[:, 50:] = 255
     result = center_crop_and_resize(edge, 224)
@@ -217,29 +216,29 @@ def test_a_cubic_overshoots_and_is_not_clipped() -> None:
     assert result.max() > 260
 
 
-def test_floats_and_integers_give_the_same(chelsea: np.ndarray) -> None:
+def test_floats_and_integers_give_the_same_result(chelsea: np.ndarray) -> None:
     expected = center_crop_and_resize(chelsea, 224)
     np.testing.assert_array_equal(center_crop_and_resize(chelsea.astype(np.float64), 224), expected)
 
 
-def test_a_large_photo_costs_only_what_the_result_needs() -> None:
+def test_resizing_a_large_photo_needs_memory_only_for_the_result() -> None:
     photo = np.zeros((3000, 4000, 3), np.uint8)
     tracemalloc.start()
     center_crop_and_resize(photo, 224)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # The four rows and columns of each pixel, as float32, twice; the photo itself would be 144 MB as float32.
+    # Four rows and columns per pixel, as float32, twice; the whole photo would take 144 MB as float32.
     assert peak < 2 * 224 * (4 * 224) * 3 * 4 * 2
 
 
 @pytest.mark.parametrize("size", [(224, 224), 224.0, "224", 0, -1, None])
-def test_a_size_that_is_no_whole_number_is_refused(size: object) -> None:
+def test_a_size_that_is_not_a_positive_integer_is_rejected(size: object) -> None:
     with pytest.raises(ValueError, match=r"size is .* Expected a whole number"):
         center_crop_and_resize(np.zeros((300, 300, 3), np.uint8), size)
 
 
 @pytest.mark.parametrize("shape", [(300, 300), (1, 300, 300, 3), (300, 300, 4), (0, 300, 3)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+def test_other_shapes_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="has the shape"):
         center_crop_and_resize(np.zeros(shape, np.uint8), 224)
 
@@ -256,23 +255,23 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folders_are_searched_in_order_for_images_only(tree: Path) -> None:
+def test_folders_list_only_images_in_sorted_order(tree: Path) -> None:
     assert list(find_images([tree])) == [tree / "a.PNG", tree / "b.jpg", tree / "below/c.webp"]
 
 
-def test_patterns_that_the_shell_left_are_expanded(tree: Path) -> None:
+def test_patterns_that_the_shell_did_not_expand_are_expanded(tree: Path) -> None:
     assert list(find_images([str(tree / "*.[jP]*")])) == [tree / "a.PNG", tree / "b.jpg"]
     assert list(find_images([str(tree / "bel*")])) == [tree / "below/c.webp"]
     assert list(find_images([str(tree / "**/c.*")])) == [tree / "below/c.webp"]
 
 
-def test_a_file_is_taken_whatever_its_name(tree: Path) -> None:
+def test_a_file_is_listed_whatever_its_name(tree: Path) -> None:
     odd = tree / "photo[1]"
     odd.touch()
     assert list(find_images([odd, tree / "notes.txt"])) == [odd, tree / "notes.txt"]
 
 
-def test_nothing_is_dropped_in_silence(tree: Path) -> None:
+def test_paths_without_images_are_returned_unchanged(tree: Path) -> None:
     lost = [tree / "gone.jpg", tree / "*.tiff", tree / "empty"]
     assert list(find_images(lost)) == lost
     for path in lost:
@@ -292,17 +291,19 @@ def test_grey_samples_become_rgb() -> None:
     np.testing.assert_array_equal(sample("camera")[..., 1], data.camera())
 
 
-def test_the_motorcycle_is_its_left_image() -> None:
+def test_the_motorcycle_sample_is_the_left_image() -> None:
     np.testing.assert_array_equal(sample("stereo_motorcycle"), data.stereo_motorcycle()[0])
 
 
 @pytest.mark.parametrize("name", ["eagle", "no-such-photo", "../data/chelsea"])
-def test_samples_that_are_not_inside_scikit_image_are_refused_with_those_that_are(name: str) -> None:
-    with pytest.raises(ValueError, match=r"There is no sample .* Expected one of astronaut, .*coffee.* Choose"):
+def test_an_unknown_sample_is_rejected_with_a_list_of_samples(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"does not contain the sample .* Expected one of astronaut, .*coffee.* pass its path"
+    ):
         sample(name)
 
 
-def test_without_scikit_image_samples_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scikit_image_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setattr("keras_effnet.images.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install .*keras_effnet\[quickstart\]"):

@@ -169,7 +169,7 @@ def test_counts_below_one_are_usage_errors(option: str) -> None:
     [
         (["x.jpg", "--model", "b9"], "There is no network 'b9'"),
         (["x.jpg", "--model", "gone.keras"], "There is no model 'gone.keras'"),
-        (["--sample", "eagle"], "There is no sample 'eagle'"),
+        (["--sample", "eagle"], "does not contain the sample 'eagle'"),
     ],
 )
 def test_what_cannot_work_is_one_message_and_status_1(arguments: list[str], message: str) -> None:

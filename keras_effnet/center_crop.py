@@ -1,0 +1,92 @@
+"""The central crop and the resize of the published evaluation, in NumPy.
+
+Source: github.com/tensorflow/tpu, models/official/efficientnet/preprocessing.py (crop padding 32), and the kernel that
+it calls, TensorFlow's ResizeBicubic with half_pixel_centers=False.
+"""
+
+import operator
+
+import numpy as np
+
+CROP_PADDING = 32
+# Left, top, right and bottom in pixels.
+Box = tuple[int, int, int, int]
+
+
+def center_crop_and_resize(image: np.ndarray, size: int, crop_padding: int = CROP_PADDING) -> np.ndarray:
+    """Crop the central square and resize it, exactly as in the evaluation behind the published accuracies.
+
+    The side of the square is `size / (size + crop_padding)` of the image's shorter side. The resize is TensorFlow 1's
+    bicubic, which does not smooth when it scales down. Only the pixels that the output needs are read.
+
+    Args:
+        image: (height, width, 3), any real dtype, values 0..255.
+        size: side of the result in pixels.
+        crop_padding: pixels of the result that the crop removes.
+
+    Returns:
+        float32 of shape (size, size, 3). Values can lie slightly outside of 0..255, because bicubic interpolation
+        overshoots at edges and nothing is clipped.
+
+    Raises:
+        ValueError: the image has another shape, or `size` is not a whole number of at least 1.
+
+    Example:
+        >>> center_crop_and_resize(np.zeros((300, 400, 3), "uint8"), 224).shape
+        (224, 224, 3)
+    """
+    if np.ndim(image) != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"The image has the shape {np.shape(image)}. Expected (height, width, 3). Pass one RGB image at a time, "
+            "for example from load_image."
+        )
+    try:
+        side = operator.index(size)
+    except TypeError:
+        side = 0
+    if side < 1:
+        raise ValueError(f"size is {size!r}. Expected a whole number of pixels, at least 1.")
+    left, top, right, bottom = central_square(image.shape[0], image.shape[1], side, crop_padding)
+    return resize_bicubic(image[top:bottom, left:right], side)
+
+
+def central_square(height: int, width: int, size: int, crop_padding: int = CROP_PADDING) -> Box:
+    """Return the square that `center_crop_and_resize` crops: left, top, right and bottom in pixels.
+
+    Example:
+        >>> central_square(300, 451, 224)
+        (95, 19, 357, 281)
+    """
+    # TensorFlow multiplies in float32 and truncates; an image of one pixel still has a square.
+    side = max(1, int(np.float32(size / (size + crop_padding)) * np.float32(min(height, width))))
+    left, top = (width - side + 1) // 2, (height - side + 1) // 2
+    return left, top, left + side, top + side
+
+
+def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize (height, width, 3) of any real dtype to float32 (size, size, 3), without smoothing or clipping.
+
+    Example:
+        >>> resize_bicubic(np.ones((30, 20, 3), np.uint8), 8).shape
+        (8, 8, 3)
+    """
+    (y, wy), (x, wx) = (_bicubic_taps(length, size) for length in image.shape[:2])
+    rows = sum(wy[:, k, None, None] * image[y[:, k]].take(x.ravel(), axis=1).astype(np.float32) for k in range(4))
+    rows = rows.reshape(size, size, 4, 3)
+    return sum(wx[:, k, None] * rows[:, :, k] for k in range(4))
+
+
+def _bicubic_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The four input pixels of each output pixel and their weights, both of shape (size, 4)."""
+    position = np.arange(size, dtype=np.float32) * (np.float32(length) / np.float32(size))
+    first = np.floor(position)
+    # TensorFlow reads the weights from a table with 1024 steps.
+    t = np.rint((position - first) * 1024) / 1024
+    distances = np.stack([t + 1, t, 1 - t, 2 - t], axis=1)
+    indices = first[:, None].astype(np.int64) + np.arange(-1, 3)
+    return indices.clip(0, length - 1), _keys(distances).astype(np.float32)
+
+
+def _keys(x: np.ndarray, a: float = -0.75) -> np.ndarray:
+    """The cubic convolution kernel at distances 0..2 (Keys, doi:10.1109/TASSP.1981.1163711)."""
+    return np.where(x <= 1, ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a)
