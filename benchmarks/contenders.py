@@ -17,12 +17,12 @@ def exports(model: Any, folder: Path, *, int8: bool) -> dict[str, Path]:
     """Every format whose engine is installed; LiteRT's in 8 bits too, if that is wanted."""
     from keras_effnet.images import sample
     from keras_effnet.serving.agreement import SAMPLES
-    from keras_effnet.serving.engines import FORMATS
+    from keras_effnet.serving.engines import ENGINE_OF_FORMAT
     from keras_effnet.serving.exporting import export
     from keras_effnet.serving.model_record import suffix
 
     paths = {}
-    for kind, engine in FORMATS.items():
+    for kind, engine in ENGINE_OF_FORMAT.items():
         if engine.installed:
             paths[kind] = export(model, folder / f"{kind}{suffix(kind)}", kind).path
     if int8:
@@ -108,11 +108,11 @@ def throughput(run: Run, *, workers: int) -> Run:
 
 def batched(paths: dict[str, Path]) -> dict[str, Run]:
     """The other engines as they are used by themselves: a batch at a time, all cores on it."""
-    from keras_effnet.serving.engines import FORMATS, cores, start
+    from keras_effnet.serving.engines import ENGINE_OF_FORMAT, cores, start
 
     names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
     return {
-        name: start(paths[kind], FORMATS[kind], threads=cores(), copies=1)[0]
+        name: start(paths[kind], ENGINE_OF_FORMAT[kind], threads=cores(), copies=1)[0]
         for kind, name in names.items()
         if kind in paths
     }

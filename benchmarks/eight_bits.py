@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras_effnet
-from keras_effnet.serving.engines import FORMATS
+from keras_effnet.serving.engines import ENGINE_OF_FORMAT
 from keras_effnet.serving.model_record import suffix
 from keras_effnet.training.recipes import RECIPES
 
@@ -34,7 +34,7 @@ def main() -> None:
         run = keras_effnet.train(options.data, Path(folder, "run"), model=options.model, recipe=recipe)
         print(f"{options.model}: {run.report['val_accuracy']:.1%} right")
         for format in ("litert", "openvino"):  # noqa: A001
-            if FORMATS[format].installed:
+            if ENGINE_OF_FORMAT[format].installed:
                 path = Path(folder, f"exported{suffix(format)}")
                 done = keras_effnet.export(
                     Path(folder, "run"), path, format, quantize="int8", min_agreement=0, **photos

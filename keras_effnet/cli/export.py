@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,7 +61,7 @@ def export(
             exported = export(
                 load_classifier(model, weights),
                 path,
-                format or {".tflite": "litert", ".onnx": "onnx"}.get(Path(path).suffix.lower(), "saved_model"),
+                format,
                 quantize=quantize,
                 representative=representative,
                 held_out=held_out,
@@ -84,6 +83,8 @@ def export(
 
 def _print(exported: "Exported") -> None:
     check, files = exported.check, [exported.path, *exported.path.rglob("*")]
+    if exported.path.suffix.lower() == ".xml":
+        files.append(exported.path.with_suffix(".bin"))
     megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
     view = console()
     view.print(f"{exported.path}: {megabytes:.1f} MB, {'fused' if exported.record.fused else 'not fused'}")

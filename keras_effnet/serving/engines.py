@@ -1,6 +1,6 @@
-"""The engines that run an exported model: LiteRT, ONNX Runtime, OpenVINO, TensorFlow. None needs Keras.
+"""The engines that run an exported model: LiteRT, ONNX Runtime, OpenVINO, TensorFlow. None of them needs Keras.
 
-Every one is asked the same way: float32 images (batch, size, size, 3), 0..255, give float32 scores (batch, classes).
+All have the same interface: float32 images (batch, size, size, 3), 0..255, in; float32 scores (batch, classes) out.
 """
 
 import importlib
@@ -21,14 +21,15 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs a format.
+    """A library that runs models of one format.
 
     Args:
-        name: what the user calls it.
-        package: what has to be installed, as it is imported.
-        format: what `export` calls its models.
-        batch: how many images it works on at a time in throughput mode.
-        start: from a model, the threads for each run and the number of runs side by side to the functions that run.
+        name: the engine's name in the arguments of this package.
+        package: the package that must be installed, by its import name.
+        format: the name of the format, as in `export`.
+        batch: the number of images that a call gets in throughput mode.
+        start: loads a model. Its arguments are the model, the threads of each run and the number of parallel runs; it
+            returns one function for each run.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether its package is there; nothing is imported."""
+        """Whether its package is installed. Nothing is imported."""
         return find_spec(self.package.partition(".")[0]) is not None
 
 
@@ -72,7 +73,7 @@ def _onnx(path: Path, threads: int, copies: int) -> Sequence[Run]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    # A session may be run from several threads at once.
+    # A session can be run from several threads at once.
     return [lambda images: session.run(None, {given.name: images})[0]] * copies
 
 
@@ -85,7 +86,7 @@ def _openvino(path: Path, threads: int, copies: int) -> Sequence[Run]:
         {
             "INFERENCE_NUM_THREADS": threads * copies,
             "NUM_STREAMS": copies,
-            "INFERENCE_PRECISION_HINT": "f32",  # where the processor can, OpenVINO would calculate in bfloat16
+            "INFERENCE_PRECISION_HINT": "f32",  # by default, OpenVINO uses bfloat16 on processors that support it
         },
     )
 
@@ -99,7 +100,7 @@ def _openvino(path: Path, threads: int, copies: int) -> Sequence[Run]:
 def _tensorflow(path: Path, threads: int, copies: int) -> Sequence[Run]:
     from keras_effnet.serving.tf_saved_model import open_saved_model
 
-    # TensorFlow's threads belong to the process: it parts the work itself.
+    # TensorFlow has one thread pool for the whole process and distributes the work itself.
     return [open_saved_model(path)]
 
 
@@ -112,37 +113,37 @@ ENGINES = {
         Engine("tensorflow", "tensorflow", "saved_model", 32, _tensorflow),
     )
 }
-FORMATS = {engine.format: engine for engine in ENGINES.values()}
-# LiteRT is the new name of TensorFlow Lite; both names are accepted for the engine and for the format.
-ALIASES = {"tflite": "litert"}
+ENGINE_OF_FORMAT = {engine.format: engine for engine in ENGINES.values()}
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_engine(name: str, format: str) -> Engine:  # noqa: A002
-    """The engine of that name, "auto" being the format's own, if it runs that format and is installed.
+    """The engine of this name, if it runs the format and is installed; "auto" is the engine of the format.
 
     Raises:
-        ImportError: it is not installed.
-        ValueError: no such engine, or one that does not run the format.
+        ImportError: the engine is not installed.
+        ValueError: the engine does not exist or does not run the format.
 
     Example:
         >>> find_engine("auto", "onnx").name
         'onnx'
     """
-    engine = FORMATS[format] if name == "auto" else ENGINES.get(name)
+    expected = ENGINE_OF_FORMAT[format]
+    engine = expected if name == "auto" else ENGINES.get(name)
     if engine is None or engine.format != format:
         raise ValueError(
-            f"engine is {name!r} for a model of the format {format!r}. Expected 'auto' or {FORMATS[format].name!r}. "
-            f"Choose one of these, or export the model for another of {', '.join(sorted(ENGINES))}."
+            f"engine is {name!r}, which does not run the format {format!r}. Expected 'auto' or {expected.name!r}. "
+            "Choose one of these, or export the model to another format."
         )
     if not engine.installed:
+        package = engine.package.replace("_", "-")
         raise ImportError(
-            f"The engine {engine.name!r} is not installed. Expected the package {engine.package.replace('_', '-')}. "
-            f"Run pip install {engine.package.replace('_', '-')}, or export the model for another engine."
+            f"The engine {engine.name!r} is not installed. Expected the package {package}. Run pip install {package}, "
+            "or export the model to another format."
         )
     return engine
 
@@ -156,45 +157,45 @@ def start(path: Path, engine: Engine, *, threads: int, copies: int) -> Sequence[
     """Load a model into an engine.
 
     Args:
-        path: a file, or a folder with one version.
-        engine: what runs it.
-        threads: for each run.
-        copies: how many runs there are to be side by side.
+        path: a file, or the folder of one version.
+        engine: the engine.
+        threads: the threads of each run.
+        copies: the number of runs that can be used in parallel.
 
     Raises:
-        ValueError: the engine cannot load it.
+        ValueError: the engine cannot load the model.
     """
     try:
         return engine.start(path, threads, copies)
-    except (ValueError, RuntimeError, OSError, *_faults(engine)) as error:
+    except (ValueError, RuntimeError, OSError, *_load_errors(engine)) as error:
         raise ValueError(
-            f"The model {str(path)!r} cannot be loaded by {engine.name}: {first_line(error)} Expected a whole model of "
-            f"the format {engine.format!r}. Export it again."
+            f"The model {str(path)!r} cannot be loaded by {engine.name}: {first_line(error)} Expected a complete model "
+            f"of the format {engine.format!r}. Export it again."
         ) from error
 
 
 def check_record(run: Run, export: Export) -> None:
-    """Refuse a record that is not this model's: one black image is asked about, which prepares the engine as well.
+    """Run the model on one black image and compare the result with the record; this also warms the engine up.
 
     Raises:
-        ValueError: the engine takes no such images, or gives another number of scores.
+        ValueError: the engine does not accept such an image, or returns another number of scores.
     """
     record = export.record
     wanted = (1, len(record.classes))
     try:
         given = run(np.zeros((1, record.size, record.size, 3), np.float32)).shape
-        fault = f"it gives scores of shape {given}" if given != wanted else ""
-    except Exception as error:  # each engine has errors of its own
+        fault = f"its scores have the shape {given}" if given != wanted else ""
+    except Exception as error:  # every engine has its own errors
         fault = first_line(error)
     if fault:
         raise ValueError(
-            f"The exported model {str(export.path)!r} is not the one of its record: {fault}. Expected images of "
+            f"The exported model {str(export.path)!r} does not fit its record: {fault}. Expected images of "
             f"{record.size} x {record.size} pixels and scores of shape {wanted}. Export it again."
         )
 
 
-def _faults(engine: Engine) -> tuple[Any, ...]:
-    """What ONNX Runtime and TensorFlow raise is no RuntimeError."""
+def _load_errors(engine: Engine) -> tuple[Any, ...]:
+    """The errors of ONNX Runtime and TensorFlow that are not a RuntimeError."""
     if engine.name == "tensorflow":
         return (importlib.import_module(engine.package).errors.OpError,)
     if engine.name != "onnx":

@@ -1,6 +1,6 @@
-"""A model into a file that a fast engine runs: fused, with labels and preprocessing, compared with Keras as it is made.
+"""Export a model for a fast engine: fused, with labels and preprocessing inside, and compared with Keras.
 
-Source of the layouts: TensorFlow Serving and OpenVINO Model Server, both <model>/<version>/.
+Source of the folder layouts: TensorFlow Serving and OpenVINO Model Server, both <model>/<version>/.
 """
 
 import hashlib
@@ -21,8 +21,17 @@ from keras_effnet.inference.classifier import Classifier, as_classifier, load_cl
 from keras_effnet.inference.evaluate import provenance
 from keras_effnet.introspection import variant_of
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
-from keras_effnet.serving.engines import FORMATS, cores, find_engine, start, version
-from keras_effnet.serving.model_record import NAME, Sidecar, append_to_onnx, append_to_tflite, sidecar_path, suffix
+from keras_effnet.serving.engines import ENGINE_OF_FORMAT, cores, find_engine, start, version
+from keras_effnet.serving.model_record import (
+    FORMAT_OF_SUFFIX,
+    RECORD_FILE,
+    ModelRecord,
+    add_to_onnx,
+    append_to_tflite,
+    check_target,
+    find_format,
+    json_path,
+)
 from keras_effnet.serving.writers import WRITERS
 from keras_effnet.variants import VARIANTS
 
@@ -41,118 +50,119 @@ QUANTIZE = {
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far it is from the model.
+    """The result of an export.
 
     Args:
         path: the file, or the folder of this version.
-        record: what the sidecar says.
+        record: the description that is stored in the export.
         check: the comparison with the Keras model.
     """
 
     path: Path
-    record: Sidecar
+    record: ModelRecord
     check: Check
 
 
 def export(
     model: Any,
     path: str | os.PathLike[str],
-    format: str = "saved_model",  # noqa: A002
+    format: str | None = None,  # noqa: A002
     *,
     quantize: str | None = None,
     representative: Any = None,
     held_out: Any = None,
     min_agreement: float = 0.9,
 ) -> Exported:
-    """Write a model for a fast engine; it takes pixels 0..255, gives probabilities, and says what they mean.
+    """Write a model for a fast engine. The export takes pixels 0..255, returns probabilities and contains the labels.
 
-    It is fused where it can be, in float32 whatever precision it was trained in, loaded again by its own engine and
-    compared with the model; if it differs too much nothing is written. What was at `path` stays whole until the new one
-    is.
+    Batch normalisation is folded where possible, and all precisions are exported as float32. The export is loaded by
+    its engine and compared with the model: if they differ too much, nothing is written. The previous export at `path`
+    is replaced only when the new one is complete.
 
     Args:
-        model: a Keras model with ImageNet's classes, a `Classifier`, or what `load_classifier` takes.
-        path: a file `*.tflite` or `*.onnx`, replaced; for "saved_model" and "openvino" a folder, in which every export
-            gets a folder with the next number, as TensorFlow Serving and OpenVINO Model Server want them.
-        format: "saved_model", "litert", "onnx" or "openvino".
-        quantize: None; "float16": weights of half the size; for LiteRT "dynamic": weights in 8 bits; "int8": all of
-            it in 8 bits.
-        representative: photos like those it will see, a folder or an iterable as in `classify`: what "int8" is
-            calibrated on, a few hundred, and what is compared; of more than 1,000 as many, evenly spaced, and of these
-            16 without `quantize`. By default photographs of scikit-image, or else noise.
-        held_out: what "int8" is compared on instead; by default every fourth of `representative`, not calibrated on.
-        min_agreement: of a quantized model: on what share of the photos it has to have the model's first label.
+        model: a Keras model with ImageNet's classes, a `Classifier`, or an argument of `load_classifier`.
+        path: a file `*.tflite`, `*.onnx` or `*.xml`, which is replaced; or a folder for a SavedModel or OpenVINO, in
+            which every export gets a folder with the next number, as TensorFlow Serving and OpenVINO Model Server
+            expect.
+        format: "saved_model", "litert" (or "tflite"), "onnx" or "openvino"; by default the format of the suffix of
+            `path`, and "saved_model" for a path without one.
+        quantize: None; "float16": weights of half the size; "dynamic", for LiteRT: weights in 8 bits; "int8": weights
+            and activations in 8 bits.
+        representative: photos like those that the model will see: a folder, or an iterable as in `classify`. "int8" is
+            calibrated on them, and needs a few hundred; the export is compared on them. At most 1,000 are read, evenly
+            spaced, or 16 without `quantize`. By default photographs of scikit-image, or else noise.
+        held_out: photos that "int8" is compared on; by default every fourth of `representative`, which is then not used
+            for calibration.
+        min_agreement: the share of the photos on which a quantized model must have the same first label.
 
     Raises:
-        ImportError: the format's engine or converter is not installed.
-        OSError: there is no room, or no permission to write.
-        ValueError: an unknown format, a model that is none of a classifier, or one that differs too much.
+        ImportError: the engine or the converter of the format is not installed.
+        OSError: the disk is full or `path` is not writable.
+        ValueError: the format is unknown, the model is not a classifier, or the export differs too much.
 
     Example:
         >>> import tempfile, keras_effnet
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     done = export("lite0", f"{folder}/lite0.tflite", "litert")
+        ...     done = export("lite0", f"{folder}/lite0.tflite")
         ...     (done.path.name, done.check.agreement)
         ('lite0.tflite', 1.0)
     """
     from keras_effnet.inference.rebuild import in_float32
 
     target = Path(path)
-    _check_arguments(target, format, quantize, representative, held_out)
-    engine = find_engine("auto", format)
+    kind = find_format(target, format)
+    check_target(target, kind)
+    _check_quantize(kind, quantize, representative, held_out)
+    engine = find_engine("auto", kind)
     classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
     classifier = replace(classifier, model=in_float32(classifier.model))
     calibration, others = _photos(representative, held_out, classifier.size, quantize)
     network, fused = _serving_model(classifier)
-    with _faults_in_words(target, format), staged(target, numbered=not suffix(format)) as part:
-        kept = WRITERS[format](network, part, classifier, quantize, calibration.pixels)
+    is_file = target.suffix.lower() in FORMAT_OF_SUFFIX
+    with _clear_errors(target, kind), staged(target, numbered=not is_file) as part:
+        kept = WRITERS[kind](network, part, classifier, quantize, calibration.pixels)
         (run,) = start(part, engine, threads=cores(), copies=1)
         check = compare(classifier, run, others, quantize=quantize, min_agreement=min_agreement)
-        record = replace(_record(classifier, format, check), quantize=quantize, fused=fused, float_layers=kept)
-        _put_inside(record, part)
-    if suffix(format):
-        with _faults_in_words(target, format), staged(sidecar_path(target)) as part:
+        record = replace(_record(classifier, kind, check), quantize=quantize, fused=fused, float_layers=kept)
+        _store_record(record, part)
+        if part.suffix.lower() == ".xml":
+            with staged(target.with_suffix(".bin")) as weights:
+                part.with_suffix(".bin").replace(weights)
+    if is_file:
+        with _clear_errors(target, kind), staged(json_path(target)) as part:
             part.write_text(record.to_json(), "utf-8")
-    return Exported(target if suffix(format) else target / str(latest(target)), record, check)
+    return Exported(target if is_file else target / str(latest(target)), record, check)
 
 
 @contextmanager
-def _faults_in_words(target: Path, format: str) -> Iterator[None]:  # noqa: A002
-    """Say what could not be written, whatever the converters and runtimes raise."""
+def _clear_errors(target: Path, format: str) -> Iterator[None]:  # noqa: A002
+    """Turn whatever converters and runtimes raise into one clear error."""
     try:
         yield
     except (ImportError, ValueError):
         raise
     except OSError as error:
         raise OSError(
-            f"The export cannot be written to {str(target)!r}: {error.strerror or error}. Expected room there, and "
-            "permission to write. Make room, or choose another place; what was there before still is."
+            f"The export cannot be written to {str(target)!r}: {error.strerror or error}. Expected free space and "
+            "permission to write. Free some space, or choose another path; the previous export is unchanged."
         ) from error
     except Exception as error:
         raise ValueError(
             f"The model cannot be written as {format!r}: {type(error).__name__}: {first_line(error)} Expected "
-            "operations that the format has, and room on the disk. Make room, or choose another format; nothing was "
-            "written."
+            "operations that the format supports, and free disk space. Free some space, or choose another format; "
+            "nothing was written."
         ) from error
 
 
 def _photos(representative: Any, held_out: Any, size: int, quantize: str | None) -> tuple[Images, Images]:
-    """What is calibrated on, and what is compared."""
+    """The photos for calibration, and the photos for the comparison."""
     images = check_images(representative, size, ENOUGH if quantize else MOST)
     if quantize != "int8":
         return images, images
     return split(images, check_images(held_out, size) if held_out is not None else None)
 
 
-def _check_arguments(
-    path: Path,
-    format: str,  # noqa: A002
-    quantize: str | None,
-    representative: Any,
-    held_out: Any,
-) -> None:
-    if format not in QUANTIZE:
-        raise ValueError(f"format is {format!r}. Expected one of {', '.join(QUANTIZE)}. Choose one of these.")
+def _check_quantize(format: str, quantize: str | None, representative: Any, held_out: Any) -> None:  # noqa: A002
     if quantize not in QUANTIZE[format]:
         other = "" if format == "litert" else ", or the format 'litert'"
         raise ValueError(
@@ -161,32 +171,24 @@ def _check_arguments(
         )
     if held_out is not None and quantize != "int8":
         raise ValueError(
-            f"There are photos held out and quantize is {quantize!r}. Expected 'int8', which is compared on them. "
-            "Leave held_out away, or pass quantize='int8'."
+            f"held_out was given, but quantize is {quantize!r}. Expected 'int8', which is compared on these photos. "
+            "Leave held_out out, or pass quantize='int8'."
         )
     if quantize == "int8" and representative is None:
         raise ValueError(
-            "quantize is 'int8' without representative photos. Expected a few hundred like those the model will see: "
-            "the ranges of its numbers are taken from them. Pass representative=, a folder of photos for example."
+            "quantize is 'int8' without representative photos. Expected a few hundred photos like those the model will "
+            "see, to choose the ranges of its numbers. Pass representative=, for example a folder of photos."
         )
-    ending = suffix(format)
-    if path.suffix.lower() != ending and (ending or path.suffix.lower() in (".tflite", ".onnx", ".xml")):
-        raise ValueError(
-            f"The path {str(path)!r} is for the format {format!r}. Expected "
-            f"{f'a file *{ending}' if ending else 'a folder'}. Choose another path."
-        )
-    if ending and path.is_dir():
-        raise ValueError(f"The path {str(path)!r} is a folder. Expected a file *{ending}. Choose another path.")
 
 
 def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
-    """The model as it is served, from pixels 0..255 to probabilities, and whether it could be fused."""
+    """The model from pixels 0..255 to probabilities, and whether it was fused."""
     from keras_effnet._keras import keras
     from keras_effnet.inference.fusion import fuse
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"Keras runs on {keras.backend.backend()}. Expected tensorflow, whose converters are used. Set "
+            f"Keras runs on {keras.backend.backend()}. Expected tensorflow, which has the converters. Set "
             "KERAS_BACKEND=tensorflow before Keras is imported, and load the model there."
         )
     model = classifier.model
@@ -197,7 +199,7 @@ def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
     if normalizes_inside(model) and not classifier.gives_logits:
         return network, fused
     images = keras.Input((classifier.size, classifier.size, 3), name="images")
-    # A layer, since tf2onnx makes inputs of an operation's constants.
+    # A layer, because tf2onnx turns the constants of an operation into inputs.
     black, white = (
         preprocess_input(np.full((1, 1, 3), value), "channels_last", model=model)[0, 0] for value in (0, 255)
     )
@@ -208,26 +210,22 @@ def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
     return keras.Model(images, scores, name=model.name), fused
 
 
-def _put_inside(record: Sidecar, part: Path) -> None:
+def _store_record(record: ModelRecord, part: Path) -> None:
     if part.is_dir():
-        (part / NAME).write_text(record.to_json(), "utf-8")
+        (part / RECORD_FILE).write_text(record.to_json(), "utf-8")
     elif record.format == "litert":
         append_to_tflite(part, record)
-    else:
-        append_to_onnx(part, record)
+    elif record.format == "onnx":
+        add_to_onnx(part, record)
 
 
-def _record(
-    classifier: Classifier,
-    format: str,  # noqa: A002
-    check: Check,
-) -> Sidecar:
+def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  # noqa: A002
     source = provenance(classifier)
-    engine = FORMATS[format]
-    numbers = hashlib.sha256()
+    engine = ENGINE_OF_FORMAT[format]
+    variables = hashlib.sha256()
     for value in classifier.model.get_weights():
-        numbers.update(np.ascontiguousarray(value).tobytes())
-    return Sidecar(
+        variables.update(np.ascontiguousarray(value).tobytes())
+    return ModelRecord(
         format=format,
         size=classifier.size,
         classes=classifier.classes,
@@ -235,7 +233,7 @@ def _record(
         variant=_variant_name(classifier.model),
         weights=source["weights"],
         weights_sha256=source["weights_sha256"],
-        variables_sha256=numbers.hexdigest(),
+        variables_sha256=variables.hexdigest(),
         input=INPUT | {"crop_padding": CROP_PADDING},
         check=asdict(check),
         versions=source["versions"] | {engine.package: version(engine)},

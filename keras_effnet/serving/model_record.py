@@ -1,44 +1,46 @@
-"""What an exported model is: a record inside it, and as JSON beside it for whoever wants to read it.
+"""What an exported model is: a record stored inside the model, and a copy as JSON next to it for people to read.
 
-Inside a `.tflite` file it is part of a zip archive behind the model, as TensorFlow Lite's metadata has it; inside an
-`.onnx` file it is a metadata property (github.com/onnx/onnx, onnx.proto: field 14 of ModelProto).
+A `.tflite` file holds the record in a zip archive appended to the model, as TensorFlow Lite's own metadata does. An
+`.onnx` file holds it as a metadata property. A folder holds it as a file. OpenVINO's `.xml` has only the copy.
 """
 
-import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from keras_effnet.artifacts import LABELS, latest_folder
 
-NAME = "model.json"
+RECORD_FILE = "model.json"
 PROPERTY = "keras_effnet"
-# How the file of a format ends; the others are folders.
-_SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": "", "saved_model": ""}
+FORMATS = ("litert", "onnx", "openvino", "saved_model")
+# LiteRT is the new name of TensorFlow Lite; both names are accepted for the format and for the engine.
+ALIASES = {"tflite": "litert"}
+# Exports that are files; the others are folders. An .xml file has its weights in a .bin file of the same name.
+FORMAT_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".xml": "openvino"}
 
 
 @dataclass(frozen=True)
-class Sidecar:
-    """An exported model's record.
+class ModelRecord:
+    """The description of an exported model.
 
     Args:
         format: "saved_model", "litert", "onnx" or "openvino".
         size: side of the images in pixels.
         classes: (wnid or None, label) of each output.
-        model: what the model was loaded by, or its name.
-        variant: the network, None for one of no published size.
+        model: the name or path by which the model was loaded.
+        variant: the network; None if it is not one of the published sizes.
         quantize: None, "float16", "dynamic" or "int8".
         fused: whether batch normalisation was folded into the convolutions.
-        float_layers: those that "int8" left in float32, since in 8 bits they would have cost too many answers.
-        weights: the weight set or file that the network was given.
-        weights_sha256: of that file.
-        variables_sha256: of the numbers themselves, in the order of `get_weights()`.
-        input: what an image has to be.
-        check: how far the export was from the model, on which images.
-        versions: of what made it.
+        float_layers: the layers that "int8" left in float32, because 8 bits would have changed too many labels.
+        weights: the weight set or weight file of the network.
+        weights_sha256: the digest of the weight file.
+        variables_sha256: the digest of the variables, in the order of `get_weights()`.
+        input: the format of an image.
+        check: the difference between the export and the model, and the images it was measured on.
+        versions: the versions of the packages that made the export.
     """
 
     format: str
@@ -57,33 +59,74 @@ class Sidecar:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The record as it is written.
+        """The record as JSON.
 
         Example:
-            >>> json.loads(Sidecar("litert", 224, ((None, "rose"),)).to_json())["classes"]
+            >>> json.loads(ModelRecord("litert", 224, ((None, "rose"),)).to_json())["classes"]
             [[None, 'rose']]
         """
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def suffix(format: str) -> str:  # noqa: A002
-    """How the file of a format ends, "" for one that is a folder.
+    """The suffix of a format's file, "" for a format that is a folder by default.
 
     Example:
         >>> suffix("litert"), suffix("openvino")
         ('.tflite', '')
     """
-    return _SUFFIXES.get(format, "")
+    return {"litert": ".tflite", "onnx": ".onnx"}.get(format, "")
 
 
-def sidecar_path(path: Path) -> Path:
-    """Where the record of an exported model lies as JSON: in its folder, or beside its file.
+def find_format(path: Path, format: str | None) -> str:  # noqa: A002
+    """The format to export to, by its name or, with None, by the suffix of the path.
+
+    Raises:
+        ValueError: the format or the suffix is unknown.
 
     Example:
-        >>> sidecar_path(Path("flowers.tflite")).name
+        >>> find_format(Path("flowers.onnx"), None), find_format(Path("flowers"), None)
+        ('onnx', 'saved_model')
+    """
+    found = FORMAT_OF_SUFFIX.get(path.suffix.lower(), None if path.suffix else "saved_model")
+    if format is None and found is None:
+        raise ValueError(
+            f"The path {str(path)!r} has the suffix {path.suffix!r}. Expected {', '.join(sorted(FORMAT_OF_SUFFIX))}, "
+            "or none for the folder of a SavedModel. Change the path, or give the format."
+        )
+    chosen = ALIASES.get(format, format) if format else found
+    if chosen not in FORMATS:
+        raise ValueError(f"format is {format!r}. Expected one of {', '.join(FORMATS)}.")
+    return chosen
+
+
+def check_target(path: Path, format: str) -> None:  # noqa: A002
+    """Refuse a path that does not fit the format.
+
+    Raises:
+        ValueError: the path has the suffix of another format, lacks that of its own, or is a folder and not a file.
+    """
+    ending, is_folder = suffix(format), not suffix(format)
+    known = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if known != format and (known or not is_folder):
+        raise ValueError(
+            f"The path {str(path)!r} does not fit the format {format!r}. Expected "
+            f"{'a folder' if is_folder else f'a file *{ending}'}. Choose another path."
+        )
+    if known and path.is_dir():
+        raise ValueError(
+            f"The path {str(path)!r} is a folder. Expected a file *{path.suffix.lower()}. Choose another path."
+        )
+
+
+def json_path(path: Path) -> Path:
+    """Where the record of an exported model is stored as JSON: in its folder, or next to its file.
+
+    Example:
+        >>> json_path(Path("flowers.tflite")).name
         'flowers.tflite.json'
     """
-    return path / NAME if path.is_dir() else path.with_name(f"{path.name}.json")
+    return path / RECORD_FILE if path.is_dir() else path.with_name(f"{path.name}.json")
 
 
 @dataclass(frozen=True)
@@ -91,108 +134,92 @@ class Export:
     """An exported model: its file, or the folder of one version, and its record."""
 
     path: Path
-    record: Sidecar
+    record: ModelRecord
 
 
 def open_export(path: Path) -> Export:
-    """Find an exported model: a file, or a folder, of numbered ones the one with the highest number.
+    """Find an exported model.
+
+    Args:
+        path: a file, a folder, or a folder with numbered versions, of which the highest is taken.
 
     Raises:
-        ValueError: there is none, or its record is missing or damaged.
+        ImportError: the model is an `.onnx` file and ONNX Runtime is not installed.
+        ValueError: there is no model, or its record is missing or damaged.
     """
     if path.suffix.lower() in (".xml", ".bin"):
-        path = path.parent  # one file of OpenVINO's two
-    if path.is_dir() and not (path / NAME).is_file():
+        path = path.with_suffix(".xml")
+        path = path if json_path(path).is_file() else path.parent
+    if path.is_dir() and not (path / RECORD_FILE).is_file():
         path = latest_folder(path) or path
     try:
-        record = _from_json(_inside(path))
+        record = _from_json(_read(path))
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = error if isinstance(error, OSError) else "its record is missing or damaged"
+        reason = (isinstance(error, OSError) and error.strerror) or "its record is missing or damaged"
         raise ValueError(
-            f"There is no exported model {str(path)!r} that says what it is: {reason}. Expected a .tflite or .onnx "
-            f"file, or a folder with a {NAME} or with numbered ones that have it. Write it with keras-effnet export; "
-            "the folder of a training has its model.keras at the end."
+            f"There is no exported model at {str(path)!r}: {reason}. Expected a .tflite, .onnx or .xml file, or a "
+            f"folder with a {RECORD_FILE} or with numbered versions. Create one with keras-effnet export; the folder "
+            "of a training run contains a model.keras once the run has ended."
         ) from error
     return Export(path, record)
 
 
-def _from_json(text: str) -> Sidecar:
-    """A record as it was written; what a later version adds is passed over."""
+def _from_json(text: str) -> ModelRecord:
+    """Parse a record; fields that a later version has added are ignored."""
     given = json.loads(text)
-    record = Sidecar(**{name: given[name] for name in Sidecar.__dataclass_fields__ if name in given})
+    record = ModelRecord(**{name: given[name] for name in ModelRecord.__dataclass_fields__ if name in given})
     classes = tuple((wnid, label) for wnid, label in record.classes)
-    if (
-        record.format not in _SUFFIXES
-        or type(record.size) is not int
-        or not all(type(name) is str for _, name in classes)
-    ):
-        raise ValueError("no record of an exported model")
+    names_are_text = all(type(name) is str for _, name in classes)
+    if record.format not in FORMATS or type(record.size) is not int or not names_are_text:
+        raise ValueError("not the record of an exported model")
     return replace(record, classes=classes, float_layers=tuple(record.float_layers))
 
 
-def _inside(path: Path) -> str:
+def _read(path: Path) -> str:
+    kind = path.suffix.lower()
     if path.is_dir():
-        return (path / NAME).read_text("utf-8")
-    if path.suffix.lower() == ".onnx":
-        with path.open("rb") as file:
-            return dict(_properties(file))[PROPERTY]
-    # What lies beside the file may be another's.
+        return (path / RECORD_FILE).read_text("utf-8")
+    if kind == ".xml":
+        return json_path(path).read_text("utf-8")
+    if kind == ".onnx":
+        return _read_onnx(path)
+    # Not the JSON next to the file, which may belong to another file of this name.
     with zipfile.ZipFile(path) as archive:
-        return archive.read(NAME).decode()
+        return archive.read(RECORD_FILE).decode()
 
 
-def append_to_tflite(path: Path, record: Sidecar) -> None:
-    """Put the labels and the record behind a `.tflite` model: readers of the format find `labels.txt` there."""
+def _read_onnx(path: Path) -> str:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            f"{str(path)!r} cannot be read without ONNX Runtime. Expected the package onnxruntime. Run pip install "
+            "onnxruntime."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    path.open("rb").close()  # raises OSError with the reason
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen errors without a common base class
+        raise ValueError("not an ONNX model") from error
+    return session.get_modelmeta().custom_metadata_map[PROPERTY]
+
+
+def append_to_tflite(path: Path, record: ModelRecord) -> None:
+    """Append the labels and the record to a `.tflite` file. Tools for the format look for `labels.txt` there."""
     labels = "".join(f"{label}\n" for _, label in record.classes)
     with zipfile.ZipFile(path, "a") as archive:
-        for name, text in ((LABELS, labels), (NAME, record.to_json())):
-            # A fixed date: the same model gives the same file.
+        for name, text in ((LABELS, labels), (RECORD_FILE, record.to_json())):
+            # With a fixed date, the same model gives the same file.
             archive.writestr(zipfile.ZipInfo(name), text)
 
 
-def append_to_onnx(path: Path, record: Sidecar) -> None:
-    """Put the record behind an `.onnx` model, as one more metadata property."""
-    with path.open("ab") as file:
-        text = record.to_json().encode()
-        entry = b"".join((*_field(1, PROPERTY.encode()), *_field(2, text)))
-        file.write(b"".join(_field(14, entry)))
+def add_to_onnx(path: Path, record: ModelRecord) -> None:
+    """Add the record to an `.onnx` file as a metadata property."""
+    import onnx
 
-
-def _field(number: int, value: bytes) -> tuple[bytes, bytes, bytes]:
-    """A field of bytes in protobuf's encoding: tag, length, value."""
-    length, rest = [], len(value)
-    while rest > 127:
-        length.append(rest & 127 | 128)
-        rest >>= 7
-    return bytes([number << 3 | 2]), bytes([*length, rest]), value
-
-
-def _properties(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """The metadata properties of an ONNX file; the weights are skipped over."""
-    while tag := _varint(file):
-        length = _varint(file)
-        if tag & 7 == 2 and tag >> 3 == 14:
-            yield _pair(file.read(length))
-        elif tag & 7 == 2:
-            file.seek(length, 1)
-        elif tag & 7 != 0:
-            raise ValueError(f"a field of the unexpected wire type {tag & 7}")
-
-
-def _pair(entry: bytes) -> tuple[str, str]:
-    """Key and value of a StringStringEntryProto: two strings, fields 1 and 2."""
-    values, stream = {}, io.BytesIO(entry)
-    while tag := _varint(stream):
-        values[tag >> 3] = stream.read(_varint(stream)).decode()
-    return values.get(1, ""), values.get(2, "")
-
-
-def _varint(file: BinaryIO) -> int:
-    """A number in protobuf's encoding; 0 at the end of the file."""
-    number, shift = 0, 0
-    while byte := file.read(1):
-        number |= (byte[0] & 127) << shift
-        shift += 7
-        if byte[0] < 128:
-            break
-    return number
+    model = onnx.load(path)
+    model.metadata_props.add(key=PROPERTY, value=record.to_json())
+    onnx.save(model, path)

@@ -11,7 +11,8 @@ from keras_effnet.data.photos import Content, Photo, is_single
 from keras_effnet.errors import at_least_one
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, label, stream
-from keras_effnet.serving.engines import ALIASES, ENGINES, Run, check_record, cores, find_engine, start
+from keras_effnet.serving.engines import ENGINES, Run, check_record, cores, find_engine, start
+from keras_effnet.serving.model_record import ALIASES
 from keras_effnet.serving.model_source import find_model
 
 MODES = ("latency", "throughput")

@@ -1,4 +1,4 @@
-"""A model as a file or folder of each format; in 8 bits with as many layers left in float32 as keep its answers."""
+"""Writes a model in each format. With int8, as many layers stay in float32 as its labels need."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -9,11 +9,11 @@ import numpy as np
 
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.serving.agreement import agree, scores
-from keras_effnet.serving.engines import FORMATS, cores, start
+from keras_effnet.serving.engines import ENGINES, Engine, cores, start
 
 log = logging.getLogger(__name__)
 Layers = tuple[str, ...]
-# Of the photos calibrated on: at which share of equal first labels no more layers are left in float32.
+# The share of calibration photos with the float model's label at which no more layers are left in float32.
 GOAL = 0.97
 
 
@@ -29,7 +29,7 @@ def _write_litert(network: Any, part: Path, classifier: Classifier, quantize: st
 
     if quantize == "int8":
         candidates = litert_candidates(network, classifier.size, images)
-        return _write_first_good(candidates, part.write_bytes, part, classifier, images)
+        return _write_first_good(candidates, part.write_bytes, (part, ENGINES["litert"]), classifier, images)
     part.write_bytes(to_litert(network, classifier.size, quantize=quantize))
     return ()
 
@@ -48,13 +48,17 @@ def _write_openvino(
 
     from keras_effnet.serving.tf_convert import openvino_candidates, to_openvino
 
-    def write(model: Any) -> None:
-        openvino.save_model(model, part / "model.xml", compress_to_fp16=quantize == "float16")
+    file = part
+    if part.suffix.lower() != ".xml":
+        part.mkdir()
+        file = part / "model.xml"
 
-    part.mkdir()
+    def write(model: Any) -> None:
+        openvino.save_model(model, file, compress_to_fp16=quantize == "float16")
+
     if quantize == "int8":
         candidates = openvino_candidates(network, classifier.size, images)
-        return _write_first_good(candidates, write, part, classifier, images)
+        return _write_first_good(candidates, write, (file, ENGINES["openvino"]), classifier, images)
     write(to_openvino(network, classifier.size))
     return ()
 
@@ -62,17 +66,26 @@ def _write_openvino(
 def _write_first_good(
     candidates: Iterable[tuple[Any, Layers]],
     write: Callable[[Any], object],
-    part: Path,
+    written: tuple[Path, Engine],
     classifier: Classifier,
     images: np.ndarray,
 ) -> Layers:
-    """Write the first model that gives the labels of the float one, or else the best, judged by what it has seen."""
+    """Write the first candidate that reaches the goal on the calibration photos, or else the best one.
+
+    Args:
+        candidates: models, and the layers that each leaves in float32.
+        write: writes one of them.
+        written: the file that `write` writes, and the engine that runs it.
+        classifier: the float model.
+        images: the calibration photos.
+    """
+    path, engine = written
     expected = scores(classifier, images)
     best: tuple[float, Any, Layers] = (-1.0, None, ())
     for model, kept in candidates:
         write(model)
-        (run,) = start(part, FORMATS["openvino" if part.is_dir() else "litert"], threads=cores(), copies=1)
-        log.info("asking %d photos with %d layers in float32", len(images), len(kept))
+        (run,) = start(path, engine, threads=cores(), copies=1)
+        log.info("comparing on %d photos with %d layers in float32", len(images), len(kept))
         agreement = agree(np.concatenate([run(image[None]) for image in images]), expected)
         best = max(best, (agreement, model, kept), key=lambda row: row[0])
         if agreement >= GOAL:

@@ -34,6 +34,7 @@ from keras_effnet.serving import exporting
 from keras_effnet.serving.agreement import check_images
 from keras_effnet.serving.exporting import Exported, export
 from keras_effnet.serving.model_record import Export, open_export, suffix
+from keras_effnet.serving.predictor import Predictor
 from keras_effnet.variants import tiny
 
 pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
@@ -299,9 +300,36 @@ def test_an_onnx_file_carries_its_record(exported: Callable[..., Any], tmp_path:
     alone = Path(shutil.copy(done.path, tmp_path))
     model = onnx.load(alone)
     onnx.checker.check_model(model)
-    properties = {row.key: row.value for row in model.metadata_props}
-    assert json.loads(properties["keras_effnet"])["size"] == 32
+    (record,) = model.metadata_props
+    assert (record.key, json.loads(record.value)["size"]) == ("keras_effnet", 32)
     assert open_export(alone).record == done.record
+    # Earlier versions appended the record to the file.
+    del model.metadata_props[:]
+    alone.write_bytes(model.SerializeToString() + onnx.ModelProto(metadata_props=[record]).SerializeToString())
+    assert open_export(alone).record == done.record
+
+
+def test_an_xml_file_is_openvinos_with_its_weights_and_record_next_to_it(
+    classifier: Classifier, images: np.ndarray, tmp_path: Path
+) -> None:
+    needs("openvino")
+    for _ in range(2):  # the second time replaces the files
+        done = export(classifier, tmp_path / "flowers.xml")
+    names = ["flowers.bin", "flowers.xml", "flowers.xml.json"]
+    assert (done.path.name, sorted(path.name for path in tmp_path.iterdir())) == ("flowers.xml", names)
+    assert open_export(tmp_path / "flowers.bin") == Export(done.path, done.record)
+    expected = classifier.model.predict(images, verbose=0)
+    with Predictor(done.path) as predictor:
+        assert predictor.engine == "openvino"
+        np.testing.assert_allclose(predictor.scores(images), expected, atol=1e-4)
+
+
+def test_the_format_is_that_of_the_suffix(classifier: Classifier, tmp_path: Path) -> None:
+    needs("litert")
+    assert export(classifier, tmp_path / "m.TFLITE").record.format == "litert"
+    assert export(classifier, tmp_path / "n.tflite", "tflite").record.format == "litert"
+    folder = export(classifier, tmp_path / "served")
+    assert (folder.path.name, folder.record.format) == ("1", "saved_model")
 
 
 def test_the_record_of_published_weights_has_the_digest_of_their_file(tmp_path: Path) -> None:
@@ -323,7 +351,7 @@ def test_what_has_no_record_is_no_export(tmp_path: Path, name: str, content: byt
         (tmp_path / name / "model.json").write_bytes(content)
     else:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"no exported model .*Expected a \.tflite or \.onnx file"):
+    with pytest.raises(ValueError, match=r"no exported model at .*Expected a \.tflite, \.onnx or \.xml file"):
         open_export(tmp_path / name)
 
 
@@ -502,7 +530,14 @@ def _umask() -> int:
 @pytest.mark.parametrize(
     ("path", "options", "message"),
     [
-        ("m.tflite", {"format": "tflite"}, "format is 'tflite'. Expected one of litert, onnx, openvino, saved_model"),
+        ("m.tflite", {"format": "tf"}, "format is 'tf'. Expected one of litert, onnx, openvino, saved_model"),
+        (
+            "m.h5",
+            {},
+            r"has the suffix '\.h5'. Expected \.onnx, \.tflite, \.xml, or none for the folder of a SavedModel",
+        ),
+        ("m.xml", {"format": "saved_model"}, "Expected a folder"),
+        ("m.onnx", {"format": "openvino"}, "Expected a folder"),
         ("m.onnx", {"format": "onnx", "quantize": "int8"}, "quantize is 'int8' for the format 'onnx'. Expected one of"),
         ("m.tflite", {"format": "litert", "quantize": "int4"}, "Expected one of None, float16, dynamic, int8"),
         ("m.tflite", {"format": "litert", "quantize": "int8"}, "'int8' without representative photos"),

@@ -282,7 +282,7 @@ def test_scores_takes_pixels_that_are_ready(classifier: Classifier, predictor: P
     [
         ("m.tflite", {"engine": "lite"}, "engine is 'lite'. Expected one of auto, keras, litert, onnx"),
         ("m.tflite", {"mode": "fast"}, "mode is 'fast'. Expected one of latency, throughput"),
-        ("gone.tflite", {}, "no exported model 'gone.tflite'"),
+        ("gone.tflite", {}, "no exported model at 'gone.tflite': No such file"),
         ("b9", {"engine": "litert"}, "There is no network 'b9'"),
         ("gone.keras", {"engine": "keras"}, "There is no model 'gone.keras'"),
     ],
@@ -294,7 +294,7 @@ def test_what_cannot_be_loaded_is_refused(model: str, options: dict[str, str], m
 
 def test_an_engine_runs_its_own_format_only(exported: Callable[[str], Path]) -> None:
     with pytest.raises(
-        ValueError, match=r"engine is 'onnx' for a model of the format 'litert'. Expected 'auto' or 'lit"
+        ValueError, match=r"engine is 'onnx', which does not run the format 'litert'. Expected 'auto' or 'lit"
     ):
         Predictor(exported("litert"), "onnx")
 
@@ -315,8 +315,8 @@ def test_a_damaged_export_is_refused_in_one_line(exported: Callable[[str], Path]
         ({"classes": None}, "its record is missing or damaged"),
         ({"classes": ["a", "b"]}, "its record is missing or damaged"),
         ({"size": "32"}, "its record is missing or damaged"),
-        ({"size": 64}, "is not the one of its record"),
-        ({"classes": [[None, "a"], [None, "b"]]}, r"is not the one of its record: it gives scores of shape \(1, "),
+        ({"size": 64}, "does not fit its record"),
+        ({"classes": [[None, "a"], [None, "b"]]}, r"does not fit its record: its scores have the shape \(1, "),
     ],
 )
 def test_a_record_that_was_changed_is_refused(
