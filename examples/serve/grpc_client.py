@@ -1,9 +1,9 @@
-"""Labels for photos from TensorFlow Serving, over gRPC: all files in one request.
+"""Label photos with TensorFlow Serving over gRPC. All files are sent in one request.
 
 command   python examples/serve/grpc_client.py --model efficientnet photo.jpg ...
-expected  the best labels of each photo; "invalid" for a file that is no image
-needs     a running server (README.md beside this file); pip install grpcio and, without the TensorFlow that it asks
-          for but that a client does not need to have twice, pip install --no-deps tensorflow-serving-api
+expected  the best labels of each photo; "invalid" for a file that is not an image
+needs     a running server (see README.md); pip install grpcio; pip install --no-deps tensorflow-serving-api, which
+          would otherwise install a second TensorFlow
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     request.model_spec.name = options.model
     request.model_spec.signature_name = "image_bytes"
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([path.read_bytes() for path in options.photos]))
-    request.output_filter.extend(["classes", "scores"])  # not all the probabilities
+    request.output_filter.extend(["classes", "scores"])  # not the probabilities
 
     with grpc.insecure_channel(options.server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)

@@ -1,8 +1,8 @@
-"""Labels for photos from TensorFlow Serving, over REST, with nothing but the standard library.
+"""Label photos with TensorFlow Serving over REST, using only the standard library.
 
 command   python examples/serve/rest_client.py --model efficientnet photo.jpg ...
-expected  the best labels of each photo; "invalid" for a file that is no image
-needs     a running server (README.md beside this file)
+expected  the best labels of each photo; "invalid" for a file that is not an image
+needs     a running server (see README.md)
 """
 
 import argparse

@@ -12,7 +12,7 @@ from keras_effnet.cli.terminal import AsJson, Model, Weights, console, muted, pl
 if TYPE_CHECKING:
     from keras_effnet.serving.exporting import Exported
 
-Target = Annotated[str, typer.Argument(metavar="PATH", help="A .tflite or .onnx file; a folder for the other formats.")]
+Target = Annotated[str, typer.Argument(metavar="PATH", help="A .tflite, .onnx or .xml file, or a folder.")]
 Format = Annotated[
     str | None,
     typer.Option(

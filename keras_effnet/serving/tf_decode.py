@@ -1,6 +1,6 @@
-"""Image files to the pixels of a model inside the graph of TensorFlow, as `images` does it outside of it.
+"""Decodes image files to a model's pixels inside the TensorFlow graph, with the results of `images`.
 
-A file that cannot be read costs the others of its batch nothing: of all of TensorFlow, only a dataset goes on after an
+A file that cannot be read must not affect the other files of its batch. In TensorFlow only a dataset continues after an
 error, so the batch goes through one.
 """
 
@@ -8,27 +8,27 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_effnet.data.tf_crops import central_window, cut, resize, single_element, starts_with
-from keras_effnet.serving.tf_image_headers import bmp_is_plain, bmp_shape, jpeg_orientation, png_shape, webp_shape
+from keras_effnet.serving.tf_image_headers import jpeg_orientation, png_shape, webp_shape
 
-# Declared pixels beyond which a file is not decoded: Pillow's limit against decompression bombs.
+# Files that declare more pixels are not decoded: Pillow's limit against decompression bombs.
 MAX_PIXELS = 89_478_485
 
 
 def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
-    """Decode, turn upright, crop and resize a batch of image files, each by itself.
+    """Decode, rotate, crop and resize a batch of image files, each on its own.
 
-    Read are JPEG (with EXIF's orientation, which in PNG and WebP is not looked for), PNG, BMP without a palette of
-    colours, and from TensorFlow 2.20 on WebP without animation; what is transparent lies on white, but for a colour of
-    1 or 16 bits that PNG declares transparent. GIF is not: TensorFlow unpacks all of its frames before it can be asked
-    how many.
+    JPEG (with EXIF orientation), PNG and, with TensorFlow 2.20 or later, WebP without animation are supported. The EXIF
+    orientation of PNG and WebP is ignored. Transparent pixels are blended with white, except for the single transparent
+    colour that a PNG of 1 or 16 bits can declare. GIF is not supported: TensorFlow decodes all of its frames before
+    their number is known.
 
     Args:
         files: string tensor (batch,), the bytes of the files.
-        size: side of the images of the model in pixels.
+        size: side of the model's images in pixels.
 
     Returns:
-        the images, float32 (batch, size, size, 3), about 0..255, and whether each could be read, bool (batch,). One
-        that could not, or that declares more than `MAX_PIXELS`, is black.
+        The images, float32 (batch, size, size, 3), about 0..255; and whether each file could be read, bool (batch,).
+        The image is black if the file cannot be read or declares more than `MAX_PIXELS`.
     """
     import tensorflow as tf
 
@@ -39,7 +39,7 @@ def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
 
     images = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
     images = images.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
-    # No image, and left out below: it keeps the batch from being empty, which would be an error.
+    # Not an image, and removed below: an empty batch would be an error.
     images = images.concatenate(tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)))))
     places, pixels = single_element(images.batch(tf.cast(count + 1, tf.int64)))
     pixels = tf.scatter_nd(places[:, None], pixels, tf.stack([count + 1, size, size, 3]))
@@ -51,7 +51,7 @@ def _square(data: Any, size: int) -> Any:
     """The central square of a file, uint8 (side, side, 3)."""
     import tensorflow as tf
 
-    readers: dict[bytes, Callable[..., Any]] = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"BM": _bmp}
+    readers: dict[bytes, Callable[..., Any]] = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png}
     if hasattr(tf.io, "decode_webp"):
         readers[b"RIFF"] = _webp
     cases = [(starts_with(data, magic), lambda read=read: read(data, size)) for magic, read in readers.items()]
@@ -59,17 +59,17 @@ def _square(data: Any, size: int) -> Any:
 
 
 def _check(condition: Any, value: Any) -> Any:
-    """The value, or an error in its place."""
+    """The value, or an error if the condition is false."""
     import tensorflow as tf
 
-    with tf.control_dependencies([tf.debugging.Assert(condition, ["This is no image that can be read."])]):
+    with tf.control_dependencies([tf.debugging.Assert(condition, ["This file cannot be read as an image."])]):
         return tf.identity(value)
 
 
 def _unless_too_large(data: Any, height: Any, width: Any) -> Any:
     import tensorflow as tf
 
-    # Not multiplied: the product of two numbers of 32 bits may wrap around.
+    # Not multiplied: the product of two 32-bit numbers can overflow.
     return _check((height > 0) & (width > 0) & (width <= MAX_PIXELS // tf.maximum(height, 1)), data)
 
 
@@ -78,7 +78,7 @@ def _jpeg(data: Any, size: int) -> Any:
 
     shape = tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)
     data = _unless_too_large(data, shape[0], shape[1])
-    # Decoding the window alone would be faster, but interpolates the colours at its edges differently.
+    # Decoding only the window would be faster, but interpolates the colours at its edges differently.
     image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
     orientation = jpeg_orientation(data)
     image = tf.cond(_is_in(orientation, (3, 4, 6, 7)), lambda: image[::-1], lambda: image)
@@ -98,16 +98,9 @@ def _png(data: Any, size: int) -> Any:
 
     height, width, depth = png_shape(data)
     data = _unless_too_large(data, height, width)
-    # With less than 8 bits, TensorFlow 2.21 adds an alpha channel that is nearly transparent.
+    # For less than 8 bits, TensorFlow 2.21 adds an alpha channel that is nearly transparent.
     image = tf.cond(depth < 8, lambda: tf.io.decode_png(data), lambda: tf.io.decode_png(data, channels=4))
     return _on_white(cut(image, central_window(size)))
-
-
-def _bmp(data: Any, size: int) -> Any:
-    import tensorflow as tf
-
-    data = _check(bmp_is_plain(data), _unless_too_large(data, *bmp_shape(data)))
-    return cut(tf.io.decode_image(data, channels=3, expand_animations=False), central_window(size))
 
 
 def _webp(data: Any, size: int) -> Any:
@@ -118,7 +111,7 @@ def _webp(data: Any, size: int) -> Any:
 
 
 def _on_white(image: Any) -> Any:
-    """The colours, uint8 (height, width, 3), of an image of one, three or, with transparency, four channels."""
+    """The colours, uint8 (height, width, 3), of an image with one, three or, with transparency, four channels."""
     import tensorflow as tf
 
     def blend() -> Any:

@@ -1,45 +1,23 @@
-"""What the first bytes of an image file declare, read inside the graph of TensorFlow: its shape, and which way is up.
+"""Reads the headers of image files inside the TensorFlow graph: height, width and EXIF orientation.
 
-Source: RFC 2083 (PNG), Microsoft's BITMAPINFOHEADER (BMP), RFC 9649 (WebP), CIPA DC-008 (EXIF in JPEG).
+Source: RFC 2083 (PNG), RFC 9649 (WebP), CIPA DC-008 (EXIF in JPEG).
 """
 
 from typing import Any
 
-# EXIF has to come first in a JPEG, and its own first directory holds the orientation.
+# EXIF is the first segment of a JPEG, and the orientation is in its first directory.
 EXIF_WITHIN = 4096
 ORIENTATION = 0x0112
 
 
 def png_shape(data: Any) -> tuple[Any, Any, Any]:
-    """Height, width and bits a channel, scalar int64, of the bytes of a PNG."""
+    """Height, width and bits per channel of a PNG, scalar int64."""
     header = _head(data, 25)
     return _number(header, 20, 4, big=True), _number(header, 16, 4, big=True), _number(header, 24, 1)
 
 
-def bmp_shape(data: Any) -> tuple[Any, Any]:
-    """Height and width of a BMP; the height is negative where the rows run from top to bottom."""
-    import tensorflow as tf
-
-    header = _head(data, 26)
-    height, width = (_number(header, at, 4) for at in (22, 18))
-    return tf.cast(tf.abs(tf.bitcast(tf.cast(height, tf.uint32), tf.int32)), tf.int64), width
-
-
-def bmp_is_plain(data: Any) -> Any:
-    """Whether a BMP holds the colours or the greys themselves: TensorFlow takes numbers of a palette for greys."""
-    import tensorflow as tf
-
-    header = _head(data, 34)
-    start, bits, compression = _number(header, 14, 4) + 14, _number(header, 28, 2), _number(header, 30, 4)
-    greys = b"".join(bytes([level, level, level, 0]) for level in range(256))
-    palette = tf.strings.substr(data, tf.minimum(start, tf.cast(tf.strings.length(data), tf.int64)), len(greys))
-    is_grey = (bits == 8) & (palette == greys)
-    # 3: the colours have masks, which are the usual ones for 24 and 32 bits.
-    return (is_grey & (compression == 0)) | ((bits >= 24) & ((compression == 0) | (compression == 3)))
-
-
 def webp_shape(data: Any) -> tuple[Any, Any]:
-    """Height and width of a WebP: lossy, lossless or extended; those of an animation are zero."""
+    """Height and width of a WebP file: lossy, lossless or extended. Both are zero for an animation."""
     import tensorflow as tf
 
     header = _head(data, 30)
@@ -56,7 +34,7 @@ def webp_shape(data: Any) -> tuple[Any, Any]:
 
 
 def jpeg_orientation(data: Any) -> Any:
-    """EXIF's orientation of a JPEG, scalar int64 of 1..8; 1 where there is none."""
+    """The EXIF orientation of a JPEG, scalar int64, 1..8; 1 without EXIF."""
     import tensorflow as tf
 
     header = _head(data, EXIF_WITHIN)
@@ -86,7 +64,7 @@ def _orientation(header: Any, tiff: Any) -> Any:
 
 
 def _head(data: Any, count: int) -> Any:
-    """The first bytes, int64 (count,), with zeros behind the end of the file."""
+    """The first bytes, int64 (count,), padded with zeros after the end of the file."""
     import tensorflow as tf
 
     read = tf.minimum(count, tf.strings.length(data))
@@ -95,7 +73,7 @@ def _head(data: Any, count: int) -> Any:
 
 
 def _number(header: Any, at: Any, count: int, *, big: bool = False) -> Any:
-    """The unsigned number of `count` bytes at one or more places; zeros stand behind the end."""
+    """The unsigned number of `count` bytes at one or more places; bytes after the end are zero."""
     import tensorflow as tf
 
     last = tf.cast(tf.shape(header)[0], tf.int64) - 1

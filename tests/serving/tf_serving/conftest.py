@@ -35,7 +35,7 @@ def served(tmp_path_factory):
 
     rng = np.random.default_rng(1)
     files, photos = [], [rng.integers(0, 256, (5, 6, 3), dtype="uint8") for _ in range(3)]
-    for i, (photo, suffix) in enumerate(zip(photos, ("png", "jpg", "bmp"), strict=True)):
+    for i, (photo, suffix) in enumerate(zip(photos, ("png", "jpg", "png"), strict=True)):
         files.append(base.parent / f"{i}.{suffix}")
         Image.fromarray(photo).resize((64, 50)).save(files[-1])
     pixels = np.stack([center_crop_and_resize(load_image(file), SIZE) for file in files])

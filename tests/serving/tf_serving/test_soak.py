@@ -52,9 +52,9 @@ def encode(image, suffix, **options):
 
 
 def photographs():
-    """Sixteen pictures that no two of which look alike, as JPEG, PNG, BMP and WebP of several sizes."""
+    """Sixteen different pictures, as JPEG, PNG and WebP files of several sizes."""
     rng = np.random.default_rng(5)
-    suffixes = ["JPEG", "PNG", "BMP", "WEBP"] if hasattr(tf.io, "decode_webp") else ["JPEG", "PNG", "BMP", "JPEG"]
+    suffixes = ["JPEG", "PNG", "JPEG", "WEBP"] if hasattr(tf.io, "decode_webp") else ["JPEG", "PNG", "JPEG", "PNG"]
     for number in range(16):
         pixels = rng.integers(0, 256, (4, 5, 3), dtype="uint8")
         size = (320 + 40 * (number % 7), 240 + 50 * (number % 5))
