@@ -12,18 +12,18 @@ class BlockArgs:
     """One stage of MBConv blocks (arXiv:1905.11946, Table 1).
 
     Args:
-        repeats: how many blocks the stage has; only the first one has strides and changes the filters.
+        repeats: number of blocks in the stage; only the first one has strides and changes the number of filters.
         kernel_size: side of the depthwise kernel, in pixels.
         strides: strides of the first block, 1 or 2.
-        expand_ratio: width inside the block, as a multiple of its input filters.
-        filters: output filters of every block of the stage.
-        se_ratio: squeeze filters as a share of the block's input filters; 0 leaves squeeze-excite out.
+        expand_ratio: width inside the block, as a multiple of its input filters; 1 has no expansion layer.
+        filters: output filters of each block.
+        se_ratio: squeeze filters as a fraction of the block's input filters; 0 has no squeeze-and-excitation.
         conv_type: "depthwise" (expand, depthwise, project) or "fused" (EfficientNetV2, arXiv:2104.00298: one full
-            convolution in place of expand and depthwise).
-        skip: whether a block that keeps its shape adds its input to its output.
+            convolution replaces expand and depthwise).
+        skip: whether a block with equal input and output shapes has a residual connection.
 
     Raises:
-        ValueError: a value that no block can have.
+        ValueError: a value is out of range.
     """
 
     repeats: int
@@ -38,16 +38,16 @@ class BlockArgs:
     def __post_init__(self) -> None:
         for field in ("repeats", "kernel_size", "expand_ratio", "filters"):
             _require(getattr(self, field) in COUNT, self, field, "a whole number of at least 1")
-        _require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number, so that the kernel has a centre")
+        _require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number")
         _require(self.strides in (1, 2), self, "strides", "1 or 2")
-        _require(0 <= self.se_ratio <= 1, self, "se_ratio", "between 0 (no squeeze-excite) and 1")
+        _require(0 <= self.se_ratio <= 1, self, "se_ratio", "between 0 (no squeeze-and-excitation) and 1")
         _require(self.conv_type in CONV_TYPES, self, "conv_type", " or ".join(map(repr, CONV_TYPES)))
 
 
-def _require(true: bool, row: BlockArgs, field: str, expected: str) -> None:
-    if not true:
+def _require(valid: bool, row: BlockArgs, field: str, expected: str) -> None:
+    if not valid:
         raise ValueError(
-            f"BlockArgs.{field} is {getattr(row, field)!r} in {row}. Expected {expected}. Correct that row."
+            f"BlockArgs.{field} is {getattr(row, field)!r} in {row}. Expected {expected}. Correct this row."
         )
 
 
@@ -65,7 +65,7 @@ B0_BLOCKS = (
     BlockArgs(1,       3,           1,       6,            320),
 )  # fmt: skip
 
-# EfficientNet-Lite keeps the rows and drops squeeze-excite, which integer hardware runs badly.
+# EfficientNet-Lite has the same rows without squeeze-and-excitation, which integer hardware runs slowly.
 LITE_BLOCKS = tuple(replace(row, se_ratio=0.0) for row in B0_BLOCKS)
 
 
@@ -75,10 +75,10 @@ _TOKEN = re.compile(r"(noskip|se|[rkseioc])([\d.]*)")
 
 
 def decode_block(string: str) -> tuple[int, BlockArgs]:
-    """Read one block string; returns its input filters (the `i` token) and its row.
+    """Parse one block string. Returns its input filters (the `i` token) and its row.
 
     Raises:
-        ValueError: a token that is unknown, missing or has no value.
+        ValueError: a token is unknown, missing or without a value.
 
     Example:
         >>> decode_block("r2_k5_s22_e6_i24_o40_se0.25")[1].filters
@@ -88,7 +88,7 @@ def decode_block(string: str) -> tuple[int, BlockArgs]:
     for part in string.split("_"):
         match = _TOKEN.fullmatch(part)
         if match is None or (match[1] != "noskip" and not match[2]):
-            raise ValueError(_bad_block(string, f"the token {part!r} is not known"))
+            raise ValueError(_bad_block(string, f"the token {part!r} is unknown"))
         tokens[match[1]] = match[2]
     missing = [token for token in "rkseio" if token not in tokens]
     if missing:
@@ -109,15 +109,15 @@ def decode_block(string: str) -> tuple[int, BlockArgs]:
 
 
 def _decode_strides(digits: str) -> int:
-    # EfficientNet writes both directions (s22), EfficientNetV2 one (s2).
+    # EfficientNet gives the strides of both directions (s22), EfficientNetV2 of one (s2).
     if len(set(digits)) != 1 or len(digits) > 2:
         raise ValueError(f"strides {digits!r} are not one digit, or the same digit twice")
     return int(digits[0])
 
 
-def _bad_block(string: str, what: str) -> str:
+def _bad_block(string: str, problem: str) -> str:
     return (
-        f"Block string {string!r}: {what}. Expected tokens r (repeats), k (kernel), s (strides), e (expand ratio), "
+        f"Block string {string!r}: {problem}. Expected tokens r (repeats), k (kernel), s (strides), e (expand ratio), "
         "i and o (input and output filters), optionally se (squeeze ratio), c0 or c1 (depthwise or fused) and "
         "noskip, joined by '_', as in 'r1_k3_s11_e1_i32_o16_se0.25'. Correct the string."
     )
@@ -139,18 +139,18 @@ def encode_block(row: BlockArgs, input_filters: int) -> str:
 
 
 def decode_blocks(strings: Iterable[str]) -> tuple[BlockArgs, ...]:
-    """Read a table of block strings and check that each row takes what the row before it gives.
+    """Parse a table of block strings, and check that the input filters of each row are the output of the row above.
 
     Raises:
-        ValueError: a string that cannot be read, or rows that do not connect.
+        ValueError: a string is invalid, or two rows do not connect.
     """
     rows: list[BlockArgs] = []
     for string in strings:
         input_filters, row = decode_block(string)
         if rows and input_filters != rows[-1].filters:
             raise ValueError(
-                f"Block string {string!r} takes {input_filters} filters, but the row before it gives "
-                f"{rows[-1].filters}. Expected i{rows[-1].filters}. Correct either row."
+                f"Block string {string!r} has {input_filters} input filters, but the row above outputs "
+                f"{rows[-1].filters}. Expected i{rows[-1].filters}. Correct one of the two rows."
             )
         rows.append(row)
     return tuple(rows)

@@ -1,4 +1,4 @@
-"""What a network costs, by arithmetic from its rows: parameters, multiply-adds, memory; no graph is built."""
+"""The cost of a network: parameters, multiply-adds and memory, computed from its table without building a graph."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ FLOAT32_BYTES = 4
 
 
 class Layer(NamedTuple):
-    """One convolution or dense layer with the batch normalisation behind it, for one image.
+    """One convolution or dense layer with the batch normalisation that follows it, for one image.
 
     Args:
-        name: as in the model, "block1a_dwconv".
-        stage: 1 (stem) to the last (head), the numbers of Table 1.
+        name: the name in the model, such as "block1a_dwconv".
+        stage: number of the stage as in Table 1, from 1 (stem) to the last (head).
         inputs: input filters.
         filters: output filters.
         kernel_size: side of the kernel, in pixels.
         input_size: side of the input map, in pixels.
         output_size: side of the output map, in pixels.
         groups: 1, or `inputs` for a depthwise convolution.
-        bias: whether it has a bias, as squeeze-excite and the classifier do.
+        bias: whether it has a bias, as squeeze-and-excitation and the classifier do.
         norm: whether batch normalisation follows.
     """
 
@@ -41,12 +41,12 @@ class Layer(NamedTuple):
 
     @property
     def kernel(self) -> int:
-        """Weights of the kernel alone."""
+        """Weights of the kernel."""
         return self.kernel_size**2 * self.inputs // self.groups * self.filters
 
     @property
     def trainable(self) -> int:
-        """Weights that training changes: kernel, bias, and the gamma and beta of batch normalisation."""
+        """Trainable weights: kernel, bias, and gamma and beta of batch normalisation."""
         return self.kernel + self.filters * (self.bias + 2 * self.norm)
 
     @property
@@ -72,7 +72,7 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of Table 1: operator, resolution of its input, output channels, layers; and what it costs."""
+    """One row of Table 1: operator, input resolution, output channels, number of layers; and its cost."""
 
     operator: str
     resolution: int
@@ -84,16 +84,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs for one image: the sums over its layers.
+    """The cost of a network for one image, summed over its layers.
 
     Args:
-        parameters: all weights, as `model.count_params()` gives them.
-        trainable: weights that training changes.
+        parameters: all weights, as in `model.count_params()`.
+        trainable: trainable weights.
         macs: multiply-adds of convolutions and dense layers (the paper's "FLOPS").
         activations: output elements of convolutions and dense layers.
         weight_bytes: bytes of the weights in float32.
-        peak_bytes: bytes of the largest input and output of one layer in float32: the least that inference holds
-            beside the weights.
+        peak_bytes: bytes of the largest input and output of one layer in float32, the minimum that inference needs
+            in addition to the weights.
     """
 
     parameters: int
@@ -112,7 +112,7 @@ def complexity(
     in_channels: int = 3,
     include_top: bool = True,
 ) -> Complexity:
-    """Sum up what a network costs; the arguments are those of `layers`.
+    """Compute the cost of a network; the arguments are those of `layers`.
 
     Example:
         >>> from keras_effnet.variants import VARIANTS
@@ -120,7 +120,7 @@ def complexity(
         5288548
     """
     trainable = statistics = macs = activations = peak = 0
-    # The properties of Layer, spelled out: a search asks for thousands of networks.
+    # The properties of Layer, inlined for speed: a search computes this for thousands of networks.
     for row, count in _walk(variant, resolution, classes, in_channels, include_top, merge=True):
         _, _, inputs, filters, kernel_size, input_size, output_size, groups, bias, norm = row
         kernel = kernel_size * kernel_size * inputs // groups * filters
@@ -137,7 +137,7 @@ def complexity(
 
 
 def table(variant: Variant, resolution: int | None = None, *, classes: int = 1000) -> tuple[Stage, ...]:
-    """Table 1 of the paper for any variant, with the cost of every row; the arguments are those of `layers`.
+    """Return Table 1 of the paper for any variant, with the cost of each row; the arguments are those of `layers`.
 
     Example:
         >>> from keras_effnet.variants import VARIANTS
@@ -170,17 +170,17 @@ def layers(
     in_channels: int = 3,
     include_top: bool = True,
 ) -> Iterator[Layer]:
-    """Go through the weight-bearing layers of a network in the order of its graph.
+    """Iterate over the layers with weights, in the order of the graph.
 
     Args:
         variant: a row of `VARIANTS`, or one of your own.
         resolution: side of the square input image in pixels; the variant's own by default.
         classes: outputs of the classifier.
         in_channels: channels of the input image.
-        include_top: whether the classifier counts.
+        include_top: whether to include the classifier.
 
     Raises:
-        ValueError: a resolution below 32 pixels, which five strides of 2 would shrink to nothing.
+        ValueError: the resolution is below 32 pixels, the total stride of the network.
     """
     return (row for row, _ in _walk(variant, resolution, classes, in_channels, include_top, merge=False))
 
@@ -188,10 +188,10 @@ def layers(
 def _walk(
     variant: Variant, resolution: int | None, classes: int, in_channels: int, include_top: bool, *, merge: bool
 ) -> Iterator[tuple[Layer, int]]:
-    """Each layer and how often it occurs; `merge` goes once through the equal blocks of a stage, all but its first."""
+    """Each layer and how often it occurs; `merge` yields the equal blocks of a stage, all except its first, once."""
     size = variant.resolution if resolution is None else resolution
     if size < 32:
-        raise ValueError(f"resolution is {size!r}. Expected at least 32 pixels. Pass a larger image size.")
+        raise ValueError(f"resolution is {size!r}. Expected at least 32 pixels.")
     blocks = variant.stages
     inputs, half = variant.stem, _strided(size, 2)
     yield Layer("stem_conv", 1, in_channels, inputs, 3, size, half), 1
@@ -213,7 +213,7 @@ def _block(name: str, stage: int, row: BlockArgs, inputs: int, size: int, *, str
     width, kernel, out = inputs * row.expand_ratio, row.kernel_size, _strided(size, strides)
     fused = row.conv_type == "fused"
     if row.expand_ratio > 1:
-        # A fused block does its filtering while it expands; with nothing to expand, while it projects.
+        # The kernel of a fused block is in its expansion; without an expansion, in its projection.
         expand = (kernel, size, out) if fused else (1, size, size)
         yield Layer(f"{name}_expand_conv", stage, inputs, width, *expand)
     if not fused:
@@ -227,5 +227,5 @@ def _block(name: str, stage: int, row: BlockArgs, inputs: int, size: int, *, str
 
 
 def _strided(size: int, strides: int) -> int:
-    # "same" padding: every started stride counts.
+    # "same" padding rounds up.
     return -(-size // strides)

@@ -1,4 +1,4 @@
-"""From a model back to its table: what a saved, fine-tuned or nested EfficientNet is made of."""
+"""From a model back to its table: find a saved, fine-tuned or nested EfficientNet and read its settings."""
 
 import re
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from keras_effnet.variants import VARIANTS, Variant
 
 
 def find_network(model: Any) -> Any:
-    """The EfficientNet in a model: the model itself, or one nested in it.
+    """Find the EfficientNet in a model: the model itself, or a model nested in it.
 
     Raises:
-        ValueError: there is none, or it was renamed.
+        ValueError: there is none, or its layers were renamed.
     """
     found = _search(model)
     if found is None:
         raise ValueError(
             f"The model {getattr(model, 'name', model)!r} has no layer 'stem_conv'. Expected an EfficientNet of this "
-            "package or of keras.applications, alone or nested. Build it with one of the builders."
+            "package or of keras.applications, possibly nested in another model. Build it with one of the builders."
         )
     return found
 
@@ -33,10 +33,10 @@ def _search(model: Any) -> Any:
 
 
 def variant_of(model: Any) -> Variant:
-    """The table of a model, after scaling; under the published name if it is a published network.
+    """Return the table of a model after scaling, or the row of `VARIANTS` if it is a published network.
 
     Raises:
-        ValueError: no EfficientNet.
+        ValueError: the model does not contain an EfficientNet.
     """
     layers = {layer.name: layer for layer in find_network(model).layers}
     blocks: list[BlockArgs] = []
@@ -82,10 +82,10 @@ def _same(row: Variant, found: Variant) -> bool:
 
 
 def framework_of_model(model: Any) -> Framework:
-    """How a model pads and normalises.
+    """Return the padding and the batch-norm epsilon of a model.
 
     Raises:
-        ValueError: no EfficientNet, or one whose batch normalisation was folded.
+        ValueError: the model does not contain an EfficientNet, or its batch normalisation was folded.
     """
     layers = _unfused_layers(model)
     pads = [side for name, layer in layers.items() if name.endswith("conv_pad") for side in layer.padding]
@@ -94,10 +94,10 @@ def framework_of_model(model: Any) -> Framework:
 
 
 def normalization_of(model: Any) -> Normalization | None:
-    """The constants of a model that normalises inside, None for one that does not.
+    """Return the normalisation constants inside a model, or None if it does not normalise its pixels.
 
     Raises:
-        ValueError: no EfficientNet, or one whose normalisation was folded.
+        ValueError: the model does not contain an EfficientNet, or its normalisation was folded.
     """
     layer = _unfused_layers(model).get("normalization")
     if layer is None:
@@ -111,13 +111,12 @@ def _unfused_layers(model: Any) -> dict[str, Any]:
     layers = {layer.name: layer for layer in find_network(model).layers}
     if "stem_bn" not in layers:
         raise ValueError(
-            f"The model {getattr(model, 'name', model)!r} is fused: what normalised its pixels and its batches is "
-            "inside the convolutions. Expected the model that it was made from. Load or save the weights of that one, "
-            "and fuse it again."
+            f"The model {getattr(model, 'name', model)!r} is fused: its normalisation is folded into the "
+            "convolutions. Expected the original model. Load or save the weights of that one, and fuse it again."
         )
     return layers
 
 
 def _flat(values: Any) -> list[float]:
-    # Channels first, each constant has two axes of its own.
+    # With channels first, each constant is a nested list [[value]].
     return [float(v[0][0]) if isinstance(v, list | tuple) else float(v) for v in values]

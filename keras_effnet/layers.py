@@ -1,4 +1,4 @@
-"""The parts of an EfficientNet as functions on Keras tensors (arXiv:1905.11946; MBConv 1801.04381; SE 1709.01507)."""
+"""The building blocks as functions on Keras tensors (arXiv:1905.11946; MBConv 1801.04381; SE 1709.01507)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from keras_effnet.blocks import BlockArgs
 
 @dataclass(frozen=True)
 class Conventions:
-    """What all layers of one network share, and where TensorFlow's networks and PyTorch's differ.
+    """Settings that all layers of a network share; TensorFlow's and PyTorch's networks differ in them.
 
     Args:
         activation: "swish" or "relu6".
-        padding: "same" (TensorFlow: the extra pixel goes to the bottom and the right) or "symmetric" (PyTorch).
-        bn_momentum: how much of the moving statistics batch normalisation keeps each step.
-        bn_epsilon: what batch normalisation adds to the variance; PyTorch's own networks use 1e-5.
-        initialize: draw random kernels; False leaves zeros, for weights that are loaded anyway.
+        padding: "same" (TensorFlow: the extra pixel is added at the bottom and the right) or "symmetric" (PyTorch).
+        bn_momentum: momentum of the moving statistics in batch normalisation.
+        bn_epsilon: constant added to the variance in batch normalisation; PyTorch's networks use 1e-5.
+        initialize: draw random kernels; False leaves zeros, which is faster when weights are loaded afterwards.
     """
 
     activation: str = "swish"
@@ -29,17 +29,15 @@ class Conventions:
     def __post_init__(self) -> None:
         for field, choices in (("activation", ("relu6", "swish")), ("padding", ("same", "symmetric"))):
             if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"{field} is {getattr(self, field)!r}. Expected one of {', '.join(choices)}. Choose one of these."
-                )
+                raise ValueError(f"{field} is {getattr(self, field)!r}. Expected one of {', '.join(choices)}.")
 
 
 def mbconv(x: Any, args: BlockArgs, *, strides: int, drop_rate: float, conventions: Conventions, name: str) -> Any:
-    """Expand, filter, reweigh, project; skip where the shape is kept."""
+    """One block: expand, filter, squeeze-and-excite, project; with a residual connection if the shape is unchanged."""
     inputs, filters = x, x.shape[channel_axis()]
     fused = args.conv_type == "fused"
     if args.expand_ratio > 1:
-        # A fused block (arXiv:2104.00298) filters while it expands; with nothing to expand, while it projects.
+        # The kernel of a fused block (arXiv:2104.00298) is in its expansion; without an expansion, in its projection.
         filter_size, filter_strides = (args.kernel_size, strides) if fused else (1, 1)
         expanded = args.expand_ratio * filters
         x = conv_bn_act(x, expanded, filter_size, filter_strides, conventions=conventions, name=f"{name}_expand")
@@ -95,7 +93,7 @@ def depthwise_bn_act(x: Any, kernel_size: int, strides: int, *, conventions: Con
 
 
 def squeeze_excite(x: Any, filters: int, *, conventions: Conventions, name: str) -> Any:
-    """Weigh each channel by what the mean of all channels says (arXiv:1709.01507)."""
+    """Squeeze-and-excitation: scale each channel by a weight computed from the channel means (arXiv:1709.01507)."""
     weight = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
     weight = keras.layers.Conv2D(
         filters,
@@ -115,9 +113,9 @@ def squeeze_excite(x: Any, filters: int, *, conventions: Conventions, name: str)
 
 
 def residual(inputs: Any, x: Any, drop_rate: float, *, name: str) -> Any:
-    """Add the block's input; while training, leave the block out at random (stochastic depth, arXiv:1603.09382)."""
+    """Add the block's input. In training, the block is skipped at random (stochastic depth, arXiv:1603.09382)."""
     if drop_rate:
-        # One draw an image: the noise is broadcast over height, width and channels.
+        # One random number per image: the noise is broadcast over height, width and channels.
         x = keras.layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return keras.layers.Add(name=f"{name}_add")([x, inputs])
 
@@ -130,31 +128,31 @@ def batch_norm(x: Any, conventions: Conventions, *, name: str) -> Any:
 
 
 def activate(x: Any, conventions: Conventions, *, name: str) -> Any:
-    """The activation that the network uses everywhere."""
+    """The activation of the network."""
     return keras.layers.Activation(conventions.activation, name=name)(x)
 
 
 def pad(x: Any, kernel_size: int, strides: int, conventions: Conventions, *, name: str) -> tuple[Any, str]:
-    """The tensor to convolve and the padding to convolve it with; with stride 1 both conventions are one."""
+    """Return the tensor to convolve and its padding; with stride 1 both conventions are equal."""
     if conventions.padding == "same" or strides == 1:
         return x, "same"
     return keras.layers.ZeroPadding2D(kernel_size // 2, name=name)(x), "valid"
 
 
 def conv_initializer(conventions: Conventions) -> Any:
-    """A fresh initializer for a convolution: a shared one would draw the same numbers for every layer of a shape."""
+    """A new initializer for a convolution; a shared one would draw equal numbers for layers of equal shape."""
     if not conventions.initialize:
         return "zeros"
     return keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
 
 
 def dense_initializer(conventions: Conventions) -> Any:
-    """A fresh initializer for the classifier: uniform within 1 / sqrt(units)."""
+    """A new initializer for the classifier: uniform within 1 / sqrt(units)."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform") if conventions.initialize else "zeros"
 
 
 def restore_initializers(layers: Iterable[Any]) -> None:
-    """Give layers built with `initialize=False` the initializers of new ones, for those who clone the model."""
+    """Set the usual initializers on layers built with `initialize=False`, so that clones of the model are random."""
     drawn = Conventions()
     for layer in layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):

@@ -29,14 +29,14 @@ def build(
     """Connect the layers of a network to an input tensor.
 
     Args:
-        variant: the table and how far it is scaled.
+        variant: the block table and its scaling.
         inputs: Keras tensor of images, (batch, height, width, channels) or channels first as Keras is configured.
-        normalization: constants to normalise with; None leaves the pixels as they are.
+        normalization: constants for normalising the pixels; None does not normalise.
         conventions: activation, padding and batch normalisation.
-        The others are those of `EfficientNet`.
+        The other arguments are those of `EfficientNetB0`.
 
     Returns:
-        The output tensor, or the list of five with `features`.
+        The output tensor, or a list of five tensors with `features`.
     """
     x = inputs if normalization is None else normalize(inputs, normalization)
     x = conv_bn_act(x, variant.stem, 3, strides=2, conventions=conventions, name="stem")
@@ -58,7 +58,7 @@ def build(
 
 
 def normalize(inputs: Any, normalization: Normalization) -> Any:
-    """Pixels 0..255 to what the stem expects, in float32 whatever the dtype policy is."""
+    """Normalise pixels 0..255 for the stem, in float32 under any dtype policy."""
     axis = channel_axis()
     constants = normalization.for_channels(inputs.shape[axis])
     scale: list[Any] = constants.scale
@@ -69,7 +69,7 @@ def normalize(inputs: Any, normalization: Normalization) -> Any:
 
 
 def classify(x: Any, classes: int, activation: Any, dropout_rate: float, conventions: Conventions) -> Any:
-    """Pool, drop out, and a dense layer whose logits are float32 whatever the dtype policy is."""
+    """Pooling, dropout and a dense layer with float32 outputs under any dtype policy."""
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="top_dropout")(x)
@@ -83,7 +83,7 @@ def classify(x: Any, classes: int, activation: Any, dropout_rate: float, convent
 
 
 def pool(x: Any, pooling: str | None) -> Any:
-    """The pooling of a network without a classifier."""
+    """Pool the feature map of a network without a classifier."""
     if pooling == "avg":
         return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     if pooling == "max":
@@ -94,13 +94,13 @@ def pool(x: Any, pooling: str | None) -> Any:
 def image_input(
     input_tensor: Any, input_shape: Sequence[int | None] | None, in_channels: int | None, size: int | None
 ) -> Any:
-    """The tensor that the network looks at: the user's, or an input of the user's shape or the default one."""
+    """Return the input tensor: the user's own, or a new input with the user's shape or the default one."""
     axis = channel_axis() - 1
     if input_tensor is not None:
         if not is_keras_tensor(input_tensor):
             raise TypeError(
                 f"input_tensor is {type(input_tensor).__name__}. Expected a Keras tensor. Pass keras.Input(...) or the "
-                "output of a layer; a batch of images is what the finished model is called with."
+                "output of a layer, and call the finished model with the images."
             )
         return input_tensor
     if input_shape is None:
@@ -111,13 +111,13 @@ def image_input(
     channels = shape[axis] if len(shape) == 3 else None
     if channels is None or in_channels not in (None, channels):
         raise ValueError(
-            f"input_shape is {shape} with in_channels={in_channels}. Expected height, width and channels "
-            "in the order of keras.config.image_data_format(), and in_channels either None or the same number. "
+            f"input_shape is {shape} and in_channels is {in_channels}. Expected height, width and channels, in the "
+            "order of keras.config.image_data_format(), and in_channels either None or the same number of channels. "
             "Pass for example input_shape=(224, 224, 3)."
         )
     if any(side is not None and side < MIN_SIZE for i, side in enumerate(shape) if i != axis):
         raise ValueError(
-            f"input_shape is {shape}. Expected height and width of at least {MIN_SIZE} pixels, or None, since the "
-            "network halves them five times. Pass a larger shape."
+            f"input_shape is {shape}. Expected height and width of at least {MIN_SIZE} pixels, or None, because the "
+            "network halves them five times."
         )
     return keras.Input(shape)

@@ -1,4 +1,4 @@
-"""What a network subtracts from its pixels and divides them by: a constant of each weight set."""
+"""Constants of each weight set: pixel normalisation, padding and the epsilon of batch normalisation."""
 
 from dataclasses import dataclass
 
@@ -12,22 +12,22 @@ class Normalization:
 
     @property
     def scale(self) -> list[float]:
-        """The factor of `x * scale + offset`, one a channel."""
+        """The factor in `x * scale + offset`, one per channel."""
         return [1.0 / std for std in self.std]
 
     @property
     def offset(self) -> list[float]:
-        """The summand of `x * scale + offset`, one a channel."""
+        """The summand in `x * scale + offset`, one per channel."""
         return [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
 
     def close_to(self, other: "Normalization") -> bool:
-        """Whether both do the same to a pixel, but for rounding; other numbers of channels count as the first's."""
+        """Whether both are equal up to rounding; `other` is adapted to this number of channels first."""
         other = other.for_channels(len(self.mean))
         pairs = zip((*self.mean, *self.std), (*other.mean, *other.std), strict=True)
         return all(abs(a - b) <= 1e-3 * max(1.0, abs(b)) for a, b in pairs)
 
     def for_channels(self, channels: int) -> "Normalization":
-        """The same for another number of channels: red, green, blue in turn; one channel gets their mean."""
+        """Adapt to another number of channels by repeating red, green, blue; a single channel gets their mean."""
         if channels == len(self.mean):
             return self
         if channels == 1:
@@ -36,7 +36,7 @@ class Normalization:
         return Normalization(tuple(self.mean[i] for i in turns), tuple(self.std[i] for i in turns))
 
 
-# ImageNet's own statistics: AutoAugment, RandAugment, Noisy Student and baseline weights.
+# Mean and standard deviation of ImageNet: AutoAugment, RandAugment, Noisy Student and baseline weights.
 IMAGENET = Normalization(
     (0.485 * 255, 0.456 * 255, 0.406 * 255),
     (0.229 * 255, 0.224 * 255, 0.225 * 255),
@@ -45,13 +45,13 @@ IMAGENET = Normalization(
 MINUS_ONE_TO_ONE = Normalization((127.5,) * 3, (127.5,) * 3)
 # EfficientNet-Lite: (x - 127) / 128.
 LITE = Normalization((127.0,) * 3, (128.0,) * 3)
-# 0..1: what `keras.applications` models without pretrained weights were trained with.
+# 0..1: `keras.applications` models that were not built with pretrained weights.
 ZERO_TO_ONE = Normalization((0.0,) * 3, (255.0,) * 3)
 
 
 @dataclass(frozen=True)
 class Framework:
-    """How a network pads and normalises; the fields are those of `Conventions`."""
+    """Padding and batch-norm epsilon of a framework's networks; the values are those of `Conventions`."""
 
     name: str
     padding: str
@@ -59,20 +59,16 @@ class Framework:
 
 
 TENSORFLOW = Framework("tensorflow", "same", 1e-3)
-
-
 PYTORCH = Framework("pytorch", "symmetric", 1e-5)
-
-
 FRAMEWORKS = {framework.name: framework for framework in (TENSORFLOW, PYTORCH)}
 
 
 def find_framework(name: str) -> Framework:
-    """The framework of that name.
+    """Look up a framework by its name.
 
     Raises:
-        ValueError: neither "tensorflow" nor "pytorch".
+        ValueError: the name is neither "tensorflow" nor "pytorch".
     """
     if name not in FRAMEWORKS:
-        raise ValueError(f"framework is {name!r}. Expected one of {', '.join(FRAMEWORKS)}. Choose one of these.")
+        raise ValueError(f"framework is {name!r}. Expected one of {', '.join(FRAMEWORKS)}.")
     return FRAMEWORKS[name]

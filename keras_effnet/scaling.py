@@ -33,7 +33,7 @@ def round_repeats(repeats: int, depth_coefficient: float) -> int:
 
 
 def round_resolution(resolution: int, coefficient: float, divisor: int = DIVISOR) -> int:
-    """Scale the side of an image and round it to the nearest multiple of `divisor`; 1.0 leaves it as it is.
+    """Scale the side of an image and round it to the nearest multiple of `divisor`; 1.0 does not change it.
 
     Example:
         >>> round_resolution(224, 1.15)
@@ -42,7 +42,7 @@ def round_resolution(resolution: int, coefficient: float, divisor: int = DIVISOR
     if coefficient == 1:
         return resolution
     rounded = max(divisor, int(resolution * coefficient + divisor / 2) // divisor * divisor)
-    # More than 1.0 never shrinks an image whose side is no multiple.
+    # A coefficient above 1 must not shrink an image whose side is not a multiple of the divisor.
     return max(resolution, rounded) if coefficient > 1 else rounded
 
 
@@ -56,7 +56,7 @@ def scale(
     """Scale every row of a table; `fix_ends` keeps the repeats of the first and the last row (EfficientNet-Lite).
 
     Raises:
-        ValueError: an empty table, or a coefficient that is not positive.
+        ValueError: the table is empty, or a coefficient is not positive.
 
     Example:
         >>> from keras_effnet.blocks import B0_BLOCKS
@@ -67,7 +67,7 @@ def scale(
         raise ValueError("The block table is empty. Expected at least one BlockArgs row. Pass for example B0_BLOCKS.")
     for name, value in (("width_coefficient", width_coefficient), ("depth_coefficient", depth_coefficient)):
         if not value > 0:
-            raise ValueError(f"{name} is {value!r}. Expected a positive number. 1.0 leaves the table as it is.")
+            raise ValueError(f"{name} is {value!r}. Expected a positive number. 1.0 does not change the table.")
     ends = {0, len(blocks) - 1} if fix_ends else set()
     return tuple(
         replace(
@@ -80,7 +80,7 @@ def scale(
 
 
 def block_name(stage: int, index: int) -> str:
-    """The name of block `index` (from 0) of stage `stage` (from 1), as `keras.applications` spells it; aa follows z.
+    """Return the name of block `index` (from 0) of stage `stage` (from 1), as in `keras.applications`; aa follows z.
 
     Example:
         >>> block_name(1, 0), block_name(6, 26)
@@ -91,9 +91,9 @@ def block_name(stage: int, index: int) -> str:
 
 
 def drop_rates(blocks: Sequence[BlockArgs], drop_connect_rate: float) -> tuple[float, ...]:
-    """The stochastic-depth rate of each block of a scaled table: `rate * b / N` (arXiv:1603.09382, linear decay).
+    """Return the stochastic-depth rate of each block of a scaled table: `rate * b / N` (arXiv:1603.09382).
 
-    N is the number of blocks after scaling, so that the rate never reaches `drop_connect_rate` itself.
+    N is the number of blocks after scaling; b counts from 0, so that no rate reaches `drop_connect_rate`.
 
     Example:
         >>> from keras_effnet.blocks import B0_BLOCKS
@@ -104,11 +104,11 @@ def drop_rates(blocks: Sequence[BlockArgs], drop_connect_rate: float) -> tuple[f
     return tuple(drop_connect_rate * b / total for b in range(total))
 
 
-# --- the law: Equation 3 ---
+# --- Equation 3 ---
 
 
 def flops_ratio(depth: float, width: float, resolution: float) -> float:
-    """How many times the FLOPS of a network grow: with depth, and with the squares of width and resolution.
+    """Return the factor by which FLOPS grow: linear in depth, quadratic in width and resolution.
 
     Example:
         >>> round(flops_ratio(1.2, 1.2, 1.2), 2)
@@ -118,7 +118,7 @@ def flops_ratio(depth: float, width: float, resolution: float) -> float:
 
 
 class Coefficients(NamedTuple):
-    """What depth, width and resolution are multiplied with."""
+    """Factors for depth, width and resolution."""
 
     depth: float
     width: float
@@ -129,18 +129,18 @@ class Coefficients(NamedTuple):
 class CompoundScaling:
     """Equation 3: depth alpha^phi, width beta^phi, resolution gamma^phi, with alpha * beta^2 * gamma^2 near the budget.
 
-    The published networks are not made by it: `VARIANTS` is what their authors rounded to.
+    The published networks do not follow this equation exactly; `VARIANTS` contains the coefficients of their authors.
 
     Args:
-        alpha: what depth grows by at phi = 1, at least 1.
-        beta: what width grows by at phi = 1, at least 1.
-        gamma: what resolution grows by at phi = 1, at least 1.
-        budget: what FLOPS grow by at phi = 1.
-        tolerance: how far alpha * beta^2 * gamma^2 may lie from the budget, as a difference, not a share; the paper's
-            own values give 1.92.
+        alpha: growth of depth at phi = 1, at least 1.
+        beta: growth of width at phi = 1, at least 1.
+        gamma: growth of resolution at phi = 1, at least 1.
+        budget: growth of FLOPS at phi = 1.
+        tolerance: largest absolute difference between alpha * beta^2 * gamma^2 and the budget. The paper's own values
+            give 1.92 for a budget of 2.
 
     Raises:
-        ValueError: a coefficient below 1, or coefficients off the budget.
+        ValueError: a coefficient is below 1, or the product is too far from the budget.
 
     Example:
         >>> CompoundScaling().apply(18, 64, 224, phi=1)
@@ -159,11 +159,11 @@ class CompoundScaling:
             value = getattr(self, name)
             if not 1 <= value < math.inf:
                 raise ValueError(
-                    f"{name} is {value!r}. Expected a number of at least 1, since compound scaling never shrinks an "
-                    "axis. 1.0 leaves the axis as it is."
+                    f"{name} is {value!r}. Expected a number of at least 1, because compound scaling never shrinks "
+                    "an axis. 1.0 does not scale it."
                 )
         product = flops_ratio(self.alpha, self.beta, self.gamma)
-        # Not "> tolerance": a budget or tolerance that is no number must not pass.
+        # Not "> tolerance": that is false for NaN, which must be rejected.
         if not abs(product - self.budget) <= self.tolerance:
             raise ValueError(
                 f"alpha * beta^2 * gamma^2 is {product:.4g} for alpha={self.alpha}, beta={self.beta}, "
@@ -172,7 +172,7 @@ class CompoundScaling:
             )
 
     def coefficients(self, phi: float) -> Coefficients:
-        """Depth, width and resolution coefficients at a real-valued phi of at least 0.
+        """Return the coefficients of depth, width and resolution at a real-valued phi of at least 0.
 
         Raises:
             ValueError: phi is negative or not finite.
@@ -180,28 +180,28 @@ class CompoundScaling:
         if not 0 <= phi < math.inf:
             raise ValueError(
                 f"phi is {phi!r}. Expected a finite number of at least 0. 0 is the baseline, and 1 costs about "
-                f"{self.budget} times as much; start from a smaller baseline for a smaller network."
+                f"{self.budget} times as much. For a smaller network, start from a smaller baseline."
             )
         return Coefficients(self.alpha**phi, self.beta**phi, self.gamma**phi)
 
     def flops_ratio(self, phi: float) -> float:
-        """The law's growth of FLOPS, (alpha * beta^2 * gamma^2)^phi; rounding makes a real network differ."""
+        """Return the growth of FLOPS, (alpha * beta^2 * gamma^2)^phi. A real network differs because of rounding."""
         return flops_ratio(*self.coefficients(phi))
 
     def apply(self, layers: int, filters: int, resolution: int, phi: float) -> tuple[int, int, int]:
-        """Scale three numbers: layers are rounded up, filters to the nearest, the resolution as `round_resolution`."""
+        """Scale three numbers. Layers are rounded up, filters to the nearest, resolution as in `round_resolution`."""
         depth, width, ratio = self.coefficients(phi)
         return round_repeats(layers, depth), round(filters * width), round_resolution(resolution, ratio)
 
     def scale(self, network: Sequence[BlockArgs] | Callable[[float, float, float], Any], phi: float) -> Any:
-        """Scale any network: a block table gives rows, a `build(depth, width, resolution)` what it returns."""
+        """Scale any network: returns the rows for a block table, or the result of `build(depth, width, resolution)`."""
         depth, width, resolution = self.coefficients(phi)
         if callable(network):
             return network(depth, width, resolution)
         return scale(network, width_coefficient=width, depth_coefficient=depth)
 
     def variant(self, base: Any, phi: float) -> Any:
-        """Scale a `Variant` further, as in `variant(VARIANTS["b0"], 2.5)`; its name tells phi."""
+        """Scale a `Variant`, as in `variant(VARIANTS["b0"], 2.5)`; phi becomes part of its name."""
         depth, width, resolution = self.coefficients(phi)
         return replace(
             base,

@@ -15,14 +15,14 @@ class Variant:
 
     Args:
         name: the key in `VARIANTS`, as in "b0".
-        width_coefficient: factor on every number of filters.
-        depth_coefficient: factor on every number of repeats.
+        width_coefficient: factor for all numbers of filters.
+        depth_coefficient: factor for all numbers of repeats.
         resolution: side of the square input image, in pixels.
-        dropout_rate: rate of the dropout before the classifier.
+        dropout_rate: dropout rate before the classifier.
         blocks: the table before scaling.
         activation: "swish" or "relu6".
-        normalization: what the pixels are normalised with, unless a weight set says otherwise.
-        fix_ends: keep stem, head and the repeats of the first and the last stage unscaled (EfficientNet-Lite).
+        normalization: pixel normalisation, unless a weight set has its own.
+        fix_ends: do not scale stem, head and the repeats of the first and the last stage (EfficientNet-Lite).
         stem_filters: filters of the first convolution before scaling.
         head_filters: filters of the last convolution before scaling.
     """
@@ -89,7 +89,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _RO
 
 
 def list_models() -> list[str]:
-    """The names of the published networks, in the order of the tables.
+    """List the names of the published networks.
 
     Example:
         >>> list_models()[:3]
@@ -99,19 +99,19 @@ def list_models() -> list[str]:
 
 
 def find_variant(name: str) -> Variant:
-    """The row of a network by any of its usual spellings: "b0", "EfficientNetB0", "efficientnet-lite0".
+    """Find a network by any of its usual spellings: "b0", "EfficientNetB0", "efficientnet-lite0".
 
     Raises:
-        ValueError: no such network.
+        ValueError: the network does not exist.
     """
     key = name.lower().replace("_", "-").removeprefix("efficientnet").removeprefix("-")
     if key not in VARIANTS:
-        raise ValueError(f"There is no network {name!r}. Expected one of {', '.join(VARIANTS)}. Choose one of these.")
+        raise ValueError(f"There is no network {name!r}. Expected one of {', '.join(VARIANTS)}.")
     return VARIANTS[key]
 
 
 def tiny(name: str = "tiny", *, activation: str = "swish", se_ratio: float = 0.25) -> Variant:
-    """A network with every kind of block and 32 x 32 pixels, small enough for tests."""
+    """Return a network for tests: 32 x 32 pixels, all kinds of blocks, under 50,000 parameters."""
     blocks = (
         BlockArgs(1, 3, 1, 1, 8, se_ratio),
         BlockArgs(2, 3, 2, 2, 8, se_ratio),

@@ -1,4 +1,4 @@
-"""Costs by arithmetic, against the published totals, the paper's Table 2 and models that were built."""
+"""Computed costs, compared with the published totals and the paper's Table 2."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from keras_effnet.blocks import decode_blocks
 from keras_effnet.complexity import complexity, layers, table
 from keras_effnet.variants import VARIANTS, Variant, find_variant, list_models, tiny
 
-# name: trainable, total; the totals of `keras.applications` are these and 7 of its Normalization layer.
+# name: trainable, total; `keras.applications` has 7 more in its Normalization layer.
 PARAMETERS = {
     "b0": (5_288_548, 5_330_564),
     "b1": (7_794_184, 7_856_232),
@@ -25,9 +25,9 @@ PARAMETERS = {
     "lite4": (13_006_568, 13_118_936),
 }
 WITHOUT_TOP = {"b0": 4_049_564, "b7": 64_097_680, "l2": 475_894_996, "lite0": 3_413_024}
-# Table 2, in units of 1e9; L2 and Lite are not in it.
+# Table 2, in units of 1e9; it does not list L2 and Lite.
 PAPER_FLOPS = {"b0": 0.39, "b1": 0.70, "b2": 1.0, "b3": 1.8, "b4": 4.2, "b5": 9.9, "b6": 19, "b7": 37}
-# arXiv:2104.00298, the official table of EfficientNetV2-S: fused blocks, and a width of 1 needs no rounding.
+# arXiv:2104.00298, the official table of EfficientNetV2-S: fused blocks, and a width of 1 that needs no rounding.
 V2_S = (
     "r2_k3_s1_e1_i24_o24_c1",
     "r4_k3_s2_e4_i24_o48_c1",
@@ -43,13 +43,13 @@ def test_every_variant_is_listed():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parameters_are_the_published_ones(name):
+def test_parameters_match_the_published_numbers(name):
     cost = complexity(VARIANTS[name])
     assert (cost.trainable, cost.parameters) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", WITHOUT_TOP)
-def test_parameters_without_the_classifier_are_the_published_ones(name):
+def test_parameters_without_the_classifier_match_the_published_numbers(name):
     assert complexity(VARIANTS[name], include_top=False).parameters == WITHOUT_TOP[name]
 
 
@@ -58,14 +58,14 @@ def test_multiply_adds_are_within_five_percent_of_the_paper(name):
     assert complexity(VARIANTS[name]).macs / 1e9 == pytest.approx(PAPER_FLOPS[name], rel=0.05)
 
 
-def test_fused_blocks_cost_what_efficientnet_v2_s_costs():
+def test_the_cost_of_efficientnet_v2_s_matches_its_published_numbers():
     v2_s = Variant("v2-s", 1.0, 1.0, 384, 0.2, decode_blocks(V2_S), stem_filters=24)
     cost = complexity(v2_s)
     assert (cost.trainable, cost.parameters) == (21_458_488, 21_612_360)
     assert cost.macs / 1e9 == pytest.approx(8.366, abs=0.001)
 
 
-def test_the_table_of_b0_is_table_1_of_the_paper():
+def test_the_table_of_b0_matches_table_1_of_the_paper():
     rows = table(VARIANTS["b0"])
     assert [row.operator for row in rows[:3]] == ["Conv3x3", "MBConv1, k3x3", "MBConv6, k3x3"]
     assert [row.resolution for row in rows] == [224, 112, 112, 56, 28, 14, 14, 7, 7]
@@ -73,14 +73,14 @@ def test_the_table_of_b0_is_table_1_of_the_paper():
     assert [row.layers for row in rows] == [1, 1, 2, 2, 3, 3, 4, 1, 1]
 
 
-def test_the_rows_of_the_table_add_up_to_the_whole():
+def test_the_rows_of_the_table_add_up_to_the_total():
     cost = complexity(VARIANTS["b4"])
     rows = table(VARIANTS["b4"])
     assert sum(row.parameters for row in rows) == cost.parameters
     assert sum(row.macs for row in rows) == cost.macs
 
 
-def test_a_stem_convolution_costs_what_one_counts_by_hand():
+def test_the_cost_of_the_stem_matches_hand_counting():
     stem = next(layers(VARIANTS["b0"]))
     assert stem.kernel == 3 * 3 * 3 * 32
     assert stem.macs == stem.kernel * 112 * 112
@@ -94,7 +94,7 @@ def test_odd_sizes_are_rounded_up_at_every_stride():
     assert [row.resolution for row in table(VARIANTS["b1"], 75)] == [75, 38, 38, 19, 10, 5, 5, 3, 3]
 
 
-def test_too_small_an_image_is_refused():
+def test_an_image_that_is_too_small_is_rejected():
     with pytest.raises(ValueError, match="resolution is 31. Expected at least 32 pixels"):
         complexity(VARIANTS["b0"], resolution=31)
 
@@ -104,10 +104,10 @@ def test_a_variant_is_found_by_its_usual_spellings(spelling):
     assert find_variant(spelling) is VARIANTS["b0"]
 
 
-def test_an_unknown_variant_lists_the_known_ones():
+def test_an_unknown_variant_is_rejected_with_a_list_of_variants():
     with pytest.raises(ValueError, match=r"no network 'b9'. Expected one of b0, b1, .*lite4"):
         find_variant("b9")
 
 
-def test_the_tiny_network_is_tiny():
+def test_the_tiny_network_has_few_parameters():
     assert complexity(tiny()).parameters < 50_000

@@ -1,4 +1,4 @@
-"""Fused blocks (arXiv:2104.00298), of which a plain convolution is one, against those of keras.applications."""
+"""Fused blocks (arXiv:2104.00298), compared with those of keras.applications."""
 
 import importlib
 
@@ -24,7 +24,7 @@ CASES = [
 
 @pytest.mark.builders
 @pytest.mark.parametrize("row", CASES, ids=lambda row: f"e{row.expand_ratio}-s{row.strides}-se{row.se_ratio}")
-def test_a_fused_block_computes_what_that_of_keras_applications_computes(row, randomise, arrays, run):
+def test_a_fused_block_matches_keras_applications(row, randomise, arrays, run):
     peers = importlib.import_module(f"{keras.__name__}.src.applications.efficientnet_v2")
     image = keras.Input((9, 9, 16))
     x = mbconv(image, row, strides=row.strides, drop_rate=0.0, conventions=Conventions(), name="block")
@@ -42,7 +42,7 @@ def test_a_fused_block_computes_what_that_of_keras_applications_computes(row, ra
 
 
 @pytest.mark.builders
-def test_a_network_with_fused_blocks_costs_what_the_table_says():
+def test_the_cost_of_a_network_with_fused_blocks_matches_its_table():
     table = ["r2_k5_s11_e1_i8_o8_c1_se0.25", "r2_k3_s22_e4_i8_o16_c1", "r1_k3_s22_e3_i16_o24_c1_se0.25_noskip"]
     fused = Variant("fused", 1.0, 1.0, 32, 0.2, decode_blocks(table), stem_filters=8, head_filters=32)
     ours, counted = complexity(fused), model_complexity(create(fused))

@@ -254,7 +254,7 @@ def test_kernels_are_drawn_as_published():
     [
         ({"input_shape": (16, 16, 3)}, "at least 32 pixels"),
         ({"input_shape": (224, 224)}, "Expected height, width and channels"),
-        ({"input_shape": (64, 64, 3), "in_channels": 1}, "in_channels=1"),
+        ({"input_shape": (64, 64, 3), "in_channels": 1}, "in_channels is 1"),
         ({"pooling": "sum"}, "pooling is 'sum'. Expected None, 'avg' or 'max'"),
         ({"classes": 0}, "classes is 0. Expected at least 1"),
         ({"drop_connect_rate": 1.0}, "drop_connect_rate is 1.0. Expected at least 0 and less than 1"),

@@ -1,4 +1,4 @@
-"""Scaling of the tables, against the paper, `keras.applications` and arithmetic."""
+"""Scaling of block tables, compared with the paper and with arithmetic."""
 
 import math
 
@@ -18,7 +18,7 @@ def test_filters_are_rounded_to_the_nearest_multiple_of_eight():
     assert [round_filters(f, 1.1) for f in (16, 24, 40, 80, 112, 192, 320)] == [16, 24, 48, 88, 120, 208, 352]
 
 
-def test_rounding_down_never_takes_more_than_a_tenth():
+def test_filters_are_never_rounded_down_by_more_than_ten_percent():
     # 24 * 1.15 = 27.6 would become 24, 13 % less.
     assert round_filters(24, 1.15) == 32
     assert all(round_filters(f, w / 10) >= 0.9 * f * w / 10 for f in range(8, 400, 4) for w in range(5, 45))
@@ -28,13 +28,13 @@ def test_repeats_are_rounded_up():
     assert [round_repeats(r, 1.1) for r in (1, 2, 3, 4)] == [2, 3, 4, 5]
 
 
-def test_lite_keeps_the_first_and_the_last_stage():
+def test_lite_does_not_scale_the_first_and_the_last_stage():
     assert [row.repeats for row in VARIANTS["lite4"].stages] == [1, 4, 4, 6, 6, 8, 1]
     assert (VARIANTS["lite4"].stem, VARIANTS["lite4"].head) == (32, 1280)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_stochastic_depth_list_is_the_formula(name):
+def test_stochastic_depth_rates_match_the_formula(name):
     variant = VARIANTS[name]
     depth = [1, 2, 2, 3, 3, 4, 1]
     scaled = [math.ceil(variant.depth_coefficient * r) for r in depth]
@@ -45,17 +45,17 @@ def test_the_stochastic_depth_list_is_the_formula(name):
     assert max(drop_rates(variant.stages, 0.2)) < 0.2
 
 
-def test_block_names_go_on_after_z():
+def test_block_names_continue_with_aa_after_z():
     names = [block_name(6, i) for i in (0, 25, 26, 51, 52)]
     assert names == ["block6a", "block6z", "block6aa", "block6az", "block6ba"]
 
 
 @pytest.mark.parametrize("arguments", [{"width_coefficient": 0}, {"depth_coefficient": -1}])
-def test_a_coefficient_that_is_not_positive_is_refused(arguments):
+def test_a_coefficient_that_is_not_positive_is_rejected(arguments):
     with pytest.raises(ValueError, match="Expected a positive number"):
         scale(B0_BLOCKS, **arguments)
 
 
-def test_an_empty_table_is_refused():
+def test_an_empty_table_is_rejected():
     with pytest.raises(ValueError, match="block table is empty"):
         scale(())

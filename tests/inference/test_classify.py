@@ -322,7 +322,7 @@ def test_a_model_of_any_size_is_used_at_its_own_resolution() -> None:
 
 @pytest.mark.parametrize("name", ["b9", "gone.keras", "some/where", "model.h5"])
 def test_models_that_do_not_exist_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"There is no .* Expected one of b0, .* Choose one"):
+    with pytest.raises(ValueError, match=r"There is no .* Expected one of b0, "):
         load_classifier(name)
 
 

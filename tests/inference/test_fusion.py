@@ -276,7 +276,7 @@ def test_the_table_and_the_network_of_a_twin_are_found(randomise):
 
 @pytest.mark.parametrize("read", [framework_of_model, normalization_of])
 def test_what_a_twin_no_longer_knows_is_said(read, randomise):
-    with pytest.raises(ValueError, match="is fused: .* Expected the model that it was made from"):
+    with pytest.raises(ValueError, match="is fused: .* Expected the original model"):
         read(fuse(network(randomise)))
 
 
