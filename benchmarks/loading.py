@@ -58,7 +58,7 @@ def compare(name: str, folder: Path, rounds: int) -> None:
 
 
 def print_peak(name: str, folder: Path, kind: str) -> None:
-    """Load in a process of its own: from the flat copy, or for the first time, when the copy is written too."""
+    """Load in a process of its own: from the fast copy, or for the first time, which also writes the copy."""
     flat = folder / f"{name.lower()}-imagenet.safetensors"
     size = flat.stat().st_size
     if kind == "first":

@@ -1,4 +1,4 @@
-"""Writing so that a cut leaves what was there before: aside first, then renamed."""
+"""The file names of a run, and atomic writes: an interrupted write leaves the old file intact."""
 
 import os
 import shutil
@@ -8,62 +8,63 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# The files of a training or a fine-tuning run.
+# The files of a training or fine-tuning run.
 MODEL = "model.keras"
 LABELS = "labels.txt"
 REPORT = "report.json"
 
 PREFIX = ".keras_effnet-partial-"
-# Seconds after which what lies aside is nobody's any more: a day.
+# Temporary folders older than this many seconds (a day) are leftovers of killed processes.
 _STALE = 86_400
 
 
 @contextmanager
 def staged(target: Path, *, numbered: bool = False) -> Iterator[Path]:
-    """A place to write to, which becomes `target` if all goes well, and else is gone.
+    """A temporary path that is renamed to `target` if the block succeeds, and deleted otherwise.
+
+    Missing parent folders are created.
 
     Args:
-        target: a file, which is replaced; or a folder that gets a folder with the next number.
-        numbered: whether it is the folder.
+        target: the file or folder to replace; with `numbered`, the folder that receives the next numbered version.
+        numbered: write a folder and rename it to `target/1`, `target/2`, ...
 
     Raises:
-        OSError: there is no room, or no permission.
+        OSError: no space left, or no permission.
     """
-    target = Path(os.path.abspath(target))  # noqa: PTH100  # a link is replaced where it points from
-    # What is renamed has to be on the same disk: the folder that gets the number may be another one's mount point.
+    target = Path(os.path.abspath(target))  # noqa: PTH100  # replace a link itself, not the file that it points to
+    # A rename needs the same disk, and the folder of numbered versions may be a mount point.
     places = (target, *target.parents) if numbered else target.parents
     existing = next(place for place in places if place.exists())
-    _sweep(existing)
-    aside = Path(tempfile.mkdtemp(prefix=PREFIX, dir=existing))
+    _remove_stale(existing)
+    temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=existing))
     try:
-        part = aside / target.name
+        part = temporary / target.name
         yield part
         target.parent.mkdir(parents=True, exist_ok=True)
         if numbered:
-            _take_next_number(part, target)
+            _rename_to_next_number(part, target)
         else:
             part.replace(target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _sweep(folder: Path) -> None:
-    """Take away what processes that were killed have left aside."""
+def _remove_stale(folder: Path) -> None:
     for old in folder.glob(f"{PREFIX}*"):
-        # Another process may be doing the same.
+        # Another process may be removing it too.
         with suppress(FileNotFoundError):
             if time.time() - old.lstat().st_mtime > _STALE:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _take_next_number(part: Path, folder: Path) -> None:
+def _rename_to_next_number(part: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     while True:
         number = 1 + latest(folder)
         try:
             part.rename(folder / str(number))
         except OSError:
-            # Somebody else may just have taken the number; the folder then is there, and not empty.
+            # Retry if another process has just taken the number: the rename fails on a folder that is not empty.
             if latest(folder) < number:
                 raise
         else:
@@ -82,6 +83,6 @@ def latest(folder: Path) -> int:
 
 
 def latest_folder(folder: Path) -> Path | None:
-    """The one of the highest number among those in a folder; TensorFlow Serving takes 0001 as well as 1."""
+    """The entry with the highest number as its name; like TensorFlow Serving, accepts 0001 as well as 1."""
     paths = [path for path in folder.glob("*") if path.name.isdecimal()] if folder.is_dir() else []
     return max(paths, key=lambda path: int(path.name), default=None)

@@ -22,7 +22,7 @@ from keras_effnet.images import ImageError, load_image, sample
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import digest_matches
 from keras_effnet.weights.download import fetch
-from keras_effnet.weights.published import find_local, find_weights, list_weights, locate, places
+from keras_effnet.weights.published import find_local, find_weights, list_weights, locate, possible_files
 from keras_effnet.weights.registry import Source, Weights
 
 LITE_LOGITS = Path(__file__).parent.parent / "tests" / "goldens" / "lite_logits.npz"
@@ -81,7 +81,7 @@ def verify(record: Weights, *, fetching: bool, photos: Photos) -> Iterator[Row]:
 
 def _digests(record: Weights) -> Iterator[Row]:
     """Of every file of a set on this machine, the damaged ones included."""
-    for path, digest in places(record):
+    for path, digest in possible_files(record):
         if path.is_file():
             whole = bool(digest) and digest_matches(path, digest)
             verdict = OK if whole else MISMATCH if digest else DOUBTFUL

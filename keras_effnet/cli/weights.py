@@ -13,7 +13,7 @@ from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, p
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories, digest_matches
 from keras_effnet.weights.fast_copy import fast_copy_paths, save_fast_copy, verify_fast_copy
-from keras_effnet.weights.published import find_local, find_weights, list_weights, locate, package_name, places
+from keras_effnet.weights.published import find_local, find_weights, list_weights, locate, package_name, possible_files
 from keras_effnet.weights.registry import WEIGHTS, Source
 from keras_effnet.weights.registry import Weights as Record
 
@@ -36,7 +36,7 @@ def _records(variant: str | None, name: str | None = None) -> list[Record]:
 
 def _files(record: Record) -> list[tuple[Path, str]]:
     """The local files of a set, damaged or not, with their expected digests."""
-    return [(path, digest) for path, digest in places(record) if path.is_file()]
+    return [(path, digest) for path, digest in possible_files(record) if path.is_file()]
 
 
 @app.command("list", cls=Command)

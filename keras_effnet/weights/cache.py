@@ -1,4 +1,4 @@
-"""What a download keeps on the disk: the part that came so far, the lock, the digest pinned for want of another."""
+"""The cache folders of weight files: partial downloads, locks, pinned digests, and how to find a file."""
 
 import errno
 import hashlib
@@ -30,51 +30,51 @@ class LocalFile(NamedTuple):
 
 
 class SourceError(Exception):
-    """A source does not give the file; trying again would not help."""
+    """A source failed in a way that a retry would not fix."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """The bytes of a file that came so far and, beside them, what the server said about the file.
+class PartialFile:
+    """A download in progress: the bytes received so far, and what the server reported about the file.
 
     Args:
         path: of the bytes.
-        hashed: whether a digest will tell if bytes of two files were joined.
+        hashed: whether the finished file is checked against a digest, which would reveal bytes of two files joined.
     """
 
     path: Path
     hashed: bool
 
     @property
-    def notes(self) -> Path:
-        """Where the server's words are kept."""
+    def metadata_path(self) -> Path:
+        """Where the server's validator and the file's size are saved."""
         return self.path.with_name(self.path.name + ".json")
 
     def size(self) -> int:
-        """Bytes so far."""
+        """Bytes received so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def remember(self, validator: str, size: int | None) -> None:
-        """Keep the ETag or date of the file that begins to come, and its size."""
-        self.notes.write_text(json.dumps({"validator": validator, "size": size}), encoding="utf-8")
+    def save_metadata(self, validator: str, size: int | None) -> None:
+        """Save the validator (ETag or date) and the total size of the file."""
+        self.metadata_path.write_text(json.dumps({"validator": validator, "size": size}), encoding="utf-8")
 
-    def recall(self) -> tuple[str, int | None]:
-        """What was remembered, ("", None) where nothing was."""
+    def load_metadata(self) -> tuple[str, int | None]:
+        """The saved validator and size, ("", None) if there are none."""
         try:
-            notes = json.loads(self.notes.read_text(encoding="utf-8"))
-            return str(notes["validator"]), notes["size"]
-        except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or cut off with the power
+            metadata = json.loads(self.metadata_path.read_text(encoding="utf-8"))
+            return str(metadata["validator"]), metadata["size"]
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # missing, or truncated by a power failure
             return "", None
 
-    def discard(self) -> None:
-        """Delete the bytes, then what belongs to them."""
+    def delete(self) -> None:
+        """Delete the bytes, then the metadata."""
         self.path.unlink(missing_ok=True)
-        self.notes.unlink(missing_ok=True)
+        self.metadata_path.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(target: Path, timeout: float) -> Iterator[None]:
-    """Hold the lock of a file; the operating system lets go of it when a process dies, however it dies."""
+    """Hold the lock of a file. The operating system releases it when the process ends, even if it is killed."""
     import filelock
 
     lock = filelock.FileLock(f"{target}.lock")
@@ -85,7 +85,7 @@ def locked(target: Path, timeout: float) -> Iterator[None]:
             f"another process still held {target}.lock after {timeout:.0f} s (KERAS_EFFNET_TOTAL_TIMEOUT)"
         ) from error
     except NotImplementedError as error:
-        raise OSError(errno.ENOLCK, "the file system has no locks") from error
+        raise OSError(errno.ENOLCK, "the file system does not support locks") from error
     try:
         yield
     finally:
@@ -93,12 +93,12 @@ def locked(target: Path, timeout: float) -> Iterator[None]:
 
 
 def pin_path(path: Path) -> Path:
-    """Where the digest of a file is pinned: beside it."""
+    """Where the digest of a file is pinned: next to it."""
     return path.with_name(path.name + ".sha256")
 
 
 def pinned(path: Path) -> str:
-    """The digest that was pinned when the file first came, "" if none was."""
+    """The digest pinned when the file was first downloaded, "" if there is none."""
     try:
         return "sha256:" + pin_path(path).read_text(encoding="utf-8", errors="replace").partition(" ")[0]
     except FileNotFoundError:
@@ -106,20 +106,20 @@ def pinned(path: Path) -> str:
 
 
 def pin(path: Path) -> str:
-    """Write down the sha256 of a file, by which it is known from then on."""
+    """Save the sha256 of a file next to it; from then on the file is checked against it."""
     digest = compute_digest(path).partition(":")[2]
     with staged(pin_path(path)) as draft:
         draft.write_text(f"{digest}  {path.name}\n", encoding="utf-8")  # the format of sha256sum --check
     return digest
 
 
-def trust(path: Path) -> None:
-    """Pin a file of which no hash was ever published, once its structure was checked, and say so."""
-    log.warning("No hash of %s was ever published: its structure is right, sha256 %s is pinned.", path, pin(path))
+def pin_unpublished(path: Path) -> None:
+    """Pin a file without a published digest, after its structure was checked, and log a warning."""
+    log.warning("%s has no published hash. Its structure was checked, and its sha256 %s is pinned.", path, pin(path))
 
 
 def cache_directories() -> list[Path]:
-    """Where weight files are kept: KERAS_EFFNET_HOME if set (written to), then Keras's own cache, `~/.keras/models`."""
+    """The folders of weight files: KERAS_EFFNET_HOME if set (written to), then Keras's own cache, `~/.keras/models`."""
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
     ours = os.environ.get("KERAS_EFFNET_HOME")
     return [Path(ours), keras_home] if ours else [keras_home]

@@ -1,4 +1,4 @@
-"""Weight files on this machine: from the cache if they are there and whole, else from the network, once for all."""
+"""Weight files on this machine: from the cache if they are intact, otherwise downloaded once and verified."""
 
 import errno
 import hashlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.cache import (
-    Part,
+    PartialFile,
     SourceError,
     cache_directories,
     digest_matches,
@@ -16,46 +16,46 @@ from keras_effnet.weights.cache import (
     locked,
     offline,
     pin_path,
+    pin_unpublished,
     pinned,
-    trust,
 )
-from keras_effnet.weights.http_transfer import WEB_PAGE, Limits, transfer
+from keras_effnet.weights.http_transfer import WEB_PAGE, Limits, resume_download
 from keras_effnet.weights.registry import Source
 
 Check = Callable[[Path], object]
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def unchecked(path: Path) -> None:
-    """The check of who has none: refuses every file that nobody published a hash of."""
-    raise WeightsError("no hash was ever published, and nothing was given to check the structure with (check=)")
+def reject_unpublished(path: Path) -> None:
+    """Default check: rejects any file without a published hash."""
+    raise WeightsError("it has no published hash, and no check= of its structure was passed")
 
 
-def fetch(sources: Sequence[Source], what: str, *, check: Check = unchecked) -> Path:
-    """Have the first of these files that can be had whole in the cache, downloaded once however many ask at a time.
+def fetch(sources: Sequence[Source], what: str, *, check: Check = reject_unpublished) -> Path:
+    """Find a file in the cache, or download it. Concurrent processes download it only once.
 
     Args:
-        sources: in the order to try.
-        what: what the files are, for the message.
-        check: called with the path of a file that has no published digest, before it is pinned; raises `WeightsError`
-            if its structure is wrong.
+        sources: the same file from several publishers, tried in order.
+        what: what the file is, for error messages.
+        check: called with the path of a file without a published digest before its digest is pinned; raises
+            `WeightsError` if the structure is wrong.
 
     Raises:
-        WeightsError: none could be had, and why for each; or the cache cannot be written to.
+        WeightsError: every source failed (the message lists each reason), or the cache cannot be written to.
     """
     limits = Limits.from_environment()
     reasons = []
     for source in sources:
         try:
-            return _obtain(source, sources, check, limits)
+            return _fetch_one(source, sources, check, limits)
         except (SourceError, WeightsError) as error:
             reasons.append(f"{source.url}: {error}")
         except OSError as error:
             raise WeightsError(
                 f"{what} could not be written to the cache folder {cache_directories()[0]}: {error.strerror or error}. "
-                f"Expected a folder with room for {source.filename} of {source.url}. Make room, set KERAS_EFFNET_HOME "
-                "to another folder, or build without pretrained weights: weights=None."
+                f"Expected a folder with room for {source.filename} from {source.url}. Free some space, set "
+                "KERAS_EFFNET_HOME to another folder, or build without pretrained weights: weights=None."
             ) from error
     first = sources[0]
     raise WeightsError(
@@ -69,13 +69,13 @@ def _target(source: Source) -> Path:
     return cache_directories()[0] / source.filename
 
 
-def _part(source: Source, *, hashed: bool) -> Part:
-    # Two mirrors may use one file name for different bytes.
+def _partial_file(source: Source, *, hashed: bool) -> PartialFile:
+    # Two mirrors may use the same file name for different bytes.
     mirror = hashlib.sha256(source.url.encode()).hexdigest()[:8]
-    return Part(_target(source).with_name(f"{source.filename}.{mirror}.part"), hashed)
+    return PartialFile(_target(source).with_name(f"{source.filename}.{mirror}.part"), hashed)
 
 
-def _obtain(source: Source, sources: Sequence[Source], check: Check, limits: Limits) -> Path:
+def _fetch_one(source: Source, sources: Sequence[Source], check: Check, limits: Limits) -> Path:
     if found := find_cached(sources):
         return found.path
     if adopted := _adopt(source, check):
@@ -87,62 +87,67 @@ def _obtain(source: Source, sources: Sequence[Source], check: Check, limits: Lim
         # Another process may have downloaded it in the meantime.
         found = find_cached(sources)
         path = found.path if found else _download(source, check, limits)
-    _tidy(sources)
+    _delete_partial_files(sources)
     return path
 
 
 def _adopt(source: Source, check: Check) -> Path | None:
-    """A file without a digest that somebody put into the cache by hand: checked and pinned."""
+    """Check and pin a file without a published digest that the user put into the cache."""
     path = _target(source)
     if source.digest or pinned(path) or not path.is_file():
         return None
-    fault = _fault(path, "", check)
-    if fault:
+    if fault := _find_fault(path, "", check):
         raise SourceError(f"{path}: {fault}")
-    trust(path)
+    pin_unpublished(path)
     return path
 
 
 def _download(source: Source, check: Check, limits: Limits) -> Path:
     target = _target(source)
     digest = source.digest or pinned(target)
-    part = _part(source, hashed=bool(digest))
+    part = _partial_file(source, hashed=bool(digest))
     if not digest:
-        part.discard()  # what a power failure left of an earlier one could not be told from the file
+        part.delete()  # without a digest, bytes left by an earlier process cannot be trusted
     try:
-        in_one_go = transfer(source.url, part, limits)
-        fault = _fault(part.path, digest, check)
-        if fault and not in_one_go:
-            part.discard()
-            transfer(source.url, part, limits)
-            fault = _fault(part.path, digest, check)
+        fault = _transfer_and_check(source, part, digest, check, limits)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
-        size = part.recall()[1]
-        part.discard()
-        needed = f"the file has {size:,} bytes" if size else "the server does not say how large the file is"
+        size = part.load_metadata()[1]
+        part.delete()
+        needed = f"the file has {size:,} bytes" if size else "the server does not report the size of the file"
         raise OSError(error.errno, f"{error.strerror}; {needed}") from error
     if fault:
-        part.discard()
-        where = "" if source.digest or not digest else f", pinned in {pin_path(target)}; delete that to trust another"
-        raise SourceError(fault + where)
+        part.delete()
+        hint = "" if source.digest or not digest else f", pinned in {pin_path(target)}; delete that to accept a new one"
+        raise SourceError(fault + hint)
     part.path.replace(target)
-    part.discard()
+    part.delete()
     if not digest:
-        trust(target)
+        pin_unpublished(target)
     return target
 
 
-def _fault(path: Path, digest: str, check: Check) -> str:
-    """What is wrong with a file, nothing if it is right."""
+def _transfer_and_check(source: Source, part: PartialFile, digest: str, check: Check, limits: Limits) -> str:
+    """Download a file and return what is wrong with it; a resumed download that is wrong is repeated from scratch."""
+    in_one_go = resume_download(source.url, part, limits)
+    fault = _find_fault(part.path, digest, check)
+    if fault and not in_one_go:
+        part.delete()
+        resume_download(source.url, part, limits)
+        fault = _find_fault(part.path, digest, check)
+    return fault
+
+
+def _find_fault(path: Path, digest: str, check: Check) -> str:
+    """What is wrong with a file, "" if nothing is."""
     if digest and digest_matches(path, digest):
         return ""
     with path.open("rb") as file:
         if file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html")):
             return WEB_PAGE
     if digest:
-        return f"the file that came does not have {digest}"
+        return f"the downloaded file does not have {digest}"
     try:
         check(path)
     except WeightsError as error:
@@ -150,10 +155,10 @@ def _fault(path: Path, digest: str, check: Check) -> str:
     return ""
 
 
-def _tidy(sources: Sequence[Source]) -> None:
-    """Delete what mirrors left half done, unless another process is at it."""
+def _delete_partial_files(sources: Sequence[Source]) -> None:
+    """Delete unfinished downloads of all mirrors, unless another process is using them."""
     for source in sources:
-        part = _part(source, hashed=True)
-        if part.notes.exists():
+        part = _partial_file(source, hashed=True)
+        if part.metadata_path.exists():
             with suppress(SourceError, OSError), locked(_target(source), 0):
-                part.discard()
+                part.delete()

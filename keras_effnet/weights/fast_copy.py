@@ -1,8 +1,8 @@
-"""The flat form of a published set: a safetensors file in the cache, in Keras's names and axes, read in one go.
+"""The fast copy of a published set: a safetensors file in the cache, with Keras's names and axes, that loads quickly.
 
-The original stays the truth. A flat copy counts only while it has the sha256 that is pinned beside it and says that it
-was made of a file, with a digest, that the record still names: damage and change are found, at the cost of one hash.
-Anything else is as good as absent, and is made anew when the original is read next.
+The original remains authoritative. A fast copy is used only if it has the sha256 pinned next to it, and if its metadata
+names a source file and digest that the record still lists. Damage and changes are therefore found by hashing one file.
+Any other copy counts as missing, and is replaced the next time the original is read.
 """
 
 import json
@@ -30,13 +30,13 @@ from keras_effnet.weights.registry import Weights
 if TYPE_CHECKING:
     from keras_effnet.weights.formats.checkpoints import Checkpoint
 
-FORMAT = "keras_effnet 1"  # another number for every change of what is in the file
+FORMAT = "keras_effnet 1"  # increase the number whenever the contents of the file change
 
 log = logging.getLogger("keras_effnet")
 
 
 def fast_copy_name(record: Weights, *, include_top: bool = True) -> str:
-    """What the flat copy of a set is called.
+    """The file name of the fast copy of a set.
 
     Example:
         >>> from keras_effnet.weights.registry import WEIGHTS
@@ -47,7 +47,7 @@ def fast_copy_name(record: Weights, *, include_top: bool = True) -> str:
 
 
 def fast_copy_paths(record: Weights, *, include_top: bool = False) -> list[Path]:
-    """Where a flat copy of a set would be, the one with the classifier first; without it unless that is needed."""
+    """Where a fast copy of a set may be, with the classifier first; without it only unless `include_top`."""
     names = (
         [fast_copy_name(record)] if include_top else [fast_copy_name(record), fast_copy_name(record, include_top=False)]
     )
@@ -61,7 +61,7 @@ def find_fast_copy(record: Weights, *, include_top: bool = True) -> LocalFile | 
 
 
 def verify_fast_copy(path: Path, record: Weights) -> LocalFile | None:
-    """A fast copy, None if it is damaged or was not made from a file that the record names."""
+    """A fast copy, None if it is damaged or was not made from a file that the record lists."""
     try:
         digest = pinned(path)
         found = verify_digest(path, digest) if digest else None
@@ -71,7 +71,7 @@ def verify_fast_copy(path: Path, record: Weights) -> LocalFile | None:
 
 
 def _origins(record: Weights) -> Iterator[str]:
-    """All that a flat copy of a set may say that it was made of."""
+    """Every source that the metadata of a valid fast copy may name."""
     for source in (*record.sources, *record.headless):
         for directory in cache_directories():
             path = directory / source.filename
@@ -84,19 +84,17 @@ def _origin(path: Path, digest: str) -> str:
 
 
 def save_fast_copy(record: Weights, path: Path, checkpoint: "Checkpoint | None" = None) -> None:
-    """Write the flat copy of a set, unless another process is at it or the cache does not take it.
+    """Write the fast copy of a set. Failures are logged: another process may be writing it, or the cache be read-only.
 
     Args:
         record: the set.
-        path: its original; a file of a Python package, or a flat copy, is left as it is.
-        checkpoint: what the original holds, if it was read already.
+        path: its original; files of Python packages and fast copies are not copied.
+        checkpoint: the contents of the original, if it has already been read.
     """
     source = next((each for each in (*record.sources, *record.headless) if each.filename == path.name), None)
     if source is None:
         return
-    from keras_effnet.weights.formats.checkpoints import (
-        read_checkpoint,  # NumPy, which telling of the files does without
-    )
+    from keras_effnet.weights.formats.checkpoints import read_checkpoint  # NumPy, which listing the sets does not need
 
     try:
         checkpoint = checkpoint or read_checkpoint(path, VARIANTS[record.variant])
@@ -106,11 +104,11 @@ def save_fast_copy(record: Weights, path: Path, checkpoint: "Checkpoint | None" 
             with locked(target, 0):
                 _write(target, checkpoint, record, _origin(path, source.digest or pinned(path)))
     except (OSError, SourceError, WeightsError) as error:
-        log.info("No flat copy of %s is kept: %s", path, error)
+        log.info("No fast copy of %s was saved: %s", path, error)
 
 
 def _is_foreign(target: Path) -> bool:
-    """Whether somebody put a file of their own where the flat copy would be; a damaged copy still has its pin."""
+    """Whether the user put a file of that name there; a damaged fast copy still has its pinned digest."""
     made_here = _read_metadata(target).get("source", "").startswith(FORMAT.split()[0]) if target.exists() else True
     return not (made_here or pin_path(target).exists())
 
@@ -125,7 +123,7 @@ def _write(target: Path, checkpoint: "Checkpoint", record: Weights, origin: str)
     from keras_effnet.weights.formats.safetensors import write_safetensors
 
     normalization = checkpoint.normalization or record.normalization
-    notes = {"source": origin, "normalization": json.dumps([normalization.mean, normalization.std])}
+    metadata = {"source": origin, "normalization": json.dumps([normalization.mean, normalization.std])}
     with staged(target) as part:
-        write_safetensors(part, checkpoint.state, notes)
+        write_safetensors(part, checkpoint.state, metadata)
     pin(target)

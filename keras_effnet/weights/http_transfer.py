@@ -1,4 +1,4 @@
-"""One file over HTTP into a part on the disk, which goes on where it was cut off (ranges: RFC 9110, section 14)."""
+"""Downloads one file over HTTP and resumes where an earlier attempt was cut off (ranges: RFC 9110, section 14)."""
 
 import errno
 import os
@@ -12,23 +12,23 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.cache import Part, SourceError
+from keras_effnet.weights.cache import PartialFile, SourceError
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, Retry
 
-ATTEMPTS = 4  # in a row that bring nothing new
-FIRST_WAIT = 0.5  # seconds, doubled after every such attempt
-LONGEST_WAIT = 60.0  # seconds; a server that asks for more is left
+ATTEMPTS = 4  # consecutive attempts without progress
+FIRST_WAIT = 0.5  # seconds; doubled after each such attempt
+LONGEST_WAIT = 60.0  # seconds; if a server asks for more, the next mirror is tried
 CONNECT = 5.0  # seconds
 CHUNK = 1 << 20  # bytes
-WEB_PAGE = "a web page came instead of the file, as from a login page or a proxy"
+WEB_PAGE = "received a web page instead of the file, perhaps from a login page or a proxy"
 
 Show = Callable[[int, int | None], None]
 
 
 class CutError(Exception):
-    """An attempt ended early; another one, after `wait` seconds at least, may do better."""
+    """An attempt ended early; a retry after at least `wait` seconds may succeed."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -40,9 +40,9 @@ class Limits:
     """How long a download may take.
 
     Args:
-        stall: seconds without a byte after which an attempt is given up.
-        total: seconds for everything, waiting for another process included.
-        deadline: when the total is up, in seconds of `time.monotonic`.
+        stall: seconds without data after which an attempt is abandoned.
+        total: seconds for everything, including waiting for another process.
+        deadline: when `total` is used up, in seconds of `time.monotonic`.
     """
 
     stall: float
@@ -51,10 +51,10 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> "Limits":
-        """Those of KERAS_EFFNET_STALL_TIMEOUT (30 s) and KERAS_EFFNET_TOTAL_TIMEOUT (6 h), the clock started.
+        """Read KERAS_EFFNET_STALL_TIMEOUT (30 s) and KERAS_EFFNET_TOTAL_TIMEOUT (6 h), and start the clock.
 
         Raises:
-            WeightsError: one of them is no number of seconds.
+            WeightsError: one of them is not a positive number of seconds.
         """
         total = _seconds("KERAS_EFFNET_TOTAL_TIMEOUT", 6 * 3600.0)
         return cls(_seconds("KERAS_EFFNET_STALL_TIMEOUT", 30.0), total, monotonic() + total)
@@ -63,11 +63,11 @@ class Limits:
         """Seconds until the deadline.
 
         Raises:
-            SourceError: it is past.
+            SourceError: the deadline has passed.
         """
         seconds = self.deadline - monotonic()
         if seconds <= 0:
-            raise SourceError(f"not done after {self.total:g} s (KERAS_EFFNET_TOTAL_TIMEOUT)")
+            raise SourceError(f"not finished after {self.total:g} s (KERAS_EFFNET_TOTAL_TIMEOUT)")
         return seconds
 
 
@@ -77,24 +77,24 @@ def _seconds(name: str, default: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < 1e9:  # an endless wait is no time-out: sockets take no infinity
+    if not 0 < seconds < 1e9:  # sockets do not accept infinity
         raise WeightsError(f"{name} is {text!r}. Expected seconds above 0, as in {name}={default:g}. Set or unset it.")
     return seconds
 
 
-def transfer(url: str, part: Part, limits: Limits) -> bool:
-    """Bring a part to its end, in as many attempts as it takes while they bring something new.
+def resume_download(url: str, part: PartialFile, limits: Limits) -> bool:
+    """Complete a partial file, retrying as long as attempts make progress.
 
     Returns:
-        Whether all bytes came in one answer; else they were joined, and a wrong digest may be the joint's fault.
+        Whether all bytes came in one response. If not, a wrong digest may come from joining bytes of different files.
 
     Raises:
-        SourceError: the source does not give the file, or not in time; what came stays in the part.
-        OSError: the disk does not take it.
+        SourceError: the source failed or took too long; the bytes received so far are kept.
+        OSError: the file cannot be written.
     """
     reached, attempts, retry = part.size(), 0, _new_retry()
     with _progress(url.rsplit("/", 1)[-1]) as show:
-        while not part.size() or part.size() != part.recall()[1]:
+        while not part.size() or part.size() != part.load_metadata()[1]:
             attempts += 1
             try:
                 return _attempt(url, part, limits, show)
@@ -118,19 +118,19 @@ def _new_retry() -> "Retry":
     return retry.increment()  # urllib3 retries at once after the first error; counting one in advance makes it wait
 
 
-def _attempt(url: str, part: Part, limits: Limits, show: Show) -> bool:
-    import requests  # a quarter of a second that only a download needs
+def _attempt(url: str, part: PartialFile, limits: Limits, show: Show) -> bool:
+    import requests  # takes a quarter of a second to import, and only downloads need it
     from urllib3.exceptions import HTTPError, ReadTimeoutError
 
     stall = min(limits.stall, limits.remaining())
     try:
         timeout = min(CONNECT, stall), stall
         with requests.get(url, headers=_headers(part), stream=True, timeout=timeout) as response:
-            start, size = _begin(response, part)
+            start, size = _check_response(response, part)
             _receive(response.raw, part, start, size, limits, show)
     except (requests.ReadTimeout, ReadTimeoutError) as error:
-        raise CutError(f"no byte came for {stall:.3g} s (KERAS_EFFNET_STALL_TIMEOUT)") from error
-    except requests.exceptions.SSLError as error:  # a kind of ConnectionError, but a certificate does not heal
+        raise CutError(f"received no data for {stall:.3g} s (KERAS_EFFNET_STALL_TIMEOUT)") from error
+    except requests.exceptions.SSLError as error:  # a ConnectionError, but retrying does not fix a certificate
         raise SourceError(_innermost(error)) from error
     except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
         raise CutError(_innermost(error)) from error
@@ -139,10 +139,10 @@ def _attempt(url: str, part: Part, limits: Limits, show: Show) -> bool:
     return start == 0
 
 
-def _headers(part: Part) -> dict[str, str]:
-    """What to ask for: the rest of the part if it can be told that it is the same file's, else everything."""
-    headers = {"Accept-Encoding": "identity"}  # the bytes on the disk are those that the server counts
-    validator, _ = part.recall()
+def _headers(part: PartialFile) -> dict[str, str]:
+    """Request headers: for the rest of the file if a change of the file would be noticed, otherwise for all of it."""
+    headers = {"Accept-Encoding": "identity"}  # so that the bytes on disk are those that the server counts
+    validator, _ = part.load_metadata()
     if part.size() and (validator or part.hashed):
         headers["Range"] = f"bytes={part.size()}-"
         if validator:
@@ -150,8 +150,8 @@ def _headers(part: Part) -> dict[str, str]:
     return headers
 
 
-def _begin(response: Any, part: Part) -> tuple[int, int | None]:
-    """Judge an answer by its status and headers: the byte its body starts at, and the size of the whole file."""
+def _check_response(response: Any, part: PartialFile) -> tuple[int, int | None]:
+    """Check status and headers; return the offset at which the body starts, and the size of the whole file."""
     status, headers = response.status_code, response.headers
     answer = f"HTTP {status} {response.reason}"
     if status in (408, 425, 429) or status >= 500:
@@ -160,23 +160,23 @@ def _begin(response: Any, part: Part) -> tuple[int, int | None]:
     if status not in (200, 206, 416):
         raise SourceError(answer)
     if status == 200 and headers.get("Content-Type", "").lower().startswith("text/html"):
-        raise SourceError(WEB_PAGE)  # the part, if there is one, is not touched
+        raise SourceError(WEB_PAGE)  # keeps the partial file
     validator, length = _validator(headers), headers.get("Content-Length", "")
     if status == 200:
-        part.discard()
-        part.remember(validator, int(length) if length.isdigit() else None)
-        return 0, part.recall()[1]
-    known, size = part.recall()
+        part.delete()
+        part.save_metadata(validator, int(length) if length.isdigit() else None)
+        return 0, part.load_metadata()[1]
+    known, size = part.load_metadata()
     given = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
     sizes = ("*", str(size)) if size is not None or not given else (given[2],)
     if not given or int(given[1]) != part.size() or validator not in ("", known) or given[2] not in sizes:
-        part.discard()
-        raise CutError(f"{answer}: not the rest of the file that had begun to come")
+        part.delete()
+        raise CutError(f"{answer}: not the rest of the partly downloaded file")
     return part.size(), size
 
 
 def _validator(headers: Mapping[str, str]) -> str:
-    """What If-Range takes: a strong ETag, else a date, else nothing."""
+    """The value for If-Range: a strong ETag, otherwise the modification date, otherwise ""."""
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
@@ -192,13 +192,13 @@ def _retry_after(response: "BaseHTTPResponse") -> float:
         return 0.0
 
 
-def _receive(raw: Any, part: Part, start: int, size: int | None, limits: Limits, show: Show) -> None:
+def _receive(raw: Any, part: PartialFile, start: int, size: int | None, limits: Limits, show: Show) -> None:
     free = shutil.disk_usage(part.path.parent).free
     if size is not None and size - start > free:
         raise OSError(errno.ENOSPC, f"No space left on device, {free:,} bytes are free")
     with part.path.open("ab") as file:
         show(start, size)
-        # read1 returns what is there: read would wait for a full chunk, and a trickle could outlast the deadline.
+        # read1 returns what is available; read would wait for a full chunk, which a slow server could delay for hours.
         while chunk := raw.read1(CHUNK, decode_content=False):
             file.write(chunk)
             file.flush()
@@ -211,7 +211,7 @@ def _receive(raw: Any, part: Part, start: int, size: int | None, limits: Limits,
 
 @contextmanager
 def _progress(name: str) -> Iterator[Show]:
-    """A bar on standard error, if somebody looks at it."""
+    """A progress bar on standard error, if that is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, size: None
         return
@@ -225,7 +225,7 @@ def _progress(name: str) -> Iterator[Show]:
 
 
 def _innermost(error: BaseException) -> str:
-    """What went wrong, without the layers of requests and urllib3 around it."""
+    """The message of the original error, without those of requests and urllib3 around it."""
     while True:
         inner = [getattr(error, "reason", None), *reversed(error.args)]
         causes = [cause for cause in inner if isinstance(cause, BaseException)]

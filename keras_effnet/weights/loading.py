@@ -1,4 +1,4 @@
-"""Published weights, or a file's, into a model: by name and strictly; nothing is skipped in silence."""
+"""Loads published weights or a weight file into a model, strictly by name; nothing is skipped silently."""
 
 import logging
 import os
@@ -18,20 +18,20 @@ from keras_effnet.weights.fast_copy import save_fast_copy
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.frameworks import framework_of
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names
-from keras_effnet.weights.published import find_weights, is_set, locate, recognise
+from keras_effnet.weights.published import find_weights, identify, is_set, locate
 
 log = logging.getLogger("keras_effnet")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that were read and wait for a model.
+    """Weights that have been read but not yet loaded into a model.
 
     Args:
-        origin: the file they came from.
-        state: "layer/variable" -> array, in the names of `keras.applications` and the layout of Keras.
-        normalization: what the pixels have to be normalised with.
-        framework: whose padding and epsilon they were trained with.
+        origin: the file they were read from.
+        state: "layer/variable" -> array, with the names of `keras.applications` and the axes of Keras.
+        normalization: how pixels have to be normalised.
+        framework: whose padding and epsilon the weights were trained with.
     """
 
     origin: Path
@@ -41,7 +41,7 @@ class Pretrained:
 
     @property
     def classes(self) -> int | None:
-        """Outputs of the classifier in the file, None where it has no classifier."""
+        """Number of outputs of the classifier, None without a classifier."""
         bias = self.state.get("predictions/bias")
         return None if bias is None else len(bias)
 
@@ -59,15 +59,15 @@ def open_weights(
     Args:
         variant: the network.
         weights: the name of a published set, or a path.
-        include_top: whether the classifier is needed; without it a smaller file may do.
-        framework: "tensorflow" or "pytorch", where the file itself does not tell.
-        ema: of a TensorFlow checkpoint take the averages, which the published accuracies are of.
+        include_top: whether the classifier is needed; if not, a smaller file may be used.
+        framework: "tensorflow" or "pytorch", if the file is ambiguous.
+        ema: read the moving averages of a TensorFlow checkpoint, to which the published accuracies refer.
 
     Raises:
-        WeightsError: no such set or file, no network, or a file that cannot be read.
+        WeightsError: there is no such set or file, the download failed, or the file cannot be read.
     """
     if not is_set(variant.name, weights) and _exists(Path(weights)):
-        path, record = Path(weights), recognise(Path(weights))
+        path, record = Path(weights), identify(Path(weights))
         checkpoint = read_checkpoint(path, variant, ema=ema)
     else:
         record = find_weights(variant.name, str(weights))
@@ -76,7 +76,7 @@ def open_weights(
         if ema:
             save_fast_copy(record, path, checkpoint)
     normalization = variant.normalization if record is None else record.normalization
-    # All published sets are TensorFlow's, whoever converted them.
+    # All published sets were trained with TensorFlow, whoever converted them.
     asked = framework if record is None else framework or TENSORFLOW.name
     return Pretrained(
         path,
@@ -87,7 +87,7 @@ def open_weights(
 
 
 def _exists(path: Path) -> bool:
-    # A TensorFlow checkpoint is named by a folder or by a prefix, of which only the index is a file.
+    # The prefix of a TensorFlow checkpoint is not itself a file.
     return path.exists() or path.with_name(path.name + ".index").is_file()
 
 
@@ -97,14 +97,14 @@ def load_weights(
     """Load weights into a model that is already built, by name and strictly.
 
     Args:
-        model: an EfficientNet of this package, alone or nested in another model.
+        model: an EfficientNet of this package, possibly nested in another model.
         weights: the path of a file in any known format, or the name of a published set.
-        framework: "tensorflow" or "pytorch", where the file itself does not tell.
-        ema: of a TensorFlow checkpoint take the averages; False takes the weights as they were last.
+        framework: "tensorflow" or "pytorch", if the file is ambiguous.
+        ema: read the moving averages of a TensorFlow checkpoint; False reads the raw weights.
 
     Raises:
-        WeightsError: a file that cannot be read or does not fit, or that was trained with another padding, epsilon or
-            normalisation than the model has.
+        WeightsError: the file cannot be read, does not fit the model, or was trained with a different padding, epsilon
+            or normalisation.
 
     Example:
         >>> import keras_effnet
@@ -121,16 +121,16 @@ def load_weights(
 
 
 def _compare_graphs(pretrained: Pretrained, framework: Framework, normalization: Normalization | None) -> None:
-    """Refuse weights that would give other numbers than those they were trained for."""
+    """Reject weights that were trained with another padding, epsilon or normalisation than the model has."""
     faults = []
     if framework != pretrained.framework:
-        faults.append(f"pad and normalise as {pretrained.framework}, the model as {framework}")
+        faults.append(f"expect {pretrained.framework}, the model has {framework}")
     if normalization is not None and not normalization.close_to(pretrained.normalization):
-        faults.append(f"take pixels with {pretrained.normalization}, the model with {normalization}")
+        faults.append(f"expect {pretrained.normalization}, the model has {normalization}")
     if faults:
         raise WeightsError(
-            f"The weights in {pretrained.origin} {' and '.join(faults)}. Expected a model built for them. Build it "
-            f"with weights={str(pretrained.origin)!r}, which sets both."
+            f"The weights in {pretrained.origin} {' and '.join(faults)}. Expected a model with the same conventions. "
+            f"Build it with weights={str(pretrained.origin)!r}, which sets both."
         )
 
 
@@ -138,12 +138,12 @@ def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False
     """Assign weights to the variables of layers, by name.
 
     Args:
-        pretrained: what `open_weights` gave.
-        layers: the Keras layers of the network, all of them.
-        new_head: give the classifier random weights instead of the file's.
+        pretrained: the result of `open_weights`.
+        layers: all Keras layers of the network.
+        new_head: give the classifier random weights instead of those of the file.
 
     Raises:
-        WeightsError: names or shapes do not agree; lists what is missing, unexpected and of another shape.
+        WeightsError: names or shapes differ; the message lists missing, unexpected and reshaped variables.
     """
     variables = dict(named_variables(layers))
     state = {name: value for name, value in pretrained.state.items() if _wanted(name, variables)}
@@ -158,22 +158,22 @@ def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False
 
 
 def named_variables(layers: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Every variable of some layers under its "layer/variable"."""
+    """Every variable of some layers with its name, "layer/variable"."""
     for layer in layers:
         for variable in layer.weights:
-            # Keras 3 says "kernel", tf_keras "stem_conv/kernel:0" and, for depthwise ones, "depthwise_kernel".
+            # "kernel" in Keras 3; "stem_conv/kernel:0" in tf_keras, and "depthwise_kernel" for depthwise layers.
             name = variable.name.rsplit("/", 1)[-1].removesuffix(":0").removeprefix("depthwise_")
             yield f"{layer.name}/{name}", variable
 
 
 def _wanted(name: str, variables: Mapping[str, Any]) -> bool:
-    """Whether the model has a place for it, or should have: only a head may be left over."""
+    """Whether a variable has to be in the model: only those of the head may be left over."""
     return name in variables or name.split("/")[0] not in HEAD
 
 
 def _draw_head(variables: Mapping[str, Any]) -> dict[str, Any]:
     kernel, bias = variables["predictions/kernel"], variables["predictions/bias"]
-    log.warning("The classifier is new and untrained: %d classes, random weights.", bias.shape[0])
+    log.warning("The classifier is new and untrained: %d classes with random weights.", bias.shape[0])
     return {
         "predictions/kernel": dense_initializer(Conventions())(kernel.shape),
         "predictions/bias": np.zeros(bias.shape),
@@ -181,11 +181,11 @@ def _draw_head(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A stem kernel for another number of input channels: summed for one, else repeated and scaled, as timm does.
+    """Adapt a stem kernel to another number of input channels, as timm does: sum for one, otherwise repeat and scale.
 
     Args:
         kernel: float array (height, width, 3, filters).
-        channels: input channels wanted.
+        channels: number of input channels of the model.
 
     Example:
         >>> adapt_channels(np.ones((3, 3, 3, 32)), 1)[0, 0, 0, 0].item()
@@ -204,17 +204,17 @@ def _compare(origin: Path, state: Mapping[str, Any], variables: Mapping[str, Any
     missing = sorted(variables.keys() - state.keys())
     unexpected = sorted(state.keys() - variables.keys())
     reshaped = [
-        f"{name} {tuple(state[name].shape)} for {tuple(variable.shape)}"
+        f"{name} {tuple(state[name].shape)} instead of {tuple(variable.shape)}"
         for name, variable in variables.items()
         if name in state and tuple(state[name].shape) != tuple(variable.shape)
     ]
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    faults = {"missing": missing, "unexpected": unexpected, "with another shape": reshaped}
     if any(faults.values()):
         lists = "; ".join(f"{len(names)} {what}: {_shorten(names)}" for what, names in faults.items() if names)
         raise WeightsError(
             f"The weights in {origin} do not fit the model: {lists}. Expected the same layers with the same shapes. "
-            "Choose the variant the file was made for; another number of classes goes in as classes=, a file without a "
-            "classifier loads with include_top=False."
+            "Choose the variant of the file; pass classes= for another number of classes, or include_top=False for a "
+            "file without a classifier."
         )
 
 

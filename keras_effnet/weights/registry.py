@@ -1,4 +1,4 @@
-"""The published weight sets, one row per variant and set: where the file is, its hash, its normalisation."""
+"""The published weight sets, one row per variant and set: URL, hash and normalisation."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ class Source:
     """One file on the network.
 
     Args:
-        url: where it is.
-        digest: "sha256:", "md5:" or "sha256-prefix:" (the first hexadecimal digits, which some publishers put into
-            the file's name), and the digits; "" where none was ever published: such a file is checked by its structure
-            when it first comes, and by its own sha256 from then on.
-        size: in bytes, None where it is not known.
-        credit: who made the file out of the trained weights.
-        licence: under which they publish it.
+        url: its address.
+        digest: "sha256:", "md5:" or "sha256-prefix:", followed by hexadecimal digits; the latter are the first digits,
+            which some publishers put into the file name. "" if none was published: the structure of the file is
+            checked after the first download, and from then on its sha256.
+        size: in bytes, None if unknown.
+        credit: who converted the trained weights to this file.
+        licence: of the file.
     """
 
     url: str
@@ -33,12 +33,12 @@ class Source:
 
     @property
     def format(self) -> str:
-        """What publishers put under such a name; what a file is, is seen from its content when it is read."""
+        """The usual format of files with this suffix, for display; when a file is read, its content decides."""
         return FORMATS[self.url.rpartition(".")[2]]
 
     @property
     def filename(self) -> str:
-        """The name under which the file is cached: its own, or with its folder's where no digest tells it apart."""
+        """The file name in the cache; without a digest, it includes the name of the folder to keep files apart."""
         *folders, name = self.url.rpartition("://")[2].split("/")[-3:]
         return f"{folders[-1]}-{name}" if len(folders) > 1 and not self.digest else name
 
@@ -50,16 +50,16 @@ class Weights:
     Args:
         variant: the network, a key of `VARIANTS`.
         name: the set: "imagenet" (AutoAugment), "noisy-student", "advprop", "randaugment" or "baseline".
-        top1: published ImageNet accuracy in percent, of the authors.
-        top5: the same of the first five, of the authors (arXiv:1905.11946, Table 8) or else as timm measured it.
-        normalization: what the pixels have to be normalised with.
-        sources: files with the classifier, in the order to try.
-        headless: files without it, smaller to fetch for a network without a classifier.
-        package: Python package that carries the file, and the file's path in it; needs no network.
+        top1: ImageNet accuracy in percent, as published by the authors.
+        top5: top-5 accuracy in percent, as published by the authors (arXiv:1905.11946, Table 8) or measured by timm.
+        normalization: how pixels have to be normalised.
+        sources: files with the classifier, in the order in which they are tried.
+        headless: smaller files without the classifier.
+        package: Python package that contains the file, and the path of the file in it.
         package_digest: digest of that file.
         package_size: its size in bytes.
         licence: of the weights.
-        credit: who trained them; who made the file is told of each source.
+        credit: who trained them; each source names who converted them.
     """
 
     variant: str
@@ -93,7 +93,7 @@ def _timm(file: str) -> Source:
 
 
 def _prefixed(base: str, file: str, credit: str) -> Source:
-    # PyTorch's habit: name-0123abcd.pth starts with the sha256 that follows the dash.
+    # PyTorch's convention: the digits after the dash in name-0123abcd.pth are the first of its sha256.
     digest = "sha256-prefix:" + file.removesuffix(".pth").rsplit("-", 1)[-1]
     return Source(base + file, digest, credit=credit)
 
@@ -188,7 +188,7 @@ def _others() -> Iterator[Weights]:
 
 
 def _mirrors(variant: str, name: str) -> list[Source]:
-    """Where else a set is: other people's conversions, and the checkpoint that all of them come from."""
+    """Further sources of a set: other conversions, and the original checkpoint."""
     if name == "noisy-student":
         files = _STUDENTS.get(variant)
         others = [_qubvel(f"efficientnet-{variant}_noisy-student.h5", files[0])] if files else []
@@ -199,7 +199,7 @@ def _mirrors(variant: str, name: str) -> list[Source]:
         return [_prefixed(_LUKEMELAS, file, credit), _google("advprop", f"efficientnet-{variant}")]
     if name == "baseline":
         return [_google("ckpts", f"efficientnet-{variant}")]
-    # RandAugment's B8 was never published as a checkpoint: file and figures are timm's.
+    # RandAugment's B8 was never published as a checkpoint: the file and its accuracies are timm's.
     return [] if variant == "b8" else [_google("randaug", f"efficientnet-{variant}-randaug")]
 
 
@@ -213,7 +213,7 @@ def _qubvel(file: str, md5: str) -> Source:
     return Source(_QUBVEL + file, f"md5:{md5}", credit="qubvel (efficientnet)")
 
 
-# In bytes: the files of keras.applications without a classifier, as its downloads show them, and those in packages.
+# Sizes in bytes of the keras.applications files without a classifier, and of the files in Python packages.
 _BYTES = {
     "b0": 16_705_208,
     "b1": 27_018_416,
@@ -227,7 +227,7 @@ _BYTES = {
     "lite1": 21_946_926,
     "lite2": 24_666_229,
 }
-# lukemelas's conversions of AdvProp, by the start of their sha256.
+# lukemelas's conversions of AdvProp: the first digits of their sha256.
 _ADVERSARIAL = {
     "b0": "b64d5a18",
     "b1": "0f3ce85a",

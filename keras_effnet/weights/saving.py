@@ -1,4 +1,4 @@
-"""Weights out of a model, into the file formats of other libraries."""
+"""Saves the weights of a model in the file formats of other libraries."""
 
 import io
 import os
@@ -24,16 +24,17 @@ LAYOUTS = ("keras.applications", *TORCH_LAYOUTS)
 
 
 def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.applications") -> None:
-    """Save the weights of a model so that another library reads them and gives the same numbers.
+    """Save the weights of a model so that another library can load them and computes the same outputs.
 
     Args:
-        model: an EfficientNet of this package, alone or nested in another model.
-        path: "*.weights.h5" (Keras 3, tf_keras) or "*.h5" (the older format) for "keras.applications", which loads it
-            into a model built with `weights=None`; "*.pth" or "*.safetensors" for the others.
+        model: an EfficientNet of this package, possibly nested in another model.
+        path: for "keras.applications", "*.weights.h5" (Keras 3, tf_keras) or "*.h5" (the older format), to be loaded
+            into a model built with `weights=None`; for the other layouts, "*.pth" or "*.safetensors". Missing folders
+            are created.
         layout: one of "keras.applications", "lukemelas", "timm", "torchvision", "transformers".
 
     Raises:
-        WeightsError: a layout that cannot give the same numbers, or a path that does not go with it.
+        WeightsError: the layout cannot reproduce the outputs, or the path has the wrong suffix.
 
     Example:
         >>> import tempfile, keras_effnet
@@ -42,12 +43,11 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
     """
     path = Path(path)
     if layout not in LAYOUTS:
-        raise WeightsError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}. Choose one of these.")
+        raise WeightsError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}.")
     suffixes = (".h5",) if layout == "keras.applications" else (".pth", ".safetensors")
     if path.suffix not in suffixes:
         raise WeightsError(
-            f"The file {str(path)!r} is to have the layout {layout!r}. Expected a name that ends in "
-            f"{' or '.join(suffixes)}. Choose another name."
+            f"path is {str(path)!r}. Expected a name that ends in {' or '.join(suffixes)} for the layout {layout!r}."
         )
     network = find_network(model)
     variant = variant_of(network)
@@ -56,19 +56,19 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
     ours = set(layer_names(variant).values())
     state = {name: value for name, value in state.items() if name.split("/")[0] in ours}
     if layout != "keras.applications":
-        # timm's two kinds of models share their names: the note tells which of them the file is for.
+        # timm's two kinds of models use the same names: the metadata record which kind this file is for.
         kind = "tf_" if framework_of_model(network).name == "tensorflow" else ""
-        note = {"architecture": f"{kind}efficientnet_{variant.name}"} if layout == "timm" else {}
+        metadata = {"architecture": f"{kind}efficientnet_{variant.name}"} if layout == "timm" else {}
         tensors = _renamed(state, variant, layout)
         with staged(path) as part:
             if path.suffix == ".pth":
                 write_torch(part, tensors)
             else:
-                write_safetensors(part, tensors, {"format": "pt", **note})
+                write_safetensors(part, tensors, {"format": "pt", **metadata})
     else:
         normalization = normalization_of(network) or ZERO_TO_ONE
         write = _write_weights_h5 if path.name.endswith(".weights.h5") else _write_legacy_h5
-        # In memory first: on a disk that is full HDF5 ends the process.
+        # In memory first: HDF5 aborts the process if the disk is full.
         file = io.BytesIO()
         write(file, state, variant, normalization)
         with staged(path) as part:
@@ -80,8 +80,8 @@ def _check_framework(network: Any, layout: str, variant: Variant) -> None:
     fits = found in (expected, PYTORCH) if layout == "timm" else found == expected
     if not fits:
         raise WeightsError(
-            f"The model {network.name!r} pads and normalises as {found}, those of {layout!r} as {expected}: "
-            "the numbers would differ. Expected a layout of the same kind. Choose 'timm', which has both."
+            f"The model {network.name!r} has {found}, but models of {layout!r} have {expected}: the outputs would "
+            "differ. Expected a layout with the same conventions. Choose 'timm', which supports both."
         )
 
 
@@ -89,7 +89,7 @@ def _check_framework(network: Any, layout: str, variant: Variant) -> None:
 
 
 def _renamed(state: Mapping[str, np.ndarray], variant: Variant, layout: str) -> dict[str, np.ndarray]:
-    """The state dict of a library's model; arrays are views of ours."""
+    """The state dict of a library's model; the arrays are views."""
     prefix = TORCH_LAYOUTS[layout][1]
     theirs = {ours: name for name, ours in layer_names(variant, layout).items()}
     tensors = {}
@@ -100,23 +100,23 @@ def _renamed(state: Mapping[str, np.ndarray], variant: Variant, layout: str) -> 
             value.transpose(torch_axes(layer)) if variable == "kernel" else value
         )
         if variable == "moving_mean":
-            # PyTorch counts batches beside the statistics, and misses the count when it loads strictly.
+            # PyTorch also stores a batch count, without which strict loading fails.
             tensors[f"{place}{theirs[layer]}.num_batches_tracked"] = np.array(0, np.int64)
     return tensors
 
 
-# --- Keras's files, as `keras.applications` with weights=None has its layers ---
+# --- Keras's files, with the layers of `keras.applications` built with weights=None ---
 
 
 def _statistics(normalization: Normalization) -> list[np.ndarray]:
-    """What its Normalization layer keeps: mean and variance after the division by 255, and a count."""
+    """The variables of its Normalization layer: mean and variance after division by 255, and a count."""
     mean = np.array(normalization.mean, np.float32) / 255
     variance = np.square(np.array(normalization.std, np.float64) / 255).astype(np.float32)
     return [mean, variance, np.array(0, np.int32)]
 
 
 def _in_order(state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization) -> dict[str, Any]:
-    """Layer -> (variable names, arrays) in the order of the network, the normalisation first."""
+    """Layer -> (variable names, arrays), in the order of the network, starting with the normalisation."""
     layers: dict[str, Any] = {"normalization": (("mean", "variance", "count"), _statistics(normalization))}
     for layer in layer_names(variant).values():
         if f"{layer}/{variables(layer)[0]}" in state:
@@ -131,7 +131,7 @@ def _write_weights_h5(
 
     counts: dict[str, int] = {}
     with h5py.File(path, "w") as file:
-        file.create_group("vars")  # of the model itself, which has none; tf_keras looks for them
+        file.create_group("vars")  # variables of the model itself: none, but tf_keras requires the group
         for layer, (_, arrays) in _in_order(state, variant, normalization).items():
             kind = layer if layer == "normalization" else kind_of(layer)
             number = counts[kind] = counts.get(kind, -1) + 1

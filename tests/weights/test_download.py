@@ -217,13 +217,13 @@ def test_a_file_comes_once_and_then_from_the_cache(server, cache):
 
 BAD = {
     "another file": (Answer(OTHER), "does not have sha256:"),
-    "a web page": (Answer(PAGE, headers=HTML), "a web page came"),
-    "a web page that says it is a file": (Answer(PAGE), "a web page came"),
+    "a web page": (Answer(PAGE, headers=HTML), "received a web page"),
+    "a web page that says it is a file": (Answer(PAGE), "received a web page"),
     "half of the file": (Answer(ranges=False, sent=3500), "IncompleteRead|cut off after 3,500 of 7,000 bytes"),
     "half of the file, size unknown": (Answer(sized=False, sent=3500), "does not have sha256:"),
     "404": (Answer(status=404), "HTTP 404 Not Found"),
     "500": (Answer(status=500), "HTTP 500 Internal Server Error"),
-    "silence": (Answer(stalls=True, sent=0), "no byte came for 0.1 s"),
+    "silence": (Answer(stalls=True, sent=0), "received no data for 0.1 s"),
 }
 
 
@@ -385,7 +385,7 @@ def test_the_total_time_out_ends_it_and_the_next_one_goes_on(answer, server, cac
     monkeypatch.setenv("KERAS_EFFNET_TOTAL_TIMEOUT", "0.5")
     server.answers["good.h5"] = [answer, Answer()]
     start = time.monotonic()
-    with pytest.raises(WeightsError, match="not done after 0.5 s .KERAS_EFFNET_TOTAL_TIMEOUT."):
+    with pytest.raises(WeightsError, match="not finished after 0.5 s .KERAS_EFFNET_TOTAL_TIMEOUT."):
         fetch([source(server)], "The weights")
     assert time.monotonic() - start < 5
     came = len(part(cache))
@@ -473,7 +473,7 @@ def test_a_file_system_without_locks_is_named(server, cache, monkeypatch):
         raise NotImplementedError
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with pytest.raises(WeightsError, match="the file system has no locks") as error:
+    with pytest.raises(WeightsError, match="the file system does not support locks") as error:
         fetch([source(server)], "The weights")
     assert_names_the_folder(error, cache)
     assert server.requests == []

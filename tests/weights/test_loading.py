@@ -83,7 +83,7 @@ def test_a_file_without_a_published_digest_is_judged_by_its_structure(tmp_path, 
     save_weights(create(VARIANTS["lite0"]), path)
     check_structure(path, VARIANTS["lite0"])
     save_weights(create(VARIANTS["lite0"], classes=10), path)
-    with pytest.raises(WeightsError, match="2 variables are missing, unexpected or of another shape, predictions/bias"):
+    with pytest.raises(WeightsError, match="2 variables are missing, .*including predictions/bias"):
         check_structure(path, VARIANTS["lite0"])
 
 
@@ -120,7 +120,7 @@ def test_whatever_does_not_fit_is_listed(full, pretrained):
         "file.h5 do not fit",
         "1 missing: block2b_bn/gamma",
         "1 unexpected: block9a_bn/gamma",
-        "1 of another shape: stem_bn/beta (7,) for (8,)",
+        "1 with another shape: stem_bn/beta (7,) instead of (8,)",
     ):
         assert part in str(error.value)
 

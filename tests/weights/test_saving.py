@@ -128,7 +128,7 @@ def test_pytorch_pads_alike_on_both_sides(randomise, photo, run):
 def test_weights_for_another_padding_are_refused(tmp_path, randomise):
     model = create(tiny(), classes=10, framework="pytorch")
     save_weights(model, tmp_path / "x.safetensors", "timm")
-    with pytest.raises(WeightsError, match="pad and normalise as.*pytorch.*Build it with weights="):
+    with pytest.raises(WeightsError, match="expect .*'pytorch'.*Build it with weights="):
         load_weights(create(tiny(), classes=10), tmp_path / "x.safetensors")
 
 
@@ -137,7 +137,7 @@ def test_weights_for_another_normalisation_are_refused(tmp_path):
         pytest.skip("tf_keras writes the same statistics; one flavour is enough")
     model = keras.applications.EfficientNetB0(weights=None)
     model.save_weights(tmp_path / "x.weights.h5")
-    with pytest.raises(WeightsError, match="take pixels with"):
+    with pytest.raises(WeightsError, match="expect Normalization"):
         load_weights(keras_effnet.EfficientNetB0(weights=None), tmp_path / "x.weights.h5")
 
 
@@ -180,7 +180,7 @@ def test_torchvision_is_pytorch_with_the_epsilon_of_what_it_converted(tmp_path):
         ("x.h5", "timm", "Expected a name that ends in .pth or .safetensors"),
         ("x.pth", "keras.applications", "Expected a name that ends in .h5"),
         ("x.h5", "caffe", "Expected one of keras.applications, lukemelas, timm, torchvision, transformers"),
-        ("x.safetensors", "torchvision", "pads and normalises as"),
+        ("x.safetensors", "torchvision", "the outputs would differ"),
     ],
 )
 def test_what_cannot_be_saved_is_refused_and_leaves_nothing(name, layout, message, tmp_path):
