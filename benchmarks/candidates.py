@@ -1,8 +1,8 @@
-"""What it costs to cost a network: a thousand candidates, scaled and counted by arithmetic.
+"""The time to scale a thousand candidate networks and count their cost by arithmetic.
 
 command   python benchmarks/candidates.py
-prints    the least of five rounds, in seconds of processor time
-measured  2026-11, one core at 2.5 GHz, shared with other work: 0.3 to 0.6 s
+prints    the fastest of five rounds, in seconds of CPU time
+measured  2026-11, one core of a shared machine at 2.5 GHz: 0.3 to 0.6 s
 """
 
 import random

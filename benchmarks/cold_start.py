@@ -1,11 +1,11 @@
-"""From nothing to an answer: seconds of `keras-effnet classify` in a new process, and the memory of a Predictor.
+"""Cold start: the time of `keras-effnet classify` in a new process, and the memory of a Predictor.
 
 command   python benchmarks/cold_start.py [--rounds 5] [--photo photo.jpg]
-prints    medians of seconds, Lite0 in LiteRT, above those of an empty interpreter as well; and the most memory that a
-          process with a Predictor (B0 at 224, LiteRT, one photo at a time) held, above that of an empty one
-needs     Linux, and what exports: TensorFlow and ai-edge-litert
-measured  2026-11, 2 cores: 0.85 s (0.74 to 0.93), 112 MB after 200 photos; the photo is scikit-image's coffee, 600 x
-          400 pixels, unless another is given
+prints    the median time of Lite0 in LiteRT and of an empty interpreter, in seconds; and the peak memory of a process
+          with a Predictor (B0 at 224, LiteRT, one photo at a time), above that of an empty interpreter
+needs     Linux; TensorFlow and ai-edge-litert for the export
+measured  2026-11, 2 cores: 0.85 s (0.74 to 0.93), 112 MB after 200 photos; by default the photo is scikit-image's
+          coffee, 600 x 400 pixels
 """
 
 import argparse
@@ -39,7 +39,7 @@ def seconds(*arguments: object) -> float:
 
 
 def export_both(folder: Path) -> tuple[Path, Path]:
-    """Lite0 with its weights, and B0 with random ones, which weigh the same."""
+    """Export Lite0 with its weights, and B0 with random weights, which take as much memory as trained ones."""
     import keras_effnet
 
     lite0, b0 = folder / "lite0.tflite", folder / "b0.tflite"
@@ -67,7 +67,7 @@ def main() -> None:
         pairs = [(seconds(*classify), seconds("-c", "pass")) for _ in range(options.rounds)]
         asked, empty = zip(*pairs, strict=True)
         print("classify, seconds", " ".join(f"{value:.2f}" for value in asked))
-        print(f"median {statistics.median(asked):.2f}, of which an empty interpreter {statistics.median(empty):.2f}")
+        print(f"median {statistics.median(asked):.2f}, of this an empty interpreter {statistics.median(empty):.2f}")
         nothing = int(run("-c", HELD))
         for count in (1, 200):
             held = int(run("-c", PREDICT, b0, photo, count))

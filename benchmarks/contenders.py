@@ -1,4 +1,4 @@
-"""What benchmarks/inference.py compares: functions of images, by every engine and the peers, with the same weights."""
+"""The functions that benchmarks/inference.py compares: every engine and other libraries, with the same weights."""
 
 import argparse
 import subprocess
@@ -14,7 +14,7 @@ Run = Callable[[np.ndarray], object]
 
 
 def exports(model: Any, folder: Path, *, int8: bool) -> dict[str, Path]:
-    """Every format whose engine is installed; LiteRT's in 8 bits too, if that is wanted."""
+    """Export every format whose engine is installed; with `int8` also LiteRT in 8 bits."""
     from keras_effnet.images import sample
     from keras_effnet.serving.agreement import SAMPLES
     from keras_effnet.serving.engines import ENGINE_OF_FORMAT
@@ -27,14 +27,14 @@ def exports(model: Any, folder: Path, *, int8: bool) -> dict[str, Path]:
             paths[kind] = export(model, folder / f"{kind}{suffix(kind)}", kind).path
     if int8:
         photos = [(name, sample(name)) for name in SAMPLES]
-        # Random weights agree on little; it is the time that is measured here.
+        # Quantized random weights rarely agree with the original; only the time matters here.
         options: dict[str, Any] = {"quantize": "int8", "representative": photos, "min_agreement": 0.0}
         paths["litert int8"] = export(model, folder / "int8.tflite", "litert", **options).path
     return paths
 
 
 def same_weights(model: Any, theirs: Any) -> Any:
-    """`keras.applications` with our weights, by the names of its layers."""
+    """Copy our weights to a model of `keras.applications`, by layer name."""
     for layer in theirs.layers:
         if layer.weights and layer.name != "normalization":
             layer.set_weights(model.get_layer(layer.name).get_weights())
@@ -42,7 +42,7 @@ def same_weights(model: Any, theirs: Any) -> Any:
 
 
 def in_keras(model: Any, theirs: Any) -> dict[str, Run]:
-    """Keras the usual ways: `predict`, and a compiled function."""
+    """Keras, by `predict` and by a compiled function."""
     import tensorflow as tf
 
     runs: dict[str, Run] = {}
@@ -55,7 +55,7 @@ def in_keras(model: Any, theirs: Any) -> dict[str, Run]:
 
 
 def saved_models(theirs: Any, folder: Path, ours: Path) -> dict[str, Run]:
-    """The plain SavedModel of `keras.applications`, and ours, which is fused."""
+    """The plain SavedModel of `keras.applications`, and our fused one."""
     import tensorflow as tf
 
     from keras_effnet.serving.tf_saved_model import open_saved_model
@@ -69,7 +69,7 @@ def saved_models(theirs: Any, folder: Path, ours: Path) -> dict[str, Run]:
 
 
 def timm_runs(timm: Any, model: Any, variant: str, folder: Path, size: int) -> dict[str, Run]:
-    """timm with our weights, compiled; it takes normalised images, which is left out of its time."""
+    """timm with our weights, compiled. The time to normalise its input is not included."""
     if timm is None:
         return {}
     import torch
@@ -99,7 +99,7 @@ def predictors(paths: dict[str, Path], mode: str) -> dict[str, Run]:
 
 
 def throughput(run: Run, *, workers: int) -> Run:
-    """A batch, its images parted among as many threads as there are runs side by side."""
+    """Process a batch image by image, in one thread per parallel run."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(workers)
@@ -107,7 +107,7 @@ def throughput(run: Run, *, workers: int) -> Run:
 
 
 def batched(paths: dict[str, Path]) -> dict[str, Run]:
-    """The other engines as they are used by themselves: a batch at a time, all cores on it."""
+    """The other engines without a Predictor: one batch at a time on all cores."""
     from keras_effnet.serving.engines import ENGINE_OF_FORMAT, cores, start
 
     names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -119,13 +119,13 @@ def batched(paths: dict[str, Path]) -> dict[str, Run]:
 
 
 def memory(path: str) -> float:
-    """MB that a Predictor takes above the interpreter's own, at batch 1."""
+    """Memory of a Predictor at batch 1, in MB above that of the interpreter."""
     code = f"""
 import re
 from pathlib import Path
 import numpy as np
 
-def peak():  # getrusage would give the parent's
+def peak():  # getrusage would include the parent process
     return int(re.search(r"VmHWM:\\s+([0-9]+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 before = peak()
@@ -139,7 +139,7 @@ print(peak() - before)
 
 
 def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What is measured at batch 1 and at the larger one, the Predictor's megabytes and the network's multiply-adds."""
+    """The functions to measure at batch 1 and at a larger batch, the Predictor's memory and the multiply-adds."""
     timm = import_timm()
     import keras
 

@@ -1,12 +1,12 @@
-"""8 bits of a network with squeeze-and-excitation and swish: which share of the first labels stays, in each engine.
+"""The share of first labels that int8 preserves, per engine, for a network with squeeze-and-excitation and swish.
 
 command   TF_ENABLE_ONEDNN_OPTS=1 python benchmarks/eight_bits.py DIR [--model b0] [--size 96] [--epochs 40]
-prints    the accuracy of a network trained from nothing on DIR/train, then for each engine the share of the photos of
-          DIR/val with the same first label in 8 bits as in float32, and how many layers had to stay in float32
-needs     pip install "keras_effnet[quickstart,litert,openvino]"; DIR: train/ and val/ with a folder for each class
-measured  2026-11, 2 cores, 500 + 200 photos of flowers: 54.0 % right; LiteRT 92.0 %, OpenVINO 93.5 %; with the last
-          convolution in 8 bits 68.0 % and 52.0 %. The photos it is not sure of are those that change: Lite0 with
-          ImageNet's weights keeps 98.0 % and 99.0 % (`keras-effnet export --quantize int8`)
+prints    the accuracy of a network trained from scratch on DIR/train; then for each engine the share of the photos in
+          DIR/val with the same first label in int8 as in float32, and the number of layers that stayed in float32
+needs     pip install "keras_effnet[quickstart,litert,openvino]"; DIR: train/ and val/ with one subfolder per class
+measured  2026-11, 2 cores, 500 + 200 photos of flowers: accuracy 54.0 %; LiteRT 92.0 %, OpenVINO 93.5 %; with the last
+          convolution in int8 too, 68.0 % and 52.0 %. The labels that change are those of uncertain photos: Lite0 with
+          ImageNet weights preserves 98.0 % and 99.0 % (`keras-effnet export --quantize int8`)
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     photos = {"representative": options.data / "train", "held_out": options.data / "val"}
     with tempfile.TemporaryDirectory() as folder:
         run = keras_effnet.train(options.data, Path(folder, "run"), model=options.model, recipe=recipe)
-        print(f"{options.model}: {run.report['val_accuracy']:.1%} right")
+        print(f"{options.model}: {run.report['val_accuracy']:.1%} accuracy")
         for format in ("litert", "openvino"):  # noqa: A001
             if ENGINE_OF_FORMAT[format].installed:
                 path = Path(folder, f"exported{suffix(format)}")

@@ -1,12 +1,12 @@
-"""Fine-tuning against its head alone, and against training the same network from scratch for the same time.
+"""Compare fine-tuning with training only the head, and with training from scratch for the same time.
 
 command   TF_ENABLE_ONEDNN_OPTS=1 python benchmarks/finetune.py DIR [--model lite0] [--seeds 3]
-prints    a row a seed: accuracy on the photos held out, wall and processor seconds; then the means
-data      DIR holds a folder for each class, or train/ and val/ that hold these
+prints    a row per seed: accuracy on the held-out photos, wall time and CPU time in seconds; then the means
+data      DIR contains one subfolder per class, or train/ and val/ that contain these
 measured  2026-11, 2 cores, 500 + 200 photos of flowers, seeds 0 to 2: fine-tuned 0.880, 0.870,
-          0.885, mean 0.878; head alone 0.835; 182, 178 and 177 s, of processor time 282, 278 and 285 (a slower
-          machine took 263 and 439 s for the first; on one with AVX-512: 0.860, 0.880, 0.880, mean 0.873). From scratch
-          for as long as 20 epochs took, seed 0: 0.200, 0.320
+          0.885, mean 0.878; head alone 0.835; 182, 178 and 177 s, CPU time 282, 278 and 285 s (a slower
+          machine took 263 and 439 s for the first; with AVX-512: 0.860, 0.880, 0.880, mean 0.873). From scratch, for
+          the time of 20 epochs, seed 0: 0.200, 0.320
 """
 
 import argparse
@@ -25,7 +25,7 @@ from keras_effnet.finetuning.tf_generator import steadily
 
 
 def from_scratch(run: FineTuned, seconds: float) -> float:
-    """Accuracy of the same network with random weights, trained on the same crops until the time is over."""
+    """Accuracy of the same network with random weights, trained on the same crops for the given time."""
     classes, size = len(run.photos.classes), run.classifier.size
     name = f"EfficientNet{run.classifier.name.capitalize()}"
     model = getattr(keras_effnet, name)(weights=None, classes=classes)
@@ -40,7 +40,7 @@ def from_scratch(run: FineTuned, seconds: float) -> float:
     batches = training_batches(
         train, lambda pixels, rng: view(pixels, rng=rng), classes=classes, batch_size=32, seed=run.settings["seed"]
     )
-    # Epochs of one step: that is when Keras looks whether to stop.
+    # Epochs of one step, since Keras checks `stop_training` at the end of an epoch.
     watch = keras.callbacks.LambdaCallback(on_epoch_end=stop)
     model.fit(steadily(batches), steps_per_epoch=1, epochs=10**6, callbacks=[watch], shuffle=False, verbose=0)
     return _accuracy(model, run, size)

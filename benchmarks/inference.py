@@ -1,29 +1,29 @@
-"""How long one image takes, and how many go through in a second: the Predictor, Keras, and peers with the same weights.
+"""Latency and throughput of the Predictor, Keras and other libraries with the same weights.
 
 command   python benchmarks/inference.py [--model b0] [--size 224] [--batch 32] [--rounds 15] [--int8]
-prints    medians of interleaved rounds in ms, at batch 1 of the median of five calls in a row; the ratio to compiled
-          `keras.applications` or, for what it lacks, to our own model compiled by Keras; the fraction of the machine's
-          measured matrix-product rate; then what is promised of the Predictor and the SavedModel, each contender under
-          the setting of oneDNN that is better for it
-needs     pip install "keras_effnet[peers]"; without torch and timm, timm is left out
+prints    medians of interleaved rounds in ms (at batch 1, medians of five calls in a row); the ratio to compiled
+          `keras.applications` or, for variants that it lacks, to our own model compiled by Keras; the fraction of the
+          measured matrix-product rate of the machine; then the targets of the Predictor and the SavedModel, where each
+          contender uses the oneDNN setting that is faster for it
+needs     pip install "keras_effnet[peers]"; timm is skipped if torch or timm is missing
 measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch 1 is 0.29 of compiled
           keras.applications, 0.09 of its predict, 0.78 of ONNX Runtime, 0.73 of OpenVINO, 0.38 of compiled timm; in
-          throughput 0.66 of ONNX Runtime by itself (0.92 through a Predictor), 0.61 of OpenVINO (0.82), 0.32 of
+          throughput 0.66 of ONNX Runtime alone (0.92 through a Predictor), 0.61 of OpenVINO (0.82), 0.32 of
           timm; the fused SavedModel's time is 0.70 of the plain one at batch 1 and 0.75 at batch 32; 87 MB. B4 at 380,
           --batch 8 --rounds 5, AVX-512: the Predictor's time is 0.46 of the plain SavedModel's at batch 1 and 0.32 in
-          throughput (0.48 and 0.36 in another run, 0.60 at batch 1 in a third under load), and where that has oneDNN
-          0.60 and 0.73; by ONNX Runtime it is 0.38 and 0.23, with oneDNN 0.48 and 0.52; the fused SavedModel's is
-          0.64 and 0.68 of the plain one's; 244 MB. Of LiteRT's 80 ms 44 are convolutions, at 83 % of the rate of the
-          matrix product, 20 the swish, which has no operation of its own and so passes through memory twice, and 10
-          are depthwise.
+          throughput (0.48 and 0.36 in another run, 0.60 at batch 1 in a third under load), and 0.60 and 0.73 of
+          its time with oneDNN; with ONNX Runtime it is 0.38 and 0.23, or 0.48 and 0.52 with oneDNN; the fused
+          SavedModel's time is 0.64 and 0.68 of the plain one's; 244 MB. Of LiteRT's 80 ms, convolutions take 44 at
+          83 % of the matrix-product rate, swish takes 20 (it is not a single operation and passes through memory
+          twice), and depthwise convolutions take 10.
           B0 there, --rounds 7, torch 2.14.1: 0.28 of compiled keras.applications, 0.08 of its predict, 0.99 of ONNX
-          Runtime, 0.95 of OpenVINO, 0.33 of compiled timm; in throughput 0.96 of ONNX Runtime by itself (1.23 through
+          Runtime, 0.95 of OpenVINO, 0.33 of compiled timm; in throughput 0.96 of ONNX Runtime alone (1.23 through
           a Predictor), 0.94 of OpenVINO (1.07), 0.40 of timm; fused SavedModel 0.59 and 0.65; 87 MB.
-          On another machine (AVX2 alone, 148 GFLOP/s), B0 at 224, --rounds 5: 0.29 of compiled keras.applications,
+          On another machine (only AVX2, 148 GFLOP/s), B0 at 224, --rounds 5: 0.29 of compiled keras.applications,
           0.08 of its predict, 0.84 of ONNX Runtime, 0.79 of OpenVINO, 0.38 of compiled timm; in throughput 0.66 of
-          ONNX Runtime by itself (0.95 through a Predictor), 0.66 of OpenVINO (0.90), 0.39 of timm; fused SavedModel
-          0.66 and 0.70; 86 MB. Lite0 there, --int8 --rounds 3, with 27 of 49 convolutions in float32: 8 bits take 0.81
-          of float32's time at batch 1 and 0.98 in throughput
+          ONNX Runtime alone (0.95 through a Predictor), 0.66 of OpenVINO (0.90), 0.39 of timm; fused SavedModel
+          0.66 and 0.70; 86 MB. Lite0 there, --int8 --rounds 3, with 27 of 49 convolutions in float32: int8 takes 0.81
+          of the time of float32 at batch 1 and 0.98 in throughput
 """
 
 import argparse
@@ -42,7 +42,7 @@ from contenders import Run, contenders
 
 
 def steady_seconds(run: Run, images: np.ndarray, calls: int = 5) -> float:
-    """The median of some calls, after two that wake its threads and bring its weights back into the caches."""
+    """The median time of some calls, after two calls that warm up threads and caches."""
     run(images), run(images)
     return statistics.median(seconds(run, images) for _ in range(calls))
 
@@ -54,13 +54,13 @@ def seconds(run: Run, images: np.ndarray) -> float:
 
 
 def matrix_product_rate(size: int = 1024) -> float:
-    """Multiply-adds a second of NumPy's matrix product on all cores, the best of ten."""
+    """Multiply-adds per second of NumPy's matrix product on all cores, the best of ten."""
     a = np.ones((size, size), np.float32)
     return size**3 / min(seconds(lambda x: x @ x, a) for _ in range(10))
 
 
 def serve(options: argparse.Namespace) -> None:
-    """One setting of oneDNN: on every line that comes, one round of all that is compared, in seconds."""
+    """Measure one round of all contenders, in seconds, for each line read from stdin."""
     with tempfile.TemporaryDirectory() as temporary:
         found = contenders(options, Path(temporary))
         rng = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def answer(value: Any) -> None:
 
 
 class Child:
-    """A process with one setting of oneDNN, which is read once, when TensorFlow is imported."""
+    """A process with one setting of oneDNN, which TensorFlow reads once, at import."""
 
     def __init__(self, onednn: str) -> None:
         environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -96,7 +96,7 @@ class Child:
         for line in self.process.stdout:
             if line.startswith("@"):
                 return json.loads(line[1:])
-        raise SystemExit("A measuring process ended early; what it said is above.")
+        raise SystemExit("A measuring process ended early; see its output above.")
 
     def round(self, batch: str) -> dict[str, float]:
         self.process.stdin.write(batch + "\n")
@@ -105,7 +105,7 @@ class Child:
 
 
 def medians(children: dict[str, Child], batch: str, rounds: int) -> dict[tuple[str, str], float]:
-    """By name and setting. All take turns, so that what else the machine does hits all alike."""
+    """Medians by name and setting. All contenders take turns, so that other load affects them equally."""
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for onednn, child in children.items():
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--int8", action="store_true", help="also in 8 bits, calibrated on scikit-image's photographs")
+    parser.add_argument("--int8", action="store_true", help="also measure int8, calibrated on photos from scikit-image")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -136,13 +136,13 @@ def main() -> None:
         show(rows, count, macs / rate)
         best[batch] = {name: min(rows[name, "0"], rows[name, "1"]) for name, _ in rows}
         if ("plain SavedModel", "0") in rows:
-            # What TensorFlow chooses by itself on a processor without VNNI.
+            # The default of TensorFlow on a processor without VNNI.
             best[batch]["plain SavedModel, no oneDNN"] = rows["plain SavedModel", "0"]
     print_promises(best, children["0"].facts["megabytes"])
 
 
 def base_of(rows: dict[Any, float], suffix: str = "compiled") -> str:
-    """What the others are compared with."""
+    """The contender that the others are compared with."""
     theirs = f"keras.applications, {suffix}"
     return theirs if any(theirs in key for key in rows) else f"ours, unfused, {suffix}"
 
@@ -155,7 +155,7 @@ def show(rows: dict[tuple[str, str], float], count: int, ideal: float) -> None:
 
 
 def print_promises(best: dict[str, dict[str, float]], megabytes: float) -> None:
-    """What is promised, what was measured, all as times of ours over theirs."""
+    """Print each target and the measured value, as the ratio of our time to theirs."""
     one, many = best["1"], best["many"]
     ours, wide = one["Predictor, litert"], many["Predictor, litert"]
     engines = ("Predictor, onnx", "ONNX Runtime", "Predictor, openvino", "OpenVINO", "timm, compiled")
@@ -184,9 +184,9 @@ def print_promises(best: dict[str, dict[str, float]], megabytes: float) -> None:
             for size, rows in best.items()
             if "Predictor, litert int8" in rows
         ),
-        ("MB of a Predictor above the interpreter's own", megabytes, "< 250"),
+        ("MB of a Predictor above the interpreter", megabytes, "< 250"),
     ]
-    print(f"\n{'promise':50}{'measured':>10}  wanted")
+    print(f"\n{'target':50}{'measured':>10}  wanted")
     for name, value, wanted in rows:
         print(f"{name:50}{value:10.3f}  {wanted}")
 

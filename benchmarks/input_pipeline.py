@@ -1,13 +1,14 @@
-"""Images a second into training, per core: ours, Keras's loader and RandAugment, and PyTorch's with timm's transforms.
+"""Training images per second: our pipeline, Keras's loader and RandAugment layer, PyTorch's with timm's transforms.
 
 command   python benchmarks/input_pipeline.py FOLDER [--rounds 5] [--images 640]
-prints    for each pipeline the median and the best of the rounds, and its ratio to ours with the same augmentation
-needs     FOLDER: a folder with a folder for each class, JPEGs; for the last rows, pip install "keras_effnet[peers]"
+prints    for each pipeline the median and the best round, and the ratio of ours to it with the same augmentation
+needs     FOLDER: one subfolder of JPEGs per class; for the rows of timm, pip install "keras_effnet[peers]"
 measured  2026-11, 2 cores with AVX-512, flowers of 320 x 240, images/s, and ours over theirs round by round: crop and
           flip ours 831, timm 580 (1.45); AutoAugment 603, timm 443 (1.44); RandAugment 565, timm 354 (1.52), Keras with
-          its RandAugment layer 25 (22.1). With --images 320, which leaves timm what its workers had made before the
-          clock started: 1.37, 0.93, 1.22; elsewhere, with some other work, 1.13, 1.21, 1.08, 17.8. Keras's loader
-          without augmentation makes 1,631: it neither crops at random nor resizes bicubically
+          its RandAugment layer 25 (22.1). With --images 320, where timm benefits from images that its workers had
+          prepared before the clock started: 1.37, 0.93, 1.22; on another, loaded machine 1.13, 1.21, 1.08, 17.8.
+          Keras's loader without augmentation reaches 1,631: it neither crops at random nor resizes with bicubic
+          interpolation
 """
 
 import argparse
@@ -54,7 +55,7 @@ def timm_loader(folder: Path, augment: str | None) -> Iterator[Any]:
     from timm.data import create_transform
 
     paths = sorted(folder.glob("*/*.jpg"))
-    # Without normalisation, which is in the model here, and at timm left to its prefetcher on the device.
+    # Without normalisation: here it is in the model, and in timm its prefetcher does it on the device.
     transform = create_transform(
         SIZE, is_training=True, auto_augment=augment, interpolation="bicubic", color_jitter=None, use_prefetcher=True
     )
@@ -80,12 +81,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=640)
     options = parser.parse_args()
     if not any(options.folder.glob("*/*.jpg")):
-        parser.error(f"{str(options.folder)!r} has no */*.jpg. Expected a folder with a folder for each class.")
+        parser.error(f"{str(options.folder)!r} has no */*.jpg. Expected a folder with one subfolder per class.")
     timm = import_timm()
     from keras_effnet.data.augment_policies import AUTOAUGMENT, randaugment
 
     folder = options.folder
-    # Name, what it is compared with, and how it is made.
+    # Name, the pipeline to compare with, and the function that makes it.
     rows: list[tuple[str, str, Callable[[], Iterator[Any]]]] = [
         ("ours, crop and flip", "ours, crop and flip", lambda: ours(folder, None)),
         ("ours, AutoAugment", "ours, AutoAugment", lambda: ours(folder, AUTOAUGMENT)),
@@ -96,14 +97,14 @@ def main() -> None:
     if timm is not None:
         rows += [
             ("timm, crop and flip", "ours, crop and flip", lambda: timm_loader(folder, None)),
-            # Its policy v0 posterizes to 0 bits, which Pillow 13 refuses.
+            # Not timm's policy v0, which posterizes to 0 bits: Pillow 13 rejects that.
             ("timm, AutoAugment", "ours, AutoAugment", lambda: timm_loader(folder, "original")),
             ("timm, RandAugment", "ours, RandAugment", lambda: timm_loader(folder, "rand-m10-n2")),
         ]
     rates: dict[str, list[float]] = {name: [] for name, _, _ in rows}
     for _ in range(options.rounds):
         for name, _, make in rows:
-            # One pipeline at a time: those that prefetch would take the others' cores.
+            # One pipeline at a time, since prefetching would take cores from the others.
             batches = make()
             next(batches), next(batches), next(batches)
             start = time.perf_counter()

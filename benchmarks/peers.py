@@ -1,4 +1,4 @@
-"""What the benchmarks need to run the peers."""
+"""Import other libraries for the benchmarks."""
 
 import sys
 from functools import cache
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def import_timm() -> Any:
-    """timm, or None where it or torch is not installed.
+    """timm, or None if timm or torch is not installed.
 
-    To be called before TensorFlow is imported: torchvision's compiled part, loaded after it, ends the process.
+    Call this before TensorFlow is imported: loading torchvision's compiled extension after it crashes the process.
     """
     if find_spec("timm") is None or find_spec("torch") is None:
         return None
     try:
         import torchvision  # noqa: F401
-    except RuntimeError:  # its compiled part was made for another torch
+    except RuntimeError:  # its compiled extension was built for another version of torch
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         _declare_operators()
@@ -24,9 +24,9 @@ def import_timm() -> Any:
     return timm
 
 
-@cache  # a library that is let go takes its operators with it
+@cache  # keep a reference: a deleted library unregisters its operators
 def _declare_operators() -> Any:
-    """Register what timm asks of torchvision's compiled part; it is not called here."""
+    """Declare the operators of torchvision's compiled extension that timm looks up; they are never called here."""
     import torch
 
     library = torch.library.Library("torchvision", "DEF")

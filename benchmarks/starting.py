@@ -1,7 +1,7 @@
-"""What it costs to have a model: importing, building, and building with weights; ours and `keras.applications` in turn.
+"""Time to import, to build, and to build with weights: this package and `keras.applications` in turn.
 
 command   python benchmarks/starting.py [--model B0] [--rounds 9]
-prints    medians in seconds and the ratio ours / theirs, both measured in one process, one after the other
+prints    medians in seconds and the ratio ours / theirs, measured alternately in one process
 measured  2026-11, 2 cores, Keras 3.15.1, TensorFlow 2.21: building 0.9, building and loading 0.5, import 0.03 s
 """
 
@@ -27,7 +27,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float, float]:
-    """Medians of both, and the median of the ratios round by round."""
+    """Medians of both, and the median of the ratios of all rounds."""
     ours(), theirs()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     mine, other = zip(*pairs, strict=True)
@@ -35,7 +35,7 @@ def interleaved(ours: Callable[[], object], theirs: Callable[[], object], rounds
 
 
 def import_seconds(module: str) -> float:
-    """Seconds of `import module` in a new interpreter, above those of an empty one."""
+    """Seconds of `import module` in a new interpreter, minus the start of an empty one."""
 
     def run(code: str) -> float:
         return seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True))  # noqa: S603

@@ -1,17 +1,17 @@
-"""A training step and the time to the first one: ours, `keras.applications` under the same `fit`, timm in PyTorch.
+"""Time of a training step and of the first step: ours, `keras.applications` with the same `fit`, timm in PyTorch.
 
 command   python benchmarks/training_step.py [--size 128] [--batch 16] [--rounds 15] [--only NAME ...]
-prints    medians of the steps' seconds, taken in turn by processes that are stopped while another has its turn, and of
-          those of all cores together, which other work on the machine disturbs less; the peak of memory; seconds from
-          the start of the process to the end of the first step; the ratio of each to ours
+prints    medians of the wall time per step (processes take turns, and are stopped while another runs) and of the CPU
+          time per step, which other load disturbs less; the peak memory; the time from the start of the process to the
+          end of the first step; the ratio of each to ours
 needs     pip install "keras_effnet[peers]"; without torch and timm, --only with the names of the others
 measured  2026-11, 2 cores, 128 px, 11 rounds, theirs over ours, on two machines (the second with AVX-512):
           keras.applications 1.23 and 1.64 (oneDNN 1.24, 1.34), timm 1.57 and 1.50, timm with channels last 1.08 and
-          1.10, of the cores' time 1.14 and 1.17; peak of memory of keras.applications 1.32 and 1.20, of timm 0.72 and
-          0.74, with channels last 0.68; the first step after 14 and 16 s against 46 and 40 s of keras.applications and
-          6 to 7 s of timm. Two more runs on the first put timm with channels last at 1.00 (9 rounds) and 1.14 (17).
-          224 px, 3 rounds: 1.79 and 1.86 (oneDNN 1.19, 1.14), timm 1.72 and 1.69, with channels last 1.10 and 1.13;
-          memory 1.18 and 1.14, 1.11 and 0.87, 0.88 and 0.87 of each
+          1.10, in CPU time 1.14 and 1.17; peak memory of keras.applications 1.32 and 1.20, of timm 0.72 and 0.74, with
+          channels last 0.68; the first step ended after 14 and 16 s, for keras.applications after 46 and 40 s, for
+          timm after 6 to 7 s. In two more runs on the first machine timm with channels last had 1.00 (9 rounds) and
+          1.14 (17). 224 px, 3 rounds: 1.79 and 1.86 (oneDNN 1.19, 1.14), timm 1.72 and 1.69, with channels last 1.10
+          and 1.13; memory in the same order 1.18 and 1.14, 1.11 and 0.87, 0.88 and 0.87
 """
 
 import argparse
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from peers import import_timm
 
-# Name -> what is built, and the environment that it is run in.
+# Name -> the kind of network, and the environment of its process.
 CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
     "ours": ("ours", {"TF_ENABLE_ONEDNN_OPTS": "1"}),
     "keras.applications": ("keras.applications", {"TF_ENABLE_ONEDNN_OPTS": "0"}),
@@ -42,13 +42,13 @@ Step = Callable[[], float]
 
 
 def batch(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same images and labels for all."""
+    """The same images and labels for all contenders."""
     images = np.random.default_rng(0).uniform(0, 255, (count, size, size, 3)).astype("float32")
     return images, np.arange(count) % 1000
 
 
 def in_keras(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
-    """The seconds of each step of one `fit`, which stands still between them."""
+    """The seconds of each step of one `fit`, which is paused between steps."""
     import threading
 
     import keras
@@ -87,7 +87,7 @@ def in_keras(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[floa
 
 
 def in_torch(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
-    """timm's network with its own RMSprop, in training mode."""
+    """timm's network in training mode, with timm's RMSprop."""
     timm = import_timm()
     import torch
     from timm.optim import RMSpropTF
@@ -108,7 +108,7 @@ def in_torch(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[floa
 
 
 def child(kind: str, size: int, count: int) -> None:
-    """Make a step for each line that comes in, and say how long it took and how much memory has been taken."""
+    """Run one step for each line read from stdin, and print its time and the peak memory."""
     steps = (in_torch if kind.startswith("timm") else in_keras)(kind, *batch(size, count))
     for _ in sys.stdin:
         before = time.process_time()
@@ -119,7 +119,7 @@ def child(kind: str, size: int, count: int) -> None:
 
 
 class Contender:
-    """A process of its own, stopped but for its turns: threads that wait may spin, and would take the others' cores."""
+    """A separate process, stopped between its turns, since waiting threads may spin and take cores from the others."""
 
     def __init__(self, name: str, size: int, count: int) -> None:
         kind, environment = CONTENDERS[name]
@@ -140,7 +140,7 @@ class Contender:
         self.process.send_signal(signal.SIGSTOP)
 
     def ask(self) -> dict[str, Any]:
-        """One step: its seconds, the processor's for it, and those since the start."""
+        """Run one step; returns its wall time, its CPU time and the CPU time since the start."""
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("no pipes")
         print("step", file=self.process.stdin, flush=True)
@@ -152,7 +152,7 @@ class Contender:
         raise SystemExit(f"{self.name} ended early; run it alone: {sys.executable} {__file__} --child '{self.name}'")
 
     def turn(self, steps: int = 2) -> None:
-        """Some steps, of which the first is not counted: the caches were the others'."""
+        """Run some steps after one that refills the caches and is not counted."""
         self.process.send_signal(signal.SIGCONT)
         self.ask()
         for _ in range(steps):

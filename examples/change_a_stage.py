@@ -1,8 +1,8 @@
-"""Change one row of Table 1 and see what it costs, before and after the network is built.
+"""Change one row of Table 1, and count its cost before and after building the network.
 
 command   python examples/change_a_stage.py
-expected  6 blocks in place of 4 in the sixth row of blocks: 1.22 x the parameters of B0, 1.12 x its multiply-adds
-hardware  any; a few seconds, all of them for importing the backend
+expected  6 blocks instead of 4 in the sixth row: 1.22 x the parameters and 1.12 x the multiply-adds of B0
+hardware  any; a few seconds, almost all for importing the backend
 needs     pip install "keras_effnet[tf-cpu]"
 """
 
@@ -17,7 +17,7 @@ from keras_effnet.variants import VARIANTS
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="nothing smaller to do here: the example is small")
+    parser.add_argument("--smoke", action="store_true", help="no effect: the example is already small")
     parser.parse_args()
 
     blocks = (*B0_BLOCKS[:5], replace(B0_BLOCKS[5], repeats=6), B0_BLOCKS[6])

@@ -1,8 +1,8 @@
-"""A photograph, from file to label, step by step.
+"""Classify a photo step by step, from file to label.
 
 command   python examples/classify_photo.py [PHOTO]
-expected  tiger_cat, Egyptian_cat and tabby first for scikit-image's cat, together about 0.92
-hardware  any; measured on 2 CPU cores: 10 seconds, most of it importing TensorFlow
+expected  for scikit-image's cat: tiger_cat, Egyptian_cat and tabby first, with scores that add up to about 0.92
+hardware  any; 10 seconds on 2 CPU cores, mostly for importing TensorFlow
 needs     pip install "keras_effnet[quickstart]"
 """
 
@@ -14,8 +14,8 @@ from keras_effnet.images import center_crop_and_resize, load_image, sample
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photo", nargs="?", help="an image file; without one, a photograph that scikit-image carries")
-    parser.add_argument("--smoke", action="store_true", help="nothing smaller to do here: the example is small")
+    parser.add_argument("photo", nargs="?", help="an image file; by default a photo from scikit-image")
+    parser.add_argument("--smoke", action="store_true", help="no effect: the example is already small")
     options = parser.parse_args()
 
     image = load_image(options.photo) if options.photo else sample("chelsea")  # uint8 (height, width, 3)

@@ -1,8 +1,8 @@
-"""Five feature maps of a pretrained network, for detection or segmentation, from a photograph of any size.
+"""Five feature maps of a pretrained network, for detection or segmentation, from a photo of any size.
 
 command   python examples/feature_pyramid.py
 expected  strides 2, 4, 8, 16, 32 with 16, 24, 40, 112, 320 channels
-hardware  any; 10 seconds on 2 CPU cores, most of it importing TensorFlow
+hardware  any; 10 seconds on 2 CPU cores, mostly for importing TensorFlow
 needs     pip install "keras_effnet[quickstart]"
 """
 
@@ -14,7 +14,7 @@ from keras_effnet.images import sample
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="nothing smaller to do here: the example is small")
+    parser.add_argument("--smoke", action="store_true", help="no effect: the example is already small")
     parser.parse_args()
 
     photo = sample("rocket").astype("float32")

@@ -1,8 +1,8 @@
-"""Where one machine is too small: a Predictor in every worker of Ray Data, over a folder of photos.
+"""Label a folder of photos with Ray Data, on more than one machine: one Predictor per worker.
 
 command   python examples/ray_map_batches.py MODEL.tflite FOLDER [--workers 2]
-expected  the labels that the Predictor gives in one process, photo by photo
-hardware  any; measured with two local workers on 2 CPU cores
+expected  for each photo the same label as from a Predictor in a single process
+hardware  any; tested with two local workers on 2 CPU cores
 needs     pip install "keras_effnet[litert]" "ray[data]"; the workers need neither Keras nor TensorFlow
 """
 
@@ -15,7 +15,7 @@ from keras_effnet.serving.predictor import Predictor
 
 
 class Labels:
-    """What a worker holds: one Predictor, whose single run it shares with nobody."""
+    """The state of a worker: its own Predictor."""
 
     def __init__(self, model: str) -> None:
         self.predictor = Predictor(model, mode="latency")
@@ -30,10 +30,10 @@ class Labels:
 
 
 def label(model: str, paths: list[str], workers: int) -> dict[str, str | None]:
-    """Label photos in some local workers; a cluster differs in `ray.init(address=...)` and in shared paths."""
+    """Label photos in local workers; on a cluster pass `ray.init(address=...)` and paths that all machines share."""
     import ray
 
-    ray.init(num_cpus=workers + 1, include_dashboard=False)  # one for what feeds them
+    ray.init(num_cpus=workers + 1, include_dashboard=False)  # one CPU for the tasks that feed them
     try:
         photos = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=2 * workers)
         rows = photos.map_batches(
@@ -46,10 +46,10 @@ def label(model: str, paths: list[str], workers: int) -> dict[str, str | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="an exported model: keras-effnet export MODEL.tflite")
+    parser.add_argument("model", help="an exported model (keras-effnet export MODEL.tflite)")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--smoke", action="store_true", help="the first 40 photos only, compared with one process")
+    parser.add_argument("--smoke", action="store_true", help="only the first 40 photos, compared with a single process")
     options = parser.parse_args()
 
     paths = sorted(str(path.resolve()) for path in options.folder.rglob("*.jpg"))[: 40 if options.smoke else None]

@@ -1,14 +1,14 @@
-"""Depth, width, resolution or all three: which scaling of a small network serves best at equal multiply-adds?
+"""Depth, width, resolution or all three: which scaling of a small network works best at equal multiply-adds?
 
-The experiment of the paper's Figure 8 (arXiv:1905.11946, section 5.1) at a size that one CPU core can afford: photos of
-a folder, a baseline of 2.1 million multiply-adds, minutes of training. Each of the three seeds holds out another third
-of the photos. Results are kept line by line; the same command again goes on where it was stopped. Other photos need
-another --out.
+The experiment of the paper's Figure 8 (arXiv:1905.11946, section 5.1) at a size that one CPU core can handle: a folder
+of photos, a baseline of 2.1 million multiply-adds, minutes of training. Each of the three seeds holds out a different
+third of the photos. Results are saved line by line; repeat the command to resume an interrupted study. For other
+photos, use another --out.
 
 command   python examples/scaling_study.py DIR --out examples/results
 expected  examples/results/scaling_study.md, for the 700 flowers it names
-hardware  measured on 1 of 2 CPU cores that others used too: 34 minutes
-needs     pip install "keras_effnet[tf-cpu,plots]" and photos: a folder for each class, or train/ and val/ with these
+hardware  34 minutes on one CPU core of a shared machine
+needs     pip install "keras_effnet[tf-cpu,plots]" and photos: one subfolder per class, or train/ and val/
 """
 
 import argparse
@@ -57,14 +57,14 @@ def macs(network: Variant) -> int:
 
 
 def scaled(method: str, phi: int) -> Variant:
-    """The network of a method whose multiply-adds come nearest to 2^phi times those of the baseline."""
+    """The network of a method whose multiply-adds are closest to 2^phi times those of the baseline."""
     target, steps = 2**phi * macs(BASELINE), [1 + i / 100 for i in range(2**phi * 150)]
     if method == "depth":
         family = [replace(BASELINE, depth_coefficient=step) for step in steps]
     elif method == "width":
         family = [replace(BASELINE, width_coefficient=step) for step in steps]
     else:
-        # Rounding filters and repeats misses the target of compound scaling; its resolution makes up for it.
+        # With rounded filters and repeats, compound scaling misses its target; adjust the resolution instead.
         depth, width, _ = CompoundScaling().coefficients(phi) if method == "compound" else (1.0, 1.0, 1.0)
         base = replace(BASELINE, depth_coefficient=depth, width_coefficient=width)
         family = [replace(base, resolution=side) for side in range(32, 256)]
@@ -81,7 +81,7 @@ def plan() -> Iterator[tuple[str, int, Variant]]:
 def measure(
     networks: Iterable[tuple[str, int, Variant]], photos: PhotoArrays, file: Path, training: ShortTraining
 ) -> list[dict[str, str]]:
-    """Train what the file does not have yet and append it."""
+    """Train the networks that are not in the file yet, and append their results."""
     if not file.exists():
         file.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     done = {(row["method"], row["phi"]) for row in read(file)}
@@ -148,7 +148,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
     ax, lines = figure.add_subplot(), summary(rows)
     for i, method in enumerate(METHODS):
         points = [line for line in lines if line["method"] in ("baseline", method)]
-        # A hair's breadth apart, or the bars would hide each other.
+        # Shifted slightly, so that the error bars do not overlap.
         x = [int(line["macs"]) / 1e6 * (1 + 0.006 * (i - 1.5)) for line in points]
         style = {"color": COLOURS[method], "capsize": 3, "marker": "o", "label": method}
         ax.errorbar(x, [line["mean"] for line in points], [line["spread"] for line in points], **style)
@@ -156,7 +156,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     ax.set_xlabel("multiply-adds, millions")
-    ax.set_ylabel("top-1 of the photos held out, %")
+    ax.set_ylabel("top-1 on held-out photos, %")
     ax.grid(visible=True, color="#dddddd", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper left", title="bars: standard deviation of 3 seeds")
@@ -164,7 +164,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
 
 
 def patches(size: int = 64) -> PhotoArrays:
-    """Pieces of two photographs that scikit-image carries, to try the script out."""
+    """Crops of two photos from scikit-image, for a trial run."""
     names = ("chelsea", "rocket")
     corners = [(y, x) for y in range(0, 192, 32) for x in range(0, 320, 64)]
     pieces = [sample(name)[y : y + size, x : x + size] for name in names for y, x in corners]
@@ -185,9 +185,11 @@ def study(data: str, out: Path, *, smoke: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", metavar="DIR", help="photos: a folder for each class, or train/ and val/")
-    parser.add_argument("--out", type=Path, default=Path("scaling_study"), help="where results go and are found again")
-    parser.add_argument("--smoke", action="store_true", help="the baseline alone, pieces of two photographs, one epoch")
+    parser.add_argument("data", nargs="?", metavar="DIR", help="photos: one subfolder per class, or train/ and val/")
+    parser.add_argument(
+        "--out", type=Path, default=Path("scaling_study"), help="folder for the results, also used to resume"
+    )
+    parser.add_argument("--smoke", action="store_true", help="only the baseline, crops of two photos, one epoch")
     options = parser.parse_args()
     if not options.data and not options.smoke:
         parser.error("give a folder of photos, or --smoke")

@@ -1,16 +1,15 @@
-"""The search for a baseline against random draws, at an equal number of trained networks.
+"""Compare a guided search for a baseline with random draws, at an equal number of trained networks.
 
-The method of the paper's section 4 (arXiv:1905.11946) at a size that one CPU core can afford: MnasNet's choices for
-three stages, photos of a folder at 32 pixels, each network trained for a minute or less. Then the best of either search
-is trained anew on other thirds of the photos, since the best of many noisy scores is flattered by its luck. Both
-searches are kept in a file; the same command again goes on where it was stopped.
+The method of the paper's section 4 (arXiv:1905.11946) at a size that one CPU core can handle: MnasNet's choices for
+three stages, a folder of photos at 32 pixels, and at most a minute of training per network. The best network of each
+search is then trained again on the other thirds of the photos, because the best of many noisy scores is biased upwards.
+Both searches are saved in a file; repeat the command to resume them.
 
 command   python examples/search_study.py DIR --out examples/results
-expected  examples/results/search_study.md, for the 700 flowers it names, without the entropy: the package no longer
-          has that score
-hardware  measured on 1 of 2 CPU cores that others used too: 8 minutes of training for the 37 different networks
-needs     pip install "keras_effnet[tf-cpu,plots,search]" and photos: a folder for each class, or train/ and val/ with
-          these
+expected  examples/results/search_study.md, for the 700 flowers it names, except for the entropy, which the package no
+          longer computes
+hardware  8 minutes of training for the 37 different networks, on one CPU core of a shared machine
+needs     pip install "keras_effnet[tf-cpu,plots,search]" and photos: one subfolder per class, or train/ and val/
 """
 
 import argparse
@@ -62,7 +61,7 @@ def run(score: Score, out: Path, trials: int) -> dict[str, Search]:
 
 
 def expected_best(rewards: list[float]) -> list[float]:
-    """The mean best of k of the draws over all orders in which they could have come."""
+    """The expected best of the first k draws, averaged over all orders of the draws."""
     ranked, count = sorted(rewards), len(rewards)
     return [sum(comb(i, k - 1) * value for i, value in enumerate(ranked)) / comb(count, k) for k in range(1, count + 1)]
 
@@ -162,12 +161,12 @@ def study(data: str, out: Path) -> str:
 
 
 def stand_in(network: Variant) -> float:
-    """A score without any training, for --smoke: the more filters and blocks, the higher. It has no meaning."""
+    """A score without training, for --smoke: it grows with filters and blocks, and means nothing else."""
     return sum(row.filters * row.repeats for row in network.blocks) / 1000
 
 
 def smoke() -> str:
-    """Run everything except the training; `stand_in` takes the place of the accuracy."""
+    """Run everything except the training, with `stand_in` instead of the accuracy."""
     photos = PhotoArrays(np.zeros((6, 32, 32, 3), "uint8"), np.arange(6) // 3, ("a", "b"))
     with tempfile.TemporaryDirectory() as scratch:
         found = run(stand_in, Path(scratch), 3)
@@ -178,9 +177,11 @@ def smoke() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", metavar="DIR", help="photos: a folder for each class, or train/ and val/")
-    parser.add_argument("--out", type=Path, default=Path("search_study"), help="where results go and are found again")
-    parser.add_argument("--smoke", action="store_true", help="six networks, none trained")
+    parser.add_argument("data", nargs="?", metavar="DIR", help="photos: one subfolder per class, or train/ and val/")
+    parser.add_argument(
+        "--out", type=Path, default=Path("search_study"), help="folder for the results, also used to resume"
+    )
+    parser.add_argument("--smoke", action="store_true", help="six networks, without training")
     options = parser.parse_args()
     if not options.data and not options.smoke:
         parser.error("give a folder of photos, or --smoke")

