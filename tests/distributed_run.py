@@ -1,4 +1,4 @@
-"""A short training that `processes.py` starts in a process of its own: `python distributed_run.py OPTIONS` in JSON."""
+"""A short training run that `processes.py` starts: `python distributed_run.py OPTIONS`, with OPTIONS in JSON."""
 
 import json
 import sys
@@ -21,13 +21,13 @@ from keras_effnet.training.tf_devices import TensorFlowDevices
 def main(
     strategy: str, folder: str, arrays: str, *, recipe: dict[str, Any], full: int | None = None, **options: Any
 ) -> None:
-    """Train, and write what came of it: weights, figures, report, and the shapes of the batches."""
-    prepare = {"mirrored": two_processors, "tpu": stand_in_for_a_tpu, "tpu of one": stand_in_for_a_compiling_tpu}
+    """Train, and write weights, metrics, report and the shapes of the batches."""
+    prepare = {"mirrored": use_two_cpus, "tpu": stand_in_for_a_tpu, "tpu of one": stand_in_for_a_compiling_tpu}
     prepare.get(strategy, lambda: None)()
     if full is not None:
         fill_the_disk(full)
     shapes = note_shapes()
-    tell_steps()
+    print_steps()
     changed = replace(RECIPE, **recipe)
     trained = run(coloured(), Path(folder), changed, strategy=strategy.removesuffix(" of one"), **options)
     figures = {f"{row['epoch']} {name}": value for row in history(Path(folder)) for name, value in row.items()}
@@ -36,26 +36,26 @@ def main(
     np.savez(arrays, about=about, **figures, **weights)
 
 
-def two_processors() -> None:
+def use_two_cpus() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     both = tf_strategies.mirrored_strategy
     tf_strategies.mirrored_strategy = lambda: both(["CPU:0", "CPU:1"])
 
 
-def tell_steps() -> None:
-    """After each step, and after what is saved then, a line on stdout."""
+def print_steps() -> None:
+    """Print a line to stdout after each step, when any checkpoint has been saved."""
     old = Saver.on_train_batch_end
 
-    def told(self: Saver, batch: int, logs: Any = None) -> None:
+    def printing(self: Saver, batch: int, logs: Any = None) -> None:
         old(self, batch, logs)
-        print(f"epoch {self.progress.epoch + 1} step {self.progress.step}", flush=True)  # noqa: T201  # what `kill_at` waits for
+        print(f"epoch {self.progress.epoch + 1} step {self.progress.step}", flush=True)  # noqa: T201  # `kill_at` waits for it
 
-    Saver.on_train_batch_end = told
+    Saver.on_train_batch_end = printing
 
 
 def fill_the_disk(epochs: int) -> None:
-    """After so many epochs the process that writes has no room."""
+    """Make the disk full for the writing process after this many epochs."""
     old = Saver._save
 
     def save(self: Saver) -> None:
@@ -66,7 +66,7 @@ def fill_the_disk(epochs: int) -> None:
 
 
 def note_shapes() -> list[list[list[int | None]]]:
-    """Of all batches that `fit` gets, for training and for validation, as their type has them."""
+    """Record the static shapes of the batches that `fit` gets, for training and for validation."""
     noted: list[list[list[int | None]]] = []
     for devices in (TensorFlowDevices, JaxDevices):
         devices.batches = _noting(devices.batches, noted)
@@ -83,12 +83,12 @@ def _noting(old: Any, noted: list[list[list[int | None]]]) -> Any:
     return batches
 
 
-# --- in place of a TPU ---
+# --- stand-ins for a TPU ---
 
 
 def stand_in_for_a_tpu() -> None:
-    """Two replicas that are two processors: all of the way to them but for what talks to a TPU."""
-    two_processors()
+    """Two replicas on two CPU devices; everything is real except the connection to a TPU."""
+    use_two_cpus()
 
     class TPUStrategy(tf.distribute.MirroredStrategy):
         def __init__(self, resolver: Any) -> None:
@@ -98,7 +98,7 @@ def stand_in_for_a_tpu() -> None:
 
 
 def stand_in_for_a_compiling_tpu() -> None:
-    """One replica whose steps are compiled by XLA as a whole, as TPUStrategy does with what it runs."""
+    """One replica whose steps XLA compiles as a whole, as TPUStrategy does."""
 
     class TPUStrategy(tf.distribute.OneDeviceStrategy):
         def __init__(self, resolver: Any) -> None:

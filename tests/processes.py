@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, under the Keras and the backend that a test asks for."""
+"""Training runs in separate processes, with a given Keras and backend."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def need(flavour: str) -> None:
 
 
 def start(flavour: str, options: dict[str, Any], environ: dict[str, str] | None = None) -> Process:
-    """Start `distributed_run.py` with its options, outside of any cluster that is not in `environ`."""
+    """Start `distributed_run.py` with options, in no cluster except one in `environ`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_CONFIG", "SLURM_", KERAS))}
     environ = {**kept, "PYTHONPATH": os.pathsep.join(sys.path), **FLAVOURS[flavour], **(environ or {})}
     command = [sys.executable, str(SCRIPT), json.dumps(options)]
@@ -37,7 +37,7 @@ def start(flavour: str, options: dict[str, Any], environ: dict[str, str] | None 
 
 
 def start_two(flavour: str, options: dict[str, Any], hosts: tuple[str, str]) -> list[Process]:
-    """Start it twice, as the processes of a cluster on these addresses; each writes its own arrays, 0.npz and 1.npz."""
+    """Start it twice, as a cluster on these addresses; the processes write 0.npz and 1.npz."""
     arrays = Path(options["folder"]).parent
     return [
         start(flavour, {**options, "strategy": "auto", "arrays": str(arrays / f"{i}.npz")}, _cluster(flavour, hosts, i))
@@ -52,18 +52,18 @@ def _cluster(flavour: str, hosts: tuple[str, str], index: int) -> dict[str, str]
 
 
 def addresses() -> tuple[str, str]:
-    """Two on the loopback that are free."""
+    """Two free addresses on the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         a, b = (f"127.0.0.1:{opened.getsockname()[1]}" for opened in (first, second))
         return a, b
 
 
 def finish(processes: list[Process], timeout: float = 900) -> None:
-    """Wait for all to end well; end all if one does not."""
+    """Wait until all processes exit with 0; kill all if one does not."""
     try:
         for process in processes:
-            said, _ = process.communicate(timeout=timeout)
-            assert process.returncode == 0, said[-3000:]
+            output, _ = process.communicate(timeout=timeout)
+            assert process.returncode == 0, output[-3000:]
     finally:
         for process in processes:
             with process:
@@ -71,14 +71,14 @@ def finish(processes: list[Process], timeout: float = 900) -> None:
 
 
 def kill_at(epoch: int, step: int, *victims: Process) -> None:
-    """Kill -9 these processes once the first of them has done a step, whatever they do then."""
-    said = ""
+    """Kill these processes with SIGKILL once the first of them has finished a step."""
+    output = ""
     for line in victims[0].stdout or ():
-        said += line
+        output += line
         if line == f"epoch {epoch} step {step}\n":
             for victim in victims:
                 victim.kill()
     for victim in victims:
         with victim:
             pass
-        assert victim.returncode == -signal.SIGKILL, said[-3000:]
+        assert victim.returncode == -signal.SIGKILL, output[-3000:]

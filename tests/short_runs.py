@@ -1,4 +1,4 @@
-"""Trainings that take seconds: what several tests begin with, some of them in processes of their own."""
+"""Training runs of a few seconds, for several tests and for `distributed_run.py`."""
 
 import json
 import resource
@@ -29,13 +29,13 @@ RECIPE = replace(
     holdout=0.25,
     ema_decay=0.8,
     augment=None,
-    # Stochastic depth and dropout have seeds of their own, which tf_keras cannot save.
+    # Stochastic depth and dropout have their own seeds, which tf_keras cannot save.
     **({"drop_connect_rate": 0.0, "dropout_rate": 0.0} if LEGACY else {}),
 )
 
 
 def coloured(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Noise of three colours, and which."""
+    """Noise images in three colours, and their labels."""
     labels = np.arange(count) % 3
     images = np.random.default_rng(0).integers(0, 90, (count, 32, 32, 3)).astype("uint8")
     for target in range(3):
@@ -56,7 +56,7 @@ def states(folder: Path) -> list[str]:
 
 
 def cut(data: Any, folder: Path, recipe: Recipe, *, at: tuple[int, int], **options: Any) -> None:
-    """Start a run that dies after a step, `at` epoch and step counted from one."""
+    """Start a run that is interrupted after a step; `at` is its epoch and step, counted from one."""
     old = Saver.on_train_batch_end
 
     def die(self: Any, batch: int, logs: Any = None) -> None:
@@ -72,7 +72,7 @@ def cut(data: Any, folder: Path, recipe: Recipe, *, at: tuple[int, int], **optio
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may be longer than 100 kB: what is written beyond fails as on a disk that is full."""
+    """Limit files to 100 kB, so that writing more fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
@@ -82,11 +82,11 @@ def full_disk() -> Iterator[None]:
 
 
 class CutError(Exception):
-    """Where a run is made to die."""
+    """Interrupts a run."""
 
 
 def assert_same(ours: Path, theirs: Path, *, within: float = 1e-6, best: bool = True) -> None:
-    """The same weights, average, optimizer, seeds and figures of each epoch; and `best` weights, if none were lost."""
+    """Compare weights, average, optimizer, seeds and metrics; also the `best` weights, unless they were lost."""
     assert states(ours)[-1] == states(theirs)[-1]
     with np.load(ours / states(ours)[-1]) as a, np.load(theirs / states(theirs)[-1]) as b:
         assert set(a.files) == set(b.files)

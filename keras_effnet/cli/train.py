@@ -48,7 +48,7 @@ Every = Annotated[
 OPTIMISATION = "Optimisation (defaults: see keras-effnet recipes)"
 Epochs = Annotated[
     float | None,
-    typer.Option(metavar="N", rich_help_panel=OPTIMISATION, help="Number of epochs; fractions are allowed."),
+    typer.Option(metavar="N", rich_help_panel=OPTIMISATION, help="Number of epochs."),
 ]
 Batch = Annotated[
     int | None,

@@ -1,4 +1,4 @@
-"""The callback that keeps a training: its best weights and its state, after each epoch and after so many steps."""
+"""The callback that saves checkpoints and the best weights, after every epoch and optionally every few steps."""
 
 import logging
 import math
@@ -24,20 +24,20 @@ log = logging.getLogger(__name__)
 
 
 class DivergedError(ValueError):
-    """A loss or weights that are no numbers any more."""
+    """The loss or the weights are not finite."""
 
 
 @dataclass(frozen=True)
 class Saving:
-    """When a training is saved, and when it is over.
+    """When a run is saved, and when it stops.
 
     Args:
-        steps: batches of an epoch.
-        batch_size: images of a batch.
-        every: save after so many batches of an epoch too; None for after each epoch alone.
-        patience: epochs without a better one after which to stop, None for never.
+        steps: batches per epoch.
+        batch_size: images per batch.
+        every: also save after this many batches within an epoch; None to save only after each epoch.
+        patience: stop after this many epochs without improvement; None for never.
         writes: whether this process writes files.
-        alone: whether no other process makes a part of the batches; else what these left out is not known here.
+        alone: whether there is only this process; it does not know which images other processes skipped.
         all_gather: returns the values that all processes pass to it.
     """
 
@@ -51,16 +51,16 @@ class Saving:
 
 
 class Saver(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keep the best weights and all that is needed to go on; put it behind `EMA`.
+    """Save the best weights and everything that resuming needs; must come after `EMA` in the list of callbacks.
 
-    A disk that is full costs no more than the states that do not fit: it is said, and tried again with the next one.
+    If the disk is full, only the checkpoints that do not fit are lost: a warning is logged, and the next one is tried.
 
     Args:
-        folder: where to.
-        progress: how far the training is; it is kept up to date.
+        folder: folder of the run.
+        progress: how far the run is; the saver updates it.
         saving: when to save.
         ema: the moving average, None if there is none.
-        odd: takes note of odd files, of those to train on and of those held out.
+        odd: counters of non-RGB and unreadable files, for the training and the held-out images.
     """
 
     def __init__(
@@ -76,30 +76,30 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
             part.recall(seen)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Count the data from where this epoch, or the rest of it, begins."""
+        """Remember the position in the data at which `fit` starts."""
         begun = self.progress.position
-        # Where the place was not known, the data is made again from the beginning.
+        # If the place is unknown, the pipeline starts at the beginning of the epoch.
         self._began = Position(begun.epoch) if begun.place is None else begun
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Stop where the loss is no number any more; save, if it is time to."""
+        """Stop if the loss is not finite; save a checkpoint if one is due."""
         self.progress.step += 1
-        # On JAX the variables of a model in training are behind until they are asked for.
+        # JAX updates the model's variables only on request during `fit`.
         getattr(self.model, "jax_state_sync", lambda: None)()
         self._add_sums()
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
-            raise DivergedError(f"The loss is {loss} {self._here}.")
+            raise DivergedError(f"The loss is {loss} {self._where}.")
         step, every = self.progress.step, self.saving.every
         if every and step % every == 0 and step < self.saving.steps:
             self._check_weights()
             self.progress.place = self.place_after(step) if self.saving.alone else None
-            # Of replicas and workers these are added up, to which all of them have to come.
+            # Reading them sums over replicas and workers, which all processes have to do together.
             self.progress.metrics = [float(array_of(variable)) for variable in self._metric_variables()]
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Write the best weights first: cut between the two, the epoch is done again, and gives the same."""
+        """Save best weights, then a checkpoint: if the process dies in between, the epoch is repeated."""
         self._check_weights()
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
         self.progress.history.append(row)
@@ -113,20 +113,20 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the best epoch is too long ago."""
+        """Whether the last improvement is too many epochs ago."""
         best, patience = self.progress.best, self.saving.patience
         return patience is not None and best is not None and self.progress.epoch - best["epoch"] >= patience
 
     def place_after(self, step: int) -> int:
-        """Where the data goes on after a step of this epoch."""
+        """The place in the data after a step of this epoch."""
         images = (step - self._began.step) * self.saving.batch_size
         return self.odd[0].gaps.after(self._began, images)
 
     def finish(self) -> None:
-        """Write what could not be written before.
+        """Write what is still unwritten: a checkpoint that failed, or the restored best weights.
 
         Raises:
-            OSError: it still cannot be.
+            OSError: it failed again.
         """
         if self.failure or self._best:
             self._save()
@@ -134,13 +134,13 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
             raise self.failure
 
     @contextmanager
-    def place(self) -> Iterator[Path]:
-        """Where this process writes what every one has to: the folder, or one that is thrown away."""
-        with nullcontext(self.folder) if self.saving.writes else TemporaryDirectory() as place:
-            yield Path(place)
+    def output_folder(self) -> Iterator[Path]:
+        """For files that every process has to write: the folder of the run, or a temporary one if others write."""
+        with nullcontext(self.folder) if self.saving.writes else TemporaryDirectory() as folder:
+            yield Path(folder)
 
-    def mend(self, model: Any) -> None:
-        """See to it that the best weights of the epochs that are done can be had; call it before `fit`."""
+    def check_best(self, model: Any) -> None:
+        """Check the file of the best weights before `fit`; if it is damaged, replace it as far as possible."""
         self.set_model(model)
         best = self.progress.best
         if best is None:
@@ -150,31 +150,31 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         except (OSError, ValueError) as error:
             end, lost = self.progress.epoch, int(best["epoch"])
             whole = self.progress.step == 0
-            # At the end of an epoch its weights are at hand, be they the best or the best that is left.
+            # A checkpoint at the end of an epoch contains that epoch's weights, which are the best that remain.
             self.progress.lost = end - 1 if whole else end
-            done = "was written again" if whole and lost == end else f"the weights of epoch {lost} are lost"
+            done = "it was restored" if whole and lost == end else f"the weights of epoch {lost} are lost"
             self.progress.notes.append(f"The file {BEST} is damaged ({error}): {done}.")
             if whole:
-                # Written with the next state: all workers have to find the file as it is.
+                # Written with the next checkpoint, because the other processes still have to check this file.
                 self._best = self._weights()
 
     @property
-    def _here(self) -> str:
+    def _where(self) -> str:
         return f"in epoch {self.progress.epoch + 1}, step {self.progress.step}"
 
     def _metric_variables(self) -> list[Any]:
         return [variable for metric in self.model.metrics for variable in metric.variables]
 
     def _add_sums(self) -> None:
-        """Add what the epoch had come to before it was cut off; before its first batch there is nothing to add to."""
+        """Add the metrics of the interrupted part of the epoch, after the first batch, which resets the metrics."""
         for variable, value in zip(self._metric_variables(), self._sums, strict=True) if self._sums else ():
             variable.assign(array_of(variable) + np.float32(value))
         self._sums = []
 
     def _check_weights(self) -> None:
-        # A state with such weights could not be gone on with.
+        # Training could not resume from such weights.
         if not all(np.isfinite(array_of(weight)).all() for weight in self.model.weights):
-            raise DivergedError(f"The weights are no finite numbers any more {self._here}.")
+            raise DivergedError(f"The weights are not finite {self._where}.")
 
     def _weights(self) -> list[np.ndarray]:
         return [array_of(weight) for weight in (self.ema.variables if self.ema else self.model.weights)]
@@ -182,24 +182,24 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
     def _save(self) -> None:
         self.progress.batches = self.ema.batches if self.ema else 0
         self.progress.odd = [part.seen() for part in self.odd]
-        # On every process, since some variables of tf_keras are summed up over all of them to be read, and JAX compares
-        # what each of them assigns.
+        # In every process: tf_keras sums some variables over all processes when they are read, and JAX compares the
+        # values that the processes assign.
         arrays = {name: array_of(variable) for name, variable in state_of(self.model, self.ema).items()}
         error = self._write(arrays)
-        # For the same reason all of them have to try it again, whichever could not write.
+        # For the same reason, all of them have to try again if one could not write.
         if any(self.saving.all_gather(int(error is not None))):
             self._failed(error or OSError("another process could not write"))
             return
         if self.failure:
-            self.progress.notes.append(f"From {self.progress} on, the state could be written again.")
+            self.progress.notes.append(f"Checkpoints could be written again from {self.progress} on.")
         self.failure, self._best = None, []
 
     def _write(self, arrays: Mapping[str, Any]) -> OSError | None:
         try:
-            # A state may not speak of best weights that are not on the disk.
+            # First, because a checkpoint must not refer to best weights that are not on the disk.
             if self._best:
-                with _holding(self.model, self._best), self.place() as place:
-                    save_weights(self.model, place / BEST)
+                with _holding(self.model, self._best), self.output_folder() as folder:
+                    save_weights(self.model, folder / BEST)
             if self.saving.writes:
                 write_state(self.folder, arrays, self.progress)
         except OSError as error:
@@ -207,17 +207,17 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         return None
 
     def _failed(self, error: OSError) -> None:
-        note = f"After {self.progress} the state could not be written: {error}."
+        note = f"The checkpoint after {self.progress} could not be written: {error}."
         if self.failure is None:
             self.progress.notes.append(note)
         if self.failure is None or self.progress.step == 0:
-            log.warning("%s The training goes on, and tries it again. The last state is kept.", note)
+            log.warning("%s Training continues and will try again. The previous checkpoint is kept.", note)
         self.failure = error
 
 
 @contextmanager
 def _holding(model: Any, values: Sequence[np.ndarray]) -> Iterator[None]:
-    """Put other weights into a model for a while."""
+    """Put other weights into a model inside the context."""
     kept = [array_of(weight) for weight in model.weights]
     try:
         _assign(model, values)

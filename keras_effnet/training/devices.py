@@ -72,7 +72,7 @@ def open_devices(name: str) -> Devices:
     notes: tuple[str, ...] = ()
     if name == "auto":
         name, why = choose_strategy()
-        notes = (f"strategy: auto chose {name}, since {why}.",)
+        notes = (f"strategy: auto chose {name}: {why}.",)
     strategy = open_strategy(name)
     return (
         JaxDevices(name, strategy, notes) if name == "jax-data-parallel" else TensorFlowDevices(name, strategy, notes)
@@ -93,9 +93,9 @@ def check_plan(devices: Devices, plan: Plan, data: TrainingData) -> tuple[str, .
     _check_batch_size(devices, plan.batch_size)
     _check_recipe(devices, plan.recipe)
     if left := devices.share.left_out(data.held_out.total, plan.batch_size):
-        notes.append(f"{left} of {data.held_out.total} held-out images are left out: all batches have one shape.")
+        notes.append(f"{left} of {data.held_out.total} held-out images are not used: batches must have equal sizes.")
     if devices.name == "tpu" and plan.recipe.precision == "float32":
-        notes.append("The precision is float32; on a TPU mixed_bfloat16 is faster and takes half of the memory.")
+        notes.append("The precision is float32; on a TPU mixed_bfloat16 is faster and needs half the memory.")
     return tuple(notes)
 
 
@@ -104,8 +104,8 @@ def _check_batch_size(devices: Devices, batch_size: int) -> None:
     if batch_size % count:
         near = max(1, round(batch_size / count)) * count
         raise ValueError(
-            f"A batch has {batch_size} images and there are {count} replicas. Expected the same number for each. "
-            f"Choose a multiple of {count} for the batch size, {near} for example."
+            f"A batch has {batch_size} images, and there are {count} replicas. Expected a multiple of {count}. Choose "
+            f"another batch size, such as {near}."
         )
 
 
@@ -118,8 +118,8 @@ def _check_recipe(devices: Devices, recipe: Recipe) -> None:
         if getattr(recipe, field) not in can:
             raise ValueError(
                 f"{field} is {getattr(recipe, field)!r} with {devices.replicas} replicas. Expected "
-                f"{' or '.join(map(str, can))}: Keras would clip, accumulate or scale the loss in each replica "
-                "by itself. Leave it out, or use KERAS_BACKEND=jax with jax-data-parallel."
+                f"{' or '.join(map(str, can))}, because Keras clips, accumulates and scales the loss in each replica "
+                "separately. Drop it, or use KERAS_BACKEND=jax with jax-data-parallel."
             )
 
 
@@ -132,8 +132,8 @@ def wait_for_all(devices: Devices, steps: int, folder: Path) -> None:
     found = devices.all_gather(steps)
     if len(set(found)) > 1:
         raise ValueError(
-            f"The processes find {found} steps done in {str(folder)!r}. Expected the same number. Choose a folder "
-            "that all machines share."
+            f"The processes found {found} finished steps in {str(folder)!r}. Expected the same number in all. Choose "
+            "a folder that all machines share."
         )
 
 
@@ -151,7 +151,7 @@ def lost_workers_reported(devices: Devices) -> Iterator[None]:
         if count == 1 or not devices.is_lost_worker(error):
             raise
         raise ConnectionError(
-            f"Worker {index} of 0 to {count - 1} has lost another one: {first_line(error)!r}. Expected "
-            "all of them to run until the end. Read the last lines of the one that stopped, mend that, and start the "
-            "same command again on all of them: it goes on from the last state that was saved."
+            f"Worker {index} of 0 to {count - 1} has lost another worker: {first_line(error)!r}. Expected all workers "
+            "to run until the end. Read the last output of the one that stopped, fix the problem, and run the same "
+            "command on all of them again: training resumes from the last checkpoint."
         ) from error

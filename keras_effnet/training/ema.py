@@ -1,6 +1,6 @@
-"""The moving average of weights and batch statistics, which is what is evaluated and kept.
+"""The exponential moving average of weights and batch statistics, which is evaluated and saved.
 
-Source: get_ema_vars of github.com/tensorflow/tpu, models/official/efficientnet/utils.py; the ramp is that of
+Source: get_ema_vars of github.com/tensorflow/tpu, models/official/efficientnet/utils.py; the decay starts low as in
 TensorFlow 1's tf.train.ExponentialMovingAverage with num_updates.
 """
 
@@ -12,7 +12,7 @@ from keras_effnet._keras import LEGACY, keras
 
 
 def ramped(decay: float, updates: int) -> float:
-    """How much of the average stays at the n-th update: less at first, while the average knows only random weights.
+    """The decay at the n-th update: low at first, so that the average quickly forgets the random initial weights.
 
     Example:
         >>> ramped(0.9999, 8)
@@ -22,16 +22,17 @@ def ramped(decay: float, updates: int) -> float:
 
 
 class EMA(keras.callbacks.Callback):  # type: ignore[misc]
-    """Average all weights and the moving statistics of batch normalisation after each update; validate on the average.
+    """Average all weights, including the moving statistics of batch normalisation, and validate on the average.
 
-    Keras's own `use_ema` leaves the statistics out, so its average is a network that never was. Put this callback
-    first: what `fit` reports as `val_...` is then the average's, and callbacks behind it find the weights in training.
-    After `fit` the model holds the weights in training; `with ema.applied():` puts the average in their place.
+    Keras's `use_ema` leaves the statistics out, so that averaged weights meet statistics of other weights. Put this
+    callback first in the list: the `val_...` metrics are then those of the average, while later callbacks see the
+    weights in training. After `fit` the model still has the weights in training; inside `with ema.applied():` it has
+    the average.
 
     Args:
-        decay: how much of the average stays at each update, once the ramp is over.
-        every: batches of one update, where gradients are accumulated.
-        compile: makes the update faster, `tf.function` for example.
+        decay: decay of the average, after the lower values at the start.
+        every: batches per update of the weights, if gradients are accumulated.
+        compile: compiles the update, for example `tf.function`.
 
     Example:
         >>> ema = EMA(0.9999)
@@ -55,26 +56,26 @@ class EMA(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def updates(self) -> int:
-        """How often the average has moved."""
+        """Number of updates so far."""
         return self.batches // self.every
 
     def build(self, model: Any) -> None:
-        """Start the average at the model's weights; under tf.distribute, inside the scope of the strategy."""
+        """Start with the model's current weights; with tf.distribute, call this inside the scope of the strategy."""
         self._weights = list(model.weights)
         self.variables = [_copy(weight) for weight in self._weights]
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Start the average, unless it has been started or restored."""
+        """Build the average, unless it has been built or restored."""
         if not self.variables:
             self.build(self.model)
         self._fitting = True
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Validation outside `fit` is on the weights that the model holds."""
+        """Outside `fit`, evaluate the weights that the model has."""
         self._fitting = False
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Move the average, if this batch was an update."""
+        """Update the average, if this batch has updated the weights."""
         self.batches += 1
         if self.batches % self.every:
             return
@@ -82,18 +83,18 @@ class EMA(keras.callbacks.Callback):  # type: ignore[misc]
         self._move(_constant(1 - ramped(self.decay, self.updates)))
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Inside `fit`, validate on the average."""
+        """Inside `fit`, swap in the average for validation."""
         if self._fitting:
             self._swap()
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Inside `fit`, go on with the weights in training."""
+        """Inside `fit`, swap the weights in training back in."""
         if self._fitting:
             self._swap()
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average into the model, to save or to evaluate it."""
+        """Give the model the average inside the context, to save or evaluate it."""
         self._swap()
         try:
             yield
@@ -112,7 +113,7 @@ class EMA(keras.callbacks.Callback):  # type: ignore[misc]
             average.assign(kept)
 
     def _sync(self) -> None:
-        # On JAX the weights of a model in training are behind until they are asked for.
+        # JAX updates the model's variables only on request during `fit`.
         getattr(self.model, "jax_state_sync", lambda: None)()
 
 
@@ -123,7 +124,7 @@ def _copy(weight: Any) -> Any:
 
 
 def _constant(value: float) -> Any:
-    # A tensor, so that a compiled update is compiled once.
+    # A tensor, so that tf.function traces the update only once.
     return keras.backend.constant(value) if LEGACY else keras.ops.convert_to_tensor(value, "float32")
 
 

@@ -96,6 +96,6 @@ def _explained(error: str, session: Session) -> str:
             file.write_text("".join(f"{name}\n" for name in names), "utf-8", "backslashreplace")
             listed += f" and {len(names) - 8} more ({file})"
     return (
-        f"{error} Its batch: {listed}. {reason} Expected finite numbers. Lower the learning rate, clip the gradients "
-        "(--clip-norm 1), use float32 or mixed_bfloat16, or leave these images out; each of it in a new folder."
+        f"{error} The batch: {listed}. {reason} Expected a finite loss. In a new folder, lower the learning rate, clip "
+        "the gradients (--clip-norm 1), use float32 or mixed_bfloat16, or remove these images."
     )

@@ -91,8 +91,8 @@ def data_parallel() -> Any:
     backend = keras.backend.backend()
     if backend != "jax":
         raise ValueError(
-            f"strategy is 'jax-data-parallel' and Keras computes with {backend}. Expected JAX. Set KERAS_BACKEND=jax "
-            "before Keras is imported, or choose mirrored, multiworker or one."
+            f"strategy is 'jax-data-parallel', but Keras uses {backend}. Expected JAX. Set KERAS_BACKEND=jax before "
+            "Keras is imported, or choose mirrored, multiworker or one."
         )
     cluster = cluster_from_keras() or cluster_from_slurm()
     if cluster and len(cluster.workers) > 1:

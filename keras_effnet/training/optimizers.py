@@ -1,4 +1,4 @@
-"""The optimizers and learning rates of the recipes: RMSProp as TensorFlow 1 computed it, weight decay in the loss.
+"""The optimizers and learning rates of the recipes: RMSProp as in TensorFlow 1, weight decay as part of the loss.
 
 Source: build_learning_rate and the weight decay of github.com/tensorflow/tpu, models/official/efficientnet (utils.py,
 main.py); the update rule of TensorFlow 1's ApplyRMSProp kernel and of tf.train.RMSPropOptimizer.
@@ -14,27 +14,27 @@ from keras_effnet._keras import LEGACY, keras
 from keras_effnet._keras_private import variable_key
 from keras_effnet.training.recipes import Recipe
 
-# Batch normalisation as it is called here and in keras.applications, and as Keras calls it where nobody did.
+# Names of batch normalisation layers: ours, those of keras.applications, and Keras's automatic names.
 BATCH_NORM = r"(^|[/_])(bn|batch_normalization(_\d+)?)/"
 
 
 class _L2:
-    """Adds `l2 * w`, the gradient of l2 / 2 * sum(w * w), to that of each weight that is not left out by name."""
+    """Add `l2 * w`, the gradient of `l2 / 2 * sum(w * w)`, to the gradient of each weight that is not excluded."""
 
     l2: float
     exclude: str
 
     def build(self, variables: Any) -> None:
         names = {variable_key(self, v): getattr(v, "path", v.name) for v in variables}
-        self._left_out = {key for key, name in names.items() if re.search(self.exclude, name)}
+        self._excluded = {key for key, name in names.items() if re.search(self.exclude, name)}
         super().build(variables)  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, *learning_rate: Any) -> None:
         super().update_step(self.decayed(gradient, variable), variable, *learning_rate)  # type: ignore[misc]
 
     def decayed(self, gradient: Any, variable: Any) -> Any:
-        """The gradient with that of the decay."""
-        if self.l2 and variable_key(self, variable) not in self._left_out:
+        """The gradient plus that of the weight decay."""
+        if self.l2 and variable_key(self, variable) not in self._excluded:
             return gradient + self.l2 * variable
         return gradient
 
@@ -44,19 +44,20 @@ class _L2:
 
 @keras.saving.register_keras_serializable("keras_effnet")
 class RMSpropTF1(_L2, keras.optimizers.RMSprop):  # type: ignore[misc]
-    """RMSProp whose mean of squares starts at one, with epsilon inside the root and the learning rate in the momentum.
+    """RMSProp as in TensorFlow 1: the mean of squares starts at one, and epsilon is added inside the square root.
 
-    Starting at one, the first steps are short; Keras starts at zero, where they are up to three times as long as later.
+    The momentum accumulates the steps, learning rate included. Because the mean of squares starts at one, the first
+    steps are short. In Keras it starts at zero, and the first steps are up to three times as long as later ones.
 
     Args:
         learning_rate: number or schedule.
-        rho: how much of the mean of squares stays each step.
-        momentum: how much of the last step is repeated.
+        rho: decay rate of the mean of squares.
+        momentum: decay rate of the accumulated steps.
         epsilon: added to the mean of squares.
-        l2: weight decay: the gradient of `l2 / 2 * sum(w * w)` is added to that of the loss. Not `weight_decay`, which
-            in Keras shrinks the weights beside the gradient.
-        exclude: regular expression of the variables ("layer/variable") that do not decay.
-        **options: as for `keras.optimizers.RMSprop`.
+        l2: weight decay as part of the loss: the gradient of `l2 / 2 * sum(w * w)` is added. Unlike `weight_decay` in
+            Keras, which is decoupled from the gradient.
+        exclude: regular expression for the variables ("layer/variable") without weight decay.
+        **options: other arguments of `keras.optimizers.RMSprop`.
 
     Example:
         >>> RMSpropTF1(0.016, l2=1e-5).get_config()["epsilon"]
@@ -78,7 +79,7 @@ class RMSpropTF1(_L2, keras.optimizers.RMSprop):  # type: ignore[misc]
         self.l2, self.exclude = l2, exclude
 
     def add_variable_from_reference(self, reference: Any, name: str | None = None, **options: Any) -> Any:
-        """A variable of the optimizer: the mean of squares starts at one."""
+        """Create a variable of the optimizer; the mean of squares starts at one."""
         if name == "velocity":
             options |= {"initial_value": np.ones(reference.shape, "float32")} if LEGACY else {"initializer": "ones"}
         return super().add_variable_from_reference(reference, name, **options)
@@ -86,13 +87,13 @@ class RMSpropTF1(_L2, keras.optimizers.RMSprop):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable("keras_effnet")
 class NesterovL2(_L2, keras.optimizers.SGD):  # type: ignore[misc]
-    """SGD with Nesterov's momentum and weight decay as a term of the loss, as the transfer protocol has it.
+    """SGD with Nesterov momentum and with weight decay as part of the loss, for the transfer recipe.
 
     Args:
         learning_rate: number or schedule.
-        momentum: how much of the last step is repeated.
+        momentum: decay rate of the accumulated steps.
         l2, exclude: as in `RMSpropTF1`.
-        **options: as for `keras.optimizers.SGD`.
+        **options: other arguments of `keras.optimizers.SGD`.
 
     Example:
         >>> NesterovL2(0.01, l2=1e-5).get_config()["nesterov"]
@@ -117,11 +118,11 @@ def make_optimizer(recipe: Recipe, learning_rate: Any) -> Any:
     """The optimizer of a recipe.
 
     Args:
-        recipe: what to optimise with.
-        learning_rate: number or schedule, as from `learning_rate`.
+        recipe: names the optimizer and its settings.
+        learning_rate: number or schedule, such as the result of `learning_rate`.
 
     Raises:
-        ValueError: accumulation under tf_keras, which has none.
+        ValueError: the recipe accumulates gradients, which tf_keras cannot do.
 
     Example:
         >>> from keras_effnet.training.recipes import RECIPES
@@ -133,12 +134,12 @@ def make_optimizer(recipe: Recipe, learning_rate: Any) -> Any:
     if recipe.accumulate > 1:
         if LEGACY:
             raise ValueError(
-                f"accumulate is {recipe.accumulate} under tf_keras. Expected 1: only Keras 3 accumulates gradients. "
-                "Unset TF_USE_LEGACY_KERAS, or choose a smaller batch_size."
+                f"accumulate is {recipe.accumulate} under tf_keras. Expected 1, because only Keras 3 can accumulate "
+                "gradients. Unset TF_USE_LEGACY_KERAS, or choose a smaller batch_size."
             )
         options["gradient_accumulation_steps"] = recipe.accumulate
     if LEGACY:
-        # Its default overwrites the weights every hundred steps.
+        # By default tf_keras would overwrite the weights every hundred steps.
         options["ema_overwrite_frequency"] = None
     kind = RMSpropTF1 if recipe.optimizer == "rmsprop" else NesterovL2
     return kind(learning_rate, **options)
@@ -149,12 +150,12 @@ _cast = keras.backend.cast if LEGACY else keras.ops.cast
 
 @keras.saving.register_keras_serializable("keras_effnet")
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Rise in a straight line from 0, then follow another schedule as if it had run all along.
+    """Linear warm-up from 0, followed by another schedule, which counts its steps from the start of warm-up.
 
     Args:
-        after: the schedule to follow, from the step number on at which warm-up ends.
-        peak: where the line would be at the end of warm-up.
-        steps: of warm-up.
+        after: the schedule after warm-up.
+        peak: learning rate that the linear warm-up reaches at its end.
+        steps: number of warm-up steps.
 
     Example:
         >>> after = keras.optimizers.schedules.ExponentialDecay(0.4, 100, 0.5)
@@ -166,27 +167,27 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[m
         self.after, self.peak, self.steps = after, peak, steps
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate at a step, counted from 0."""
+        """The learning rate at a step; the first step is 0."""
         rising = _cast(step < self.steps, "float32")
         line = self.peak * _cast(step, "float32") / self.steps
         return rising * line + (1 - rising) * self.after(step)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """The arguments of the constructor."""
         return {"after": keras.saving.serialize_keras_object(self.after), "peak": self.peak, "steps": self.steps}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Warmup":
-        """From the arguments."""
+        """Create a schedule from the arguments in `config`."""
         return cls(keras.saving.deserialize_keras_object(config["after"]), peak=config["peak"], steps=config["steps"])
 
 
 def learning_rate(recipe: Recipe, steps_per_epoch: int) -> Any:
-    """The schedule of a recipe: 0.016 per 256 images, times 0.97 every 2.4 epochs, after five epochs of warm-up.
+    """The learning rate of a recipe, by default 0.016 per 256 images, times 0.97 every 2.4 epochs, with warm-up.
 
     Args:
-        recipe: with its batch size.
-        steps_per_epoch: calls of the optimizer in an epoch; accumulated parts count one each.
+        recipe: names the schedule and its settings.
+        steps_per_epoch: batches per epoch, where each accumulated part counts as one.
 
     Returns:
         A `keras.optimizers.schedules.LearningRateSchedule`.
@@ -208,7 +209,7 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int) -> Any:
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Calls of the optimizer in the whole training."""
+    """Batches in the whole run, where each accumulated part counts as one."""
     if recipe.steps is not None:
         return recipe.steps * recipe.accumulate
     return math.ceil(recipe.epochs * steps_per_epoch)

@@ -1,4 +1,4 @@
-"""What a recipe comes to with a network and data: its steps, its batches, its compiled model."""
+"""A recipe applied to a network and data: the number of steps, the batches and the compiled model."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,15 @@ from keras_effnet.variants import Variant
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to with a variant and data."""
+    """A recipe applied to a variant and data.
+
+    Args:
+        recipe, variant: as given.
+        size: side of the images in pixels.
+        classes: number of classes.
+        steps: batches per epoch.
+        epochs: number of epochs, with `recipe.steps` as many as these steps need.
+    """
 
     recipe: Recipe
     variant: Variant
@@ -30,34 +38,34 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Images that the model gets at a time."""
+        """Images per step: a part of the recipe's batch if gradients are accumulated."""
         return self.recipe.batch_size // self.recipe.accumulate
 
     @property
     def policy(self) -> Policy | None:
-        """What is drawn for each image."""
+        """The augmentation policy; None for crops and flips only."""
         if self.recipe.augment == "randaugment":
             return randaugment(self.recipe.layers, self.recipe.magnitude_for(self.variant.name))
         return AUTOAUGMENT if self.recipe.augment else None
 
     @property
     def batches(self) -> Batches:
-        """What the pipeline makes."""
+        """How the input pipeline makes batches."""
         return Batches(self.batch_size, self.size, self.classes, self.recipe.seed, self.policy)
 
 
 def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
-    """How many steps and epochs a recipe takes with some data.
+    """The steps and epochs of a recipe with this data.
 
     Raises:
-        ValueError: a batch of more images than there are.
+        ValueError: a batch is larger than the training set.
     """
     batch_size = recipe.batch_size // recipe.accumulate
     steps = data.train.total // batch_size
     if not steps:
         raise ValueError(
-            f"A batch has {batch_size} images and there are {data.train.total} to train "
-            "on. Expected no more than those. Choose a smaller batch size, 32 for example (--batch-size)."
+            f"A batch has {batch_size} images, but there are only {data.train.total} training images. Expected at "
+            "least one full batch. Choose a smaller batch size (--batch-size), such as 32."
         )
     if recipe.steps is not None:
         steps = min(steps, recipe.steps * recipe.accumulate)
@@ -66,7 +74,7 @@ def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
 
 
 def build(plan: Plan) -> tuple[Any, EMA | None]:
-    """The compiled model of a plan, its optimizer built, and the average of its weights."""
+    """The compiled model with its optimizer built, and the moving average of its weights, if the recipe has one."""
     recipe = plan.recipe
     on_jax = keras.backend.backend() == "jax"
     network = create(
@@ -83,7 +91,7 @@ def build(plan: Plan) -> tuple[Any, EMA | None]:
         optimizer=make_optimizer(recipe, learning_rate(recipe, plan.steps)),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        # A strategy of TensorFlow compiles by itself or not at all; JAX runs each operation alone if it may not.
+        # TensorFlow strategies decide about XLA themselves; without it JAX would run every operation separately.
         jit_compile=on_jax,
     )
     synchronize(network, recipe.sync_bn)
@@ -97,9 +105,9 @@ def build(plan: Plan) -> tuple[Any, EMA | None]:
 
 
 def synchronize(network: Any, yes: bool) -> None:
-    """Let batch normalisation in training take its statistics over the batches of all replicas, or no longer.
+    """Turn synchronised batch normalisation (statistics over the batches of all replicas) on or off, before `fit`.
 
-    Before `fit`; with JAX it always does. What is saved while it does says so and does not load on other backends.
+    JAX always synchronises. A model that is saved while this is on does not load on other backends.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -107,5 +115,5 @@ def synchronize(network: Any, yes: bool) -> None:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized != yes:
             layer.synchronized = yes
             if LEGACY:
-                # The fused kernel knows its own replica only.
+                # tf_keras's fused kernel cannot synchronise.
                 layer.fused = not yes

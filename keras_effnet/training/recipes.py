@@ -33,14 +33,14 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a recipe: how to run it, what came of it, on what.
+    """The record of a recipe: how to run it, and the results to expect.
 
     Args:
-        command: a line of the shell; DATA and RUN are to be filled in.
-        expected: (variant, top-1 in percent) on ImageNet's validation images, or what else was reported.
-        hardware: what it ran on.
-        measured: whether this package measured `expected`; if not it is `source`'s.
-        source: who reports `expected`.
+        command: shell command, with DATA and RUN as placeholders.
+        expected: pairs (variant, top-1 accuracy in percent) on ImageNet's validation images; () if none was published.
+        hardware: hardware of the published run.
+        measured: whether `expected` was measured with this package; otherwise it was published by `source`.
+        source: publication of `expected`.
     """
 
     command: str
@@ -52,37 +52,37 @@ class Record:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a network is trained; change it with `dataclasses.replace`.
+    """All settings of a training run; change them with `dataclasses.replace`.
 
     Args:
         name: the key in `RECIPES`.
-        record: how to run it and what to expect.
-        epochs: passes over the training images.
-        steps: in place of `epochs`: how many updates.
-        batch_size: images of one update, over all replicas and all accumulated parts.
-        optimizer: "rmsprop" (as TensorFlow 1 computed it) or "sgd" (Nesterov), both with `momentum`.
-        learning_rate: for 256 images; it grows with the batch size.
+        record: how to run it, and the results to expect.
+        epochs: number of passes over the training images.
+        steps: number of weight updates, instead of `epochs`.
+        batch_size: images per weight update, over all replicas and accumulated parts.
+        optimizer: "rmsprop" (as in TensorFlow 1) or "sgd" (Nesterov), both with `momentum`.
+        learning_rate: peak learning rate per 256 images; it is scaled with the batch size.
         schedule: "exponential" (in steps), "cosine" or "constant".
-        warmup_epochs: how long the learning rate rises from 0.
-        decay_rate, decay_epochs: of the exponential schedule.
-        weight_decay: times half the sum of squares of all weights but those of batch normalisation.
-        label_smoothing: share of the label that is spread over all classes.
-        ema_decay: of the average of weights that is evaluated and kept; None for the weights themselves.
-        drop_connect_rate: stochastic depth at the last block.
-        dropout_rate: before the classifier; None for the variant's.
-        augment: "autoaugment", "randaugment" or None for crop and flip alone.
-        layers, magnitude: of RandAugment.
-        magnitudes: (variant, magnitude) where a variant has its own.
-        size: side of the images; None for the variant's.
-        holdout: share of the training images that selects the best epoch ("minival").
-        patience: epochs without a better minival after which training stops; None for never.
-        weights: the set that training starts from; None for random weights.
+        warmup_epochs: epochs in which the learning rate rises from 0.
+        decay_rate, decay_epochs: factor and interval of the exponential schedule.
+        weight_decay: factor of half the sum of squares of all weights, except those of batch normalisation.
+        label_smoothing: fraction of the label that is spread over all classes.
+        ema_decay: decay of the moving average of the weights, which is evaluated and saved; None for no average.
+        drop_connect_rate: rate of stochastic depth in the last block.
+        dropout_rate: dropout before the classifier; None for the variant's rate.
+        augment: "autoaugment", "randaugment" or None for random crops and flips only.
+        layers, magnitude: operations per image and their strength in RandAugment.
+        magnitudes: pairs (variant, magnitude) for variants with their own magnitude.
+        size: side of the images in pixels; None for the variant's resolution.
+        holdout: fraction of the training images that is held out to select the best epoch ("minival").
+        patience: stop after this many epochs without improvement on the held-out images; None for never.
+        weights: weight set or file to start from; None for random weights.
         precision: dtype policy.
-        global_clipnorm: largest norm of all gradients together; None for any.
-        accumulate: parts in which a batch is computed, for memory.
-        sync_bn: whether batch normalisation takes its statistics over the parts of a batch of all replicas, as it
-            always does with JAX. The published networks did it in groups, where there were more than 8 replicas.
-        seed: of the first weights, the order, the crops, the augmentation, dropout and stochastic depth.
+        global_clipnorm: maximum norm of all gradients together; None for no clipping.
+        accumulate: number of parts in which a batch is computed, to save memory.
+        sync_bn: whether batch normalisation uses the statistics of all replicas, as JAX always does. The published
+            networks used groups of replicas where there were more than 8.
+        seed: seed of the initial weights, the order of images, crops, augmentation, dropout and stochastic depth.
     """
 
     name: str
@@ -125,18 +125,18 @@ class Recipe:
                 valid.check(field, value)
         if self.epochs % 1:
             raise ValueError(
-                f"epochs is {self.epochs!r}. Expected a whole number. Pass one, or in its place a number of updates as "
-                "steps, in Python."
+                f"epochs is {self.epochs!r}. Expected a whole number. For a fraction of an epoch, pass a number of "
+                "updates as steps (in Python only)."
             )
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size is {self.batch_size} and accumulate {self.accumulate}. Expected parts of equal size. "
-                "Choose a batch size that accumulate divides."
+                f"batch_size is {self.batch_size} and accumulate is {self.accumulate}. Expected parts of equal size. "
+                "Choose a batch size that is a multiple of accumulate."
             )
 
     @property
     def scaled_learning_rate(self) -> float:
-        """The learning rate at this batch size, by the linear rule.
+        """The peak learning rate at this batch size, by the linear scaling rule.
 
         Example:
             >>> RECIPES["imagenet"].scaled_learning_rate
@@ -145,7 +145,7 @@ class Recipe:
         return self.learning_rate * self.batch_size / 256
 
     def magnitude_for(self, variant: str) -> float:
-        """The magnitude of RandAugment for a variant."""
+        """RandAugment's magnitude for a variant."""
         return dict(self.magnitudes).get(variant, self.magnitude)
 
 
@@ -173,7 +173,7 @@ _ROWS = (
         augment="randaugment",
         magnitudes=(("b5", 17), ("b7", 28), ("b8", 28)),
     ),
-    # The release says which checkpoints it trained and not with which augmentation; AutoAugment is the code's default.
+    # The release does not document the augmentation of these checkpoints; AutoAugment is the default of its code.
     Recipe("lite", _record("lite", "lite0", _LITE)),
     Recipe(
         "transfer",
@@ -196,13 +196,13 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({row.name: row for row in _ROWS
 
 @dataclass(frozen=True)
 class TransferDataset:
-    """A data set of Table 6 and how to name it to `train`.
+    """A data set of Table 6 and its argument for `train`.
 
     Args:
-        name: as in Table 6.
-        data: what `--data` takes, with the split to train on; "" where TensorFlow Datasets does not have it: give a
-            folder with a folder for each class then.
-        test: the split to report.
+        name: name in Table 6.
+        data: value of `--data`, with the training split; "" if TensorFlow Datasets does not have the data set, which
+            then needs a folder with one folder per class.
+        test: split to report results on.
     """
 
     name: str
@@ -223,10 +223,10 @@ TRANSFER_DATASETS = (
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a name.
+    """Find a recipe by its name.
 
     Raises:
-        ValueError: no such recipe; lists them.
+        ValueError: there is no such recipe; the message lists them.
 
     Example:
         >>> find_recipe("imagenet").epochs
@@ -234,7 +234,7 @@ def find_recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         raise ValueError(
-            f"There is no recipe {name!r}. Expected one of {', '.join(sorted(RECIPES))}. Choose one of these, and "
-            "change it with dataclasses.replace or the options of keras-effnet train."
+            f"There is no recipe {name!r}. Expected one of {', '.join(sorted(RECIPES))}. To change a recipe, use "
+            "dataclasses.replace or the options of keras-effnet train."
         )
     return RECIPES[name]

@@ -1,4 +1,4 @@
-"""`train`: a network from a recipe, its data and one `model.fit` (arXiv:1905.11946, section 5.2)."""
+"""`train`: train a network from a recipe, or resume a run, and write the results (arXiv:1905.11946, section 5.2)."""
 
 import json
 import os
@@ -26,12 +26,12 @@ from keras_effnet.weights.loading import load_weights
 
 @dataclass(frozen=True)
 class Trained:
-    """A model that was trained, and how that went.
+    """A trained model and the report of its run.
 
     Args:
-        model: with the best weights: of the average, if there is one.
+        model: the model with the best weights (averaged, if the recipe averages them).
         folder: the folder of the run.
-        report: what report.json holds.
+        report: the contents of report.json.
     """
 
     model: Any
@@ -50,30 +50,30 @@ def train(
     checkpoint_every: int | None = None,
     verbose: int | str = "auto",
 ) -> Trained:
-    """Train a network from a recipe, or go on with a training that was cut off.
+    """Train a network from a recipe, or resume an interrupted run.
 
-    The share of the images that the recipe holds out selects the epoch whose weights are kept. Everything random
-    follows from the recipe's seed, which also sets Keras's own.
+    The accuracy on the held-out images decides which epoch's weights are kept. All random numbers follow from the
+    recipe's seed, which is also set as Keras's global seed.
 
     Args:
-        data: a folder with a folder for each class, or with train/ and val/; a CSV; TFRecord files in ImageNet's
-            layout; "tfds:NAME[:SPLIT]"; or (images, labels), as in `open_training_data`.
-        out: folder of the run. If it holds an unfinished run with the same settings, that is gone on with from its last
-            epoch or step that was saved, and ends as if it had never been cut (under tf_keras, but for dropout and
-            stochastic depth).
-        model: "b0", "lite0", ..., or a `Variant` of your own.
-        recipe: a key of `RECIPES`, or one of your own: `replace(RECIPES["imagenet"], epochs=10)`.
-        strategy: "one", "mirrored", "multiworker", "tpu", "jax-data-parallel" or "auto": see `open_strategy`. All
-            processes need to see the folder of the run, in which the first one writes.
-        strict: refuse images that are no plain RGB, instead of reading them all the same and counting them.
-        checkpoint_every: save after so many steps of an epoch too; a run may be gone on with another number.
+        data: a folder with one folder per class, or with train/ and val/; a CSV file; TFRecord files in ImageNet's
+            layout; "tfds:NAME[:SPLIT]"; or arrays (images, labels), as in `open_training_data`.
+        out: folder of the run. If it contains an unfinished run with the same settings, training resumes from the last
+            saved epoch or step, and ends with the same weights as an uninterrupted run (under tf_keras only without
+            dropout and stochastic depth, whose random state cannot be saved).
+        model: "b0", "lite0", ..., or your own `Variant`.
+        recipe: a key of `RECIPES`, or your own `Recipe`, such as `replace(RECIPES["imagenet"], epochs=10)`.
+        strategy: "one", "mirrored", "multiworker", "tpu", "jax-data-parallel" or "auto", as in `open_strategy`. All
+            processes need access to the folder of the run; only the first process writes to it.
+        strict: reject images that are not plain RGB, instead of converting and counting them.
+        checkpoint_every: also save a checkpoint after this many steps within an epoch. May change on resuming.
         verbose: as in `fit`.
 
     Raises:
-        ConnectionError: another worker is gone.
-        OSError: the results cannot be written; what was trained since the last state that could be is lost.
-        ValueError: data, a recipe, a strategy or a folder that cannot be used, or a loss that is no number any more.
-        WeightsError: weights to start from that cannot be had.
+        ConnectionError: another process has stopped.
+        OSError: the results cannot be written; progress since the last checkpoint is lost.
+        ValueError: the data, recipe, strategy or folder cannot be used, or the loss is not finite.
+        WeightsError: the initial weights cannot be loaded.
 
     Example:
         >>> import tempfile
@@ -122,7 +122,7 @@ def _restore(
     )
     saver = Saver(folder, progress, saving, ema=ema, odd=odd)
     _wait_for_all(devices, plan, saver)
-    saver.mend(network)
+    saver.check_best(network)
     return network, saver
 
 
@@ -133,7 +133,7 @@ def _train(session: Session, *, verbose: int | str) -> Trained:
     over = saver.progress.epoch >= session.plan.epochs or saver.out_of_patience
     if not over:
         fit_epochs(session, verbose=verbose if saver.saving.writes else 0)
-    # A saved model with synchronised batch normalisation would not load on other backends.
+    # With synchronised batch normalisation, the saved model would not load on other backends.
     synchronize(network, False)
     report = _read_report(folder) if over else None
     try:
@@ -144,9 +144,9 @@ def _train(session: Session, *, verbose: int | str) -> Trained:
         if report is None:
             report = {**_report(session), "seconds": round(time.perf_counter() - start, 1)}
         if not whole:
-            with saver.place() as place:
+            with saver.output_folder() as output:
                 # In every process: with JAX, saving creates variables, which all processes have to do together.
-                _write(place, network, session.data, report)
+                _write(output, network, session.data, report)
     except OSError as error:
         raise OSError(_unwritten(folder, error)) from error
     return Trained(network, folder, report)
@@ -157,7 +157,7 @@ def _wait_for_all(devices: Devices, plan: Plan, saver: Saver) -> None:
 
 
 def _read_report(folder: Path) -> dict[str, Any] | None:
-    """The report of a run that is over, None if it was cut off before it was written."""
+    """The report of a finished run; None if the run was interrupted before the report was written."""
     try:
         return dict(json.loads((folder / REPORT).read_text("utf-8")))
     except (OSError, ValueError):
@@ -166,8 +166,8 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
 
 def _unwritten(folder: Path, error: OSError) -> str:
     return (
-        f"The results of the training cannot be written to {str(folder)!r}: {error}. Expected room for the model and a "
-        "state of the training. Make room, and start the same command again: it goes on from what could be saved."
+        f"The results cannot be written to {str(folder)!r}: {error}. Expected enough disk space for the model and a "
+        "checkpoint. Free some space and run the same command again: training resumes from the last checkpoint."
     )
 
 
@@ -211,7 +211,7 @@ def _report(session: Session) -> dict[str, Any]:
 
 
 def _write(folder: Path, network: Any, data: TrainingData, report: dict[str, Any]) -> None:
-    # Of the same layers and not compiled: an optimizer of ours would not load where this package is not installed.
+    # Saved without the optimizer, which could only be loaded where this package is installed.
     plain = keras.Model(network.input, network.output, name=network.name)
     with staged(folder / MODEL) as part:
         plain.save(part)

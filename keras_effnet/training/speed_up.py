@@ -1,4 +1,4 @@
-"""A model made ready for a faster `fit`, in place: the same numbers to rounding, and the same files when saved."""
+"""Make `fit` faster, in place: the results are the same up to rounding, and so are the saved files."""
 
 import logging
 import os
@@ -8,25 +8,26 @@ from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.training.optimizers import RMSpropTF1
-from keras_effnet.training.tf_fused_ops import normalise_in_one_operation, update_in_one_operation
+from keras_effnet.training.tf_fused_ops import fuse_batch_norm, fuse_rmsprop
 
 log = logging.getLogger("keras_effnet")
 
 
 def speed_up(model: Any) -> Any:
-    """Make the training of a model faster, between `compile` and `fit`.
+    """Make training faster; call it between `compile` and `fit`.
 
-    On TensorFlow with Keras 3 batch normalisation is trained as one operation instead of forty, RMSProp updates a
-    variable in one, and the optimizer's variables exist before the first step, which else builds its graph twice. Give
-    `compile` metrics as objects, `keras.metrics.CategoricalAccuracy()` and not "accuracy", for the same reason. Layers,
-    weights and configuration stay Keras's: what is saved is the plain model, and a copy is one too. On other backends
-    and under tf_keras nothing is done. Says once, in the log, if oneDNN has been left to TensorFlow.
+    On TensorFlow with Keras 3, batch normalisation trains with one operation instead of forty, RMSProp updates each
+    variable with one, and the optimizer's variables are created before the first step, because Keras otherwise traces
+    the training graph twice. For the same reason pass metrics to `compile` as objects
+    (`keras.metrics.CategoricalAccuracy()`, not "accuracy"). Layers, weights and configuration do not change: saving
+    or cloning the model gives the plain Keras model. On other backends and under tf_keras nothing happens. Logs a
+    warning once if TF_ENABLE_ONEDNN_OPTS is not set.
 
     Args:
         model: any Keras model, compiled or not.
 
     Returns:
-        The model itself.
+        The same model.
 
     Example:
         >>> import keras_effnet
@@ -37,26 +38,26 @@ def speed_up(model: Any) -> Any:
     """
     if LEGACY or keras.backend.backend() != "tensorflow":
         return model
-    _tell_of_onednn()
+    _warn_about_onednn()
     for layer in _layers(model):
         if type(layer) is keras.layers.BatchNormalization:
-            normalise_in_one_operation(layer)
+            fuse_batch_norm(layer)
     if optimizer := getattr(model, "optimizer", None):
         if not optimizer.built:
             optimizer.build(model.trainable_variables)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         if type(inner) in (keras.optimizers.RMSprop, RMSpropTF1):
-            update_in_one_operation(inner)
+            fuse_rmsprop(inner)
     return model
 
 
 @cache
-def _tell_of_onednn() -> None:
-    """Once in a process: it is read when TensorFlow is imported, too late for a function of Python."""
+def _warn_about_onednn() -> None:
+    """Warn once per process: TensorFlow reads the variable when it is imported, so it is too late to set it here."""
     if "TF_ENABLE_ONEDNN_OPTS" not in os.environ:
         log.warning(
-            "TF_ENABLE_ONEDNN_OPTS is not set. On a CPU training is often faster with 1, which some CPUs have by "
-            "themselves. Set it to 1 or 0 before TensorFlow is imported; keras-effnet train and finetune set it to 1."
+            "TF_ENABLE_ONEDNN_OPTS is not set. Training on a CPU is often faster with 1, the default on some CPUs. Set "
+            "it to 1 or 0 before TensorFlow is imported; keras-effnet train and finetune set it to 1."
         )
 
 

@@ -1,4 +1,4 @@
-"""The state of a training on the disk: everything that its next step depends on."""
+"""Checkpoints: everything that the next step of a run depends on, saved to and restored from its folder."""
 
 import json
 import re
@@ -21,27 +21,27 @@ from keras_effnet.training.ema import EMA
 BEST = "best.weights.h5"
 HISTORY = "history.jsonl"
 SETTINGS = "settings.json"
-# Two, so that one is whole if the other is not.
+# Number of checkpoints: if one is damaged, the other is used.
 KEEP = 2
-# What reading a state raises that was cut off or altered.
+# Errors that reading a truncated or altered checkpoint raises.
 DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """How far a run is.
 
     Args:
-        epoch: epochs that are done.
-        step: batches of the next one that are done.
-        place: where the data goes on, as in `Position`.
-        batches: that the moving average has seen.
-        metrics: sums and counts behind the figures of the epoch that was begun.
-        history: figures of each epoch.
-        lost: the last epoch whose weights can no more be the best, since the file that held them was damaged.
-        odd: the odd files so far, those to train on and those held out, as `OddFiles.seen` has them.
-        notes: what went wrong on the way.
-        settings: what the training was begun with.
+        epoch: finished epochs.
+        step: finished batches of the current epoch.
+        place: place of the next image, as in `Position`.
+        batches: batches that the moving average has seen.
+        metrics: the metrics' sums and counts in the current epoch.
+        history: metrics of each finished epoch.
+        lost: last epoch whose weights cannot be the best, because the file with them was damaged.
+        odd: non-RGB and unreadable files of the training and the held-out images, as `OddFiles.seen` returns them.
+        notes: problems so far, for the report.
+        settings: settings of the run.
     """
 
     epoch: int = 0
@@ -57,13 +57,13 @@ class Progress:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The epoch with the highest accuracy on what is held out; the first of equals."""
+        """The epoch with the highest accuracy on the held-out images, the earliest if several are equal."""
         rows = [row for row in self.history if row["epoch"] > self.lost]
         return max(rows, key=lambda row: (row["val_accuracy"], -row["epoch"]), default=None)
 
     @property
     def position(self) -> Position:
-        """Where the data goes on."""
+        """Position of the next batch in the data."""
         return Position(self.epoch, self.step, self.place)
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Progress:
 
 
 def state_of(model: Any, ema: EMA | None) -> dict[str, Any]:
-    """Every variable that the next step depends on: weights, seeds, the optimizer's, the average."""
+    """Every variable that the next step depends on: weights, random seeds, the optimizer's variables, the average."""
     groups = {
         "model": model.weights if LEGACY else model.variables,
         "optimizer": [*model.optimizer.variables, *loss_scale_variables(model.optimizer)],
@@ -81,15 +81,15 @@ def state_of(model: Any, ema: EMA | None) -> dict[str, Any]:
 
 
 def write_state(folder: Path, arrays: Mapping[str, Any], progress: Progress) -> None:
-    """Write a state and the history, and remove states that are older than the last two.
+    """Write a checkpoint and the history, and remove all but the last two checkpoints.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         arrays: the values of `state_of`.
-        progress: how far the training is.
+        progress: how far the run is.
 
     Raises:
-        OSError: there is no room; what was there before still is.
+        OSError: writing failed, for example because the disk is full. Existing files are unchanged.
     """
     step = f"-{progress.step:08}" if progress.step else ""
     with staged(folder / f"state-{progress.epoch:05}{step}.npz") as part:
@@ -101,25 +101,28 @@ def write_state(folder: Path, arrays: Mapping[str, Any], progress: Progress) -> 
 
 
 def _states(folder: Path) -> list[Path]:
-    """The states of a folder, the last one first."""
+    """The checkpoints in a folder, latest first."""
     return sorted(folder.glob("state-*.npz"), key=lambda path: re.findall(r"\d+", path.stem), reverse=True)
 
 
 def restore_state(folder: Path, model: Any, ema: EMA | None) -> tuple[Progress, tuple[str, ...]]:
-    """Put the last whole state of a folder into a model that is compiled and whose optimizer is built.
+    """Load the latest undamaged checkpoint into a compiled model whose optimizer is built.
 
     Returns:
-        How far the training was, and what had to be passed over.
+        How far the run is, and a note for each damaged checkpoint.
+
+    Raises:
+        ValueError: the checkpoint belongs to another model.
     """
     notes: list[str] = []
     for file in _states(folder):
         try:
-            # Read whole before anything is assigned: the archive checks its sums as it is read.
+            # Read everything before assigning anything: the zip archive verifies its checksums while reading.
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             progress = Progress(**json.loads(str(arrays.pop("notes"))))
         except DAMAGES as error:
-            notes.append(f"The state {file.name} is damaged ({error}) and was passed over for the one before it.")
+            notes.append(f"The checkpoint {file.name} is damaged ({error}) and was skipped.")
             continue
         _assign(state_of(model, ema), arrays, file)
         if ema:
@@ -132,47 +135,48 @@ def _assign(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], file
     ours = {name: tuple(variable.shape) for name, variable in variables.items()}
     theirs = {name: array.shape for name, array in arrays.items()}
     if ours != theirs:
-        odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         raise ValueError(
-            f"The state {str(file)!r} is of another model: {len(odd)} variables differ, the first {odd[0]}. Expected "
-            "the same model, recipe and versions. Choose another folder, or start with what it was written by."
+            f"The checkpoint {str(file)!r} belongs to another model: {len(differing)} variables differ, such as "
+            f"{differing[0]}. Expected the same model, recipe and package versions. Restore them, or choose another "
+            "folder."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
 
 def array_of(variable: Any) -> np.ndarray:
-    """A variable's value."""
+    """The value of a variable."""
     return np.asarray(keras.backend.get_value(variable) if LEGACY else keras.ops.convert_to_numpy(variable))
 
 
 def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin a run in a folder, or go on with one that has the same settings.
+    """Start a run in a folder, or resume the run in it if it has the same settings.
 
     Returns:
-        The settings as they are written.
+        The settings as written to the folder.
 
     Raises:
-        ValueError: the folder holds a run with other settings, or something else.
+        ValueError: the folder contains a run with other settings, or other files.
     """
     file, mine = folder / SETTINGS, json.loads(json.dumps(settings, default=str))
     _check_folder(folder)
     inside = {path.name for path in folder.glob("*") if not path.name.startswith(".")}
     if file.is_file():
         theirs = _read_settings(file, mine)
-        odd = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
-        # Alone they are those of a run that failed before it had trained anything.
-        if odd and (inside != {SETTINGS} or mine.keys() != theirs.keys()):
-            listed = "; ".join(f"{key} {theirs.get(key)!r} there, {mine.get(key)!r} now" for key in sorted(odd))
+        changed = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+        # Without any other file, they belong to a run that failed before it trained, and may be replaced.
+        if changed and (inside != {SETTINGS} or mine.keys() != theirs.keys()):
+            listed = "; ".join(f"{key} {theirs.get(key)!r} there, {mine.get(key)!r} now" for key in sorted(changed))
             raise ValueError(
-                f"The folder {str(folder)!r} holds a run with other settings: {listed}. Expected the same, to go on "
-                "with it. Choose another folder, or the settings that it began with."
+                f"The folder {str(folder)!r} contains a run with other settings: {listed}. Expected the same settings "
+                "to resume it. Choose another folder, or restore the settings."
             )
         _clear(folder)
     elif inside:
         raise ValueError(
-            f"The folder {str(folder)!r} holds something else than a run. Expected an empty or a new folder. Choose "
-            "another name."
+            f"The folder {str(folder)!r} contains files that are not part of a run. Expected an empty or a new folder. "
+            "Choose another one."
         )
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(mine, indent=2) + "\n"
@@ -185,16 +189,16 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _check_folder(folder: Path) -> None:
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):
         raise ValueError(
-            f"{str(folder)!r} is on no disk. Expected a folder that all machines see as a part of their own. Choose "
-            "one, and copy it there when the training is over."
+            f"{str(folder)!r} is not a local path. Expected a folder in the file system of every machine. Choose such "
+            "a folder, and copy it after training."
         )
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if existing.is_file():
-        raise ValueError(f"{str(existing)!r} is a file. Expected a folder for the run. Choose another name.")
+        raise ValueError(f"{str(existing)!r} is a file. Expected a folder for the run. Choose another path.")
 
 
 def _read_settings(file: Path, mine: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run; if the file is damaged those of its last whole state, and if there is none, mine."""
+    """The settings in the file; if it is damaged, those in the latest intact checkpoint; without one, `mine`."""
     try:
         return dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError):
@@ -205,7 +209,7 @@ def _read_settings(file: Path, mine: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write."""
+    """Remove the partial files of a killed process."""
     for path in folder.glob(".*"):
         if path.name.startswith(PREFIX):
             shutil.rmtree(path, ignore_errors=True)

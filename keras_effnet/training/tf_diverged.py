@@ -1,4 +1,4 @@
-"""Which images a batch of training was made of, and whether they are to blame for a loss that is no number."""
+"""Find the cause when the loss is not finite: the images of the batch, the weights, or an overflow."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from keras_effnet.data.tf_sources import Source, ordered_rows
 
 
 def batch_names(source: Source, batches: Batches, position: Position, gaps: Gaps) -> list[str]:
-    """The names of the images of the batch that begins at a position; nothing is decoded for it.
+    """The names of the images in the batch that begins at a position. No image is decoded.
 
     Args:
-        source: what the training reads.
-        batches: what it makes of that.
+        source: the training images.
+        batches: how batches are made from them.
         position: where the batch begins.
-        gaps: the places of the images that were left out.
+        gaps: the places of the images that were skipped.
     """
     import tensorflow as tf
 
@@ -35,12 +35,12 @@ def batch_names(source: Source, batches: Batches, position: Position, gaps: Gaps
 
 
 def blame(network: Any, source: Source, batches: Batches, position: Position, names: list[str]) -> str:
-    """What is no number: pixels, labels or, before the step already, the weights.
+    """A sentence about the cause: the pixels or labels, the weights before the step, or an overflow in it.
 
     Args:
-        network: after the step.
+        network: the model after the step.
         source, batches, position: as in `batch_names`.
-        names: of the batch.
+        names: the names of the images in the batch.
     """
     odd = OddFiles(source.total)
     made = training_batches(source, batches, steps=position.step + 1, odd=odd, start=position)
@@ -51,9 +51,9 @@ def blame(network: Any, source: Source, batches: Batches, position: Position, na
         if not (np.isfinite(image).all() and np.isfinite(label).all())
     ]
     if odd_ones:
-        return f"Pixels or labels of {', '.join(map(repr, odd_ones[:8]))} are no finite numbers."
-    # What the first normalisation has seen comes from the pixels and the weights before the step.
+        return f"The pixels or labels of {', '.join(map(repr, odd_ones[:8]))} are not finite."
+    # The moving mean of the first normalisation depends only on the pixels and on the weights before the step.
     first = next((layer for layer in network.layers if hasattr(layer, "moving_mean")), None)
     if first is not None and not np.isfinite(np.asarray(first.moving_mean)).all():
-        return "Its pixels and labels are finite: the weights were not any more before the step."
-    return "Its pixels and labels are finite, the first weights before the step too: the network overflowed in it."
+        return "Its pixels and labels are finite, but the weights were not finite before this step."
+    return "Its pixels, its labels and the first weights are finite, so the network overflowed in this step."

@@ -1,7 +1,7 @@
-"""Batch normalisation and the update of RMSProp as one operation each, to the numbers of Keras's own.
+"""Batch normalisation and RMSProp's update as one TensorFlow operation each, with the same results as in Keras.
 
-Keras 3 takes the moments, the normalisation and the gradients of both apart into operations that each read and write
-the whole tensor; TensorFlow has all of it as one, FusedBatchNormV3.
+Keras 3 computes moments, normalisation and their gradients with many operations, each of which reads and writes the
+whole tensor. TensorFlow's FusedBatchNormV3 does all of it.
 """
 
 import math
@@ -10,16 +10,16 @@ from typing import Any
 
 from keras_effnet._keras_private import rmsprop_slots
 
-# The numbers in which Keras computes in float32, as the operation does.
+# With these dtypes Keras computes in float32, as the fused operation does.
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
-def normalise_in_one_operation(layer: Any) -> None:
-    """Give a `keras.layers.BatchNormalization` a faster way to be called while it is trained.
+def fuse_batch_norm(layer: Any) -> None:
+    """Let a `keras.layers.BatchNormalization` use the fused operation in training.
 
-    It remains Keras's layer, with the same weights and configuration: a copy, or what is saved and loaded, is the plain
-    one. What the operation cannot do (synchronised statistics, masks, renormalisation, channels first, float64) is left
-    to the layer, and so is inference.
+    Only this object's `call` changes, not its weights or configuration, so a copied or saved layer is the plain one.
+    Keras's own code still runs at inference, and for whatever the operation does not support: synchronised statistics,
+    masks, renormalisation, channels first, float64.
     """
     if "call" in vars(layer) or layer.synchronized or getattr(layer, "renorm", False):
         return
@@ -44,7 +44,7 @@ def _call(layer: Any, plain: Any, inputs: Any, training: bool | None = None, mas
 
 
 def _biased(inputs: Any) -> Any:
-    """What undoes Bessel's correction, n / (n - 1), which the operation makes and Keras does not."""
+    """The factor that undoes Bessel's correction, n / (n - 1), which the operation applies and Keras does not."""
     import tensorflow as tf
 
     *axes, _ = inputs.shape
@@ -56,10 +56,10 @@ def _move(layer: Any, moving: Any, value: Any) -> None:
     moving.assign(moving.value * layer.momentum + value * (1.0 - layer.momentum))
 
 
-def update_in_one_operation(optimizer: Any) -> None:
-    """Give a `keras.optimizers.RMSprop` with momentum, or a `RMSpropTF1`, a faster update of dense variables.
+def fuse_rmsprop(optimizer: Any) -> None:
+    """Let a `keras.optimizers.RMSprop` with momentum, or a `RMSpropTF1`, use the fused update for dense gradients.
 
-    Under a strategy of tf.distribute with several replicas it is left as it is.
+    Inside the scope of a `tf.distribute` strategy the optimizer is not changed.
     """
     import tensorflow as tf
 

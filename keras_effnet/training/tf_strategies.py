@@ -1,7 +1,7 @@
-"""Where a model is trained: on one device, or on several that each take a part of every batch, by name.
+"""Open a distribution strategy by its name: one device, several devices, several machines, or a TPU.
 
-Source: the guides of tf.distribute and of keras.distribution; what Keras 3 and TensorFlow do not do together is said
-where it is mended.
+Source: the guides of tf.distribute and keras.distribution. Workarounds for Keras 3 with TensorFlow are explained where
+they are applied.
 """
 
 import logging
@@ -16,20 +16,19 @@ from keras_effnet.training.cluster_env import STRATEGIES, Cluster, cluster_from_
 from keras_effnet.training.jax_devices import data_parallel
 
 log = logging.getLogger(__name__)
-# Seconds after which it is said which workers have not come.
+# Seconds to wait for the other workers before a warning is logged.
 PATIENCE = 20.0
 
 
 def open_strategy(name: str) -> Any:
-    """The strategy of a name; open it before anything is computed, build and compile the model inside its `scope()`.
+    """Open a strategy. Do this before anything is computed; build and compile the model inside its `scope()`.
 
     Args:
-        name: "one" (what Keras does by itself), "mirrored" (all GPUs of this machine), "multiworker" (all processes
-            that TF_CONFIG lists or SLURM started), "tpu", "jax-data-parallel", or "auto" for what `choose_strategy`
-            finds.
+        name: "one" (Keras's default), "mirrored" (all GPUs of this machine), "multiworker" (all processes in TF_CONFIG
+            or in the SLURM step), "tpu", "jax-data-parallel", or "auto" for the result of `choose_strategy`.
 
     Raises:
-        ValueError: no such strategy, or none that can be had here.
+        ValueError: the strategy does not exist, or cannot be used on this machine.
 
     Example:
         >>> open_strategy("one").num_replicas_in_sync
@@ -40,19 +39,19 @@ def open_strategy(name: str) -> Any:
     from keras_effnet._keras import keras
 
     if name not in STRATEGIES:
-        raise ValueError(f"strategy is {name!r}. Expected one of {', '.join(STRATEGIES)}. Choose one of these.")
+        raise ValueError(f"strategy is {name!r}. Expected one of {', '.join(STRATEGIES)}.")
     if name == "auto":
         name, _ = choose_strategy()
     backend = keras.backend.backend()
     if name == "jax-data-parallel":
-        # TensorFlow only reads the images here; it would take all of the memory.
+        # TensorFlow only runs the input pipeline, but would reserve all GPU memory.
         if backend == "jax" and tf.config.list_physical_devices("GPU"):
             tf.config.set_visible_devices([], "GPU")
         return data_parallel()
     if name != "one" and backend != "tensorflow":
         raise ValueError(
-            f"strategy is {name!r} and Keras computes with {backend}. Expected TensorFlow. Set "
-            "KERAS_BACKEND=tensorflow, or choose one or, with JAX, jax-data-parallel."
+            f"strategy is {name!r}, but Keras uses {backend}. Expected TensorFlow. Set KERAS_BACKEND=tensorflow, or "
+            "choose the strategy one or, with JAX, jax-data-parallel."
         )
     openers: dict[str, Callable[[], Any]] = {
         "one": tf.distribute.get_strategy,
@@ -64,7 +63,7 @@ def open_strategy(name: str) -> Any:
 
 
 def choose_strategy() -> tuple[str, str]:
-    """The strategy that "auto" means here, and why.
+    """The strategy that "auto" selects on this machine, and the reason.
 
     Example:
         >>> choose_strategy()[0] in STRATEGIES
@@ -78,16 +77,16 @@ def choose_strategy() -> tuple[str, str]:
     if backend == "jax":
         cluster = cluster_from_keras() or cluster_from_slurm()
         if cluster and len(cluster.workers) > 1:
-            return "jax-data-parallel", f"{len(cluster.workers)} processes are named"
+            return "jax-data-parallel", f"the environment lists {len(cluster.workers)} processes"
         count = len(keras.distribution.list_devices())
         return "jax-data-parallel" if count > 1 else "one", f"JAX sees {count} device{'s' * (count > 1)}"
     if backend != "tensorflow":
-        return "one", f"with {backend} there is no other"
+        return "one", f"{backend} supports no other strategy"
     cluster = find_cluster()
     if cluster and len(cluster.workers) > 1:
-        return "multiworker", f"{len(cluster.workers)} workers are named"
+        return "multiworker", f"the environment lists {len(cluster.workers)} workers"
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
-        return "tpu", "a TPU is there"
+        return "tpu", "TensorFlow sees a TPU"
     count = len(tf.config.list_physical_devices("GPU"))
     if count > 1:
         return "mirrored", f"TensorFlow sees {count} GPUs"
@@ -95,10 +94,10 @@ def choose_strategy() -> tuple[str, str]:
 
 
 def mirrored_strategy(devices: Sequence[str] | None = None) -> Any:
-    """A `tf.distribute.MirroredStrategy`: several devices of this machine, each with a copy of the model.
+    """A `tf.distribute.MirroredStrategy`: a copy of the model on each of several devices of this machine.
 
     Args:
-        devices: their names; None for all GPUs, or the processor if there are none.
+        devices: names of the devices; None for all GPUs, or for the CPU if there are none.
 
     Example:
         >>> mirrored_strategy(["CPU:0"]).num_replicas_in_sync
@@ -110,18 +109,19 @@ def mirrored_strategy(devices: Sequence[str] | None = None) -> Any:
 
 
 def multi_worker_strategy(**options: Any) -> Any:
-    """A `tf.distribute.MultiWorkerMirroredStrategy` with which `fit`, `evaluate` and `predict` of Keras 3 work.
+    """A `tf.distribute.MultiWorkerMirroredStrategy` that works with `fit`, `evaluate` and `predict` of Keras 3.
 
-    Keras 3 asks it to reduce a whole batch, only to see shapes, and scalars along an axis, which TensorFlow's own
-    refuses (github.com/keras-team/keras/issues/20585). Works under tf_keras too. Where TF_CONFIG is not set and SLURM
-    started several tasks, it is set from these. It waits until all workers have started; whom it waits for is logged.
+    Keras 3 asks the strategy to reduce a whole batch, only to learn its shapes, and to reduce scalars along an axis;
+    TensorFlow's own strategy rejects both (github.com/keras-team/keras/issues/20585). This one also works under
+    tf_keras. If TF_CONFIG is not set and SLURM started several tasks, TF_CONFIG is set from SLURM's variables. The
+    function returns when all workers have started; after a while it logs which workers it is waiting for.
 
     Args:
-        **options: those of TensorFlow's.
+        **options: arguments of `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
         ValueError: TF_CONFIG cannot be used.
-        RuntimeError: something was computed before.
+        RuntimeError: TensorFlow has already computed something.
 
     Example:
         >>> import os, subprocess, sys
@@ -140,22 +140,25 @@ def multi_worker_strategy(**options: Any) -> Any:
         if "startup" not in str(error):
             raise
         raise RuntimeError(
-            f"The workers cannot be joined any more: {error} Expected to be asked before TensorFlow computes anything. "
-            "Open the strategy at the start of the program."
+            f"The workers cannot be connected: {error} Expected a program in which TensorFlow has not computed "
+            "anything. Open the strategy at the start of the program."
         ) from error
 
 
 @contextmanager
 def _waiting(cluster: Cluster | None) -> Iterator[None]:
-    """Say whom a worker waits for, and let Ctrl-C end it: TensorFlow waits outside of Python, which sees no signal."""
+    """Log which workers are missing while TensorFlow waits for them, and let Ctrl-C end the process.
+
+    TensorFlow waits in C++, where Python's own handler of Ctrl-C does not run.
+    """
     if cluster is None:
         yield
         return
     others = ", ".join(worker for index, worker in enumerate(cluster.workers) if index != cluster.index)
-    message = "Worker %s waits for the others: %s. Start the same command there, or correct the cluster (TF_CONFIG)."
+    message = "Worker %s is waiting for the others: %s. Start the same command there, or correct TF_CONFIG."
     timer = Timer(PATIENCE, log.warning, (message, cluster.index, others))
     timer.daemon = True
-    # Somebody else's handler is left to them.
+    # Do not replace a handler that the caller has installed.
     ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
         timer.start()
@@ -184,14 +187,14 @@ def _multi_worker_class() -> Any:
 
 
 def tpu_strategy(name: str | None = None, *, resolver: Any = None) -> Any:
-    """A `tf.distribute.TPUStrategy` over the TPU of this machine, or one of a name, connected and initialised.
+    """A `tf.distribute.TPUStrategy` for this machine's TPU or a named one, connected and initialised.
 
-    Compile with `jit_compile=False` (the strategy compiles by itself), give batches of one shape
+    Compile the model with `jit_compile=False` (the strategy compiles it), use batches of a fixed size
     (`drop_remainder=True`) and build under "mixed_bfloat16"; `train` does the first two and suggests the third.
 
     Args:
-        name: of the TPU; None for the variable TPU_NAME, or this machine's.
-        resolver: in place of a name, a cluster resolver.
+        name: name of the TPU; None for the environment variable TPU_NAME, or this machine's TPU.
+        resolver: a cluster resolver, instead of a name.
 
     Raises:
         ValueError: there is no TPU, or this TensorFlow cannot use it.
@@ -213,15 +216,15 @@ def tpu_strategy(name: str | None = None, *, resolver: Any = None) -> Any:
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"No TPU could be initialised: {str(error)[:200]!r}. Expected a TPU VM with tensorflow-tpu (2.20 is the "
-            f"last; here is TensorFlow {tf.__version__}), or the name of a TPU in TPU_NAME. Install "
-            "keras_effnet[tpu] there, or choose another strategy: on newer TPUs KERAS_BACKEND=jax with "
+            f"No TPU could be initialised with TensorFlow {tf.__version__}: {str(error)[:200]!r}. Expected a TPU VM "
+            "with tensorflow-tpu (2.20 is its last version), or the name of a TPU in TPU_NAME. Install "
+            "keras_effnet[tpu] there, or choose another strategy: for newer TPUs, KERAS_BACKEND=jax with "
             "jax-data-parallel."
         ) from error
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as a graph, which runs without Python; as it is where Keras does not compute with TensorFlow."""
+    """The function compiled by `tf.function`, or unchanged if Keras does not use TensorFlow."""
     from keras_effnet._keras import keras
 
     if keras.backend.backend() != "tensorflow":

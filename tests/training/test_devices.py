@@ -1,4 +1,4 @@
-"""Several devices and processes: they learn what one does, read each its own part, and say what is wrong."""
+"""Several devices and processes: the same results as with one, separate shares of the data, and clear errors."""
 
 import json
 import os
@@ -53,45 +53,56 @@ STEP = {
 
 
 @pytest.mark.parametrize("text", ["a", "a,b", "gpu[1-3]", "gpu[08-11,3],login", "r1n[01-03],z", "[1-2]"])
-def test_lists_of_nodes_are_read_as_tensorflow_reads_them(text: str) -> None:
+def test_node_lists_expand_as_in_tensorflow(text: str) -> None:
     from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import expand_hostlist
 
     assert expand_hosts(text) == expand_hostlist(text)
 
 
-def test_names_with_two_ranges_or_an_end_are_read_too() -> None:
-    """As `scontrol show hostnames` has them; TensorFlow refuses these."""
+def test_node_names_with_two_ranges_or_a_suffix_expand() -> None:
+    """As `scontrol show hostnames` prints them; TensorFlow rejects these."""
     assert expand_hosts("r[1-2]n[01-02]-x") == ["r1n01-x", "r1n02-x", "r2n01-x", "r2n02-x"]
 
 
-def test_a_step_of_slurm_becomes_the_cluster_that_tensorflow_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nodes in the order of their names: TensorFlow sorts them, whatever the order in which SLURM numbers the tasks.
-    step = STEP | {"SLURM_STEP_NODELIST": "gpu[03,08-10],login", "SLURM_STEP_TASKS_PER_NODE": "2(x4),1"}
-    for name, value in step.items():
+def clusters(monkeypatch: pytest.MonkeyPatch, nodes: str, tasks: str) -> tuple[Cluster, Cluster]:
+    """The cluster of a SLURM step by `cluster_from_slurm`, and by TensorFlow's resolver."""
+    for name, value in (STEP | {"SLURM_STEP_NODELIST": nodes, "SLURM_STEP_TASKS_PER_NODE": tasks}).items():
         monkeypatch.setenv(name, value)
-    cluster = cluster_from_slurm(port=9000)
-    assert cluster is not None
-    # It pairs tasks with GPUs, and names no more tasks of a node than that has.
+    ours = cluster_from_slurm(port=9000)
+    assert ours is not None
+    # The resolver never lists more tasks on a node than that has GPUs.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        port_base=9000, gpus_per_node=2, gpus_per_task=1, auto_set_gpu=False
+        port_base=9000, gpus_per_node=9, gpus_per_task=1, auto_set_gpu=False
     )
-    assert list(cluster.workers) == resolver.cluster_spec().as_dict()["worker"]
-    resolver.get_task_info()
-    assert cluster.index == resolver.task_id == 4
+    workers = resolver.cluster_spec().as_dict()["worker"]
+    return ours, Cluster(tuple(workers), resolver.task_id)
 
 
-def test_jobs_that_share_a_node_get_ports_of_their_own() -> None:
+def test_a_slurm_step_gives_the_same_cluster_as_tensorflows_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = clusters(monkeypatch, "gpu[03,08-10],login", "2(x4),1")
+    assert ours == theirs
+    assert ours.index == 4
+
+
+def test_workers_follow_slurms_order_of_nodes_which_tensorflows_resolver_sorts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM numbers the tasks in the order of its list. With the other order, worker 0 would have gpu10's address."""
+    ours, theirs = clusters(monkeypatch, "gpu[8-10]", "3(x3)")
+    assert [worker.split(":")[0] for worker in ours.workers[::3]] == ["gpu8", "gpu9", "gpu10"]
+    assert [worker.split(":")[0] for worker in theirs.workers[::3]] == ["gpu10", "gpu8", "gpu9"]
+
+
+def test_jobs_on_the_same_node_get_different_ports() -> None:
     first, second = (cluster_from_slurm({**STEP, "SLURM_JOB_ID": job}) for job in ("31007", "31020"))
     assert first is not None
     assert second is not None
     assert not set(first.workers) & set(second.workers)
 
 
-def test_the_script_of_sbatch_itself_is_no_cluster() -> None:
+def test_an_sbatch_script_is_not_a_cluster() -> None:
     assert cluster_from_slurm({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_NODELIST": "a,b"}) is None
 
 
-def test_tf_config_wins_over_slurm_and_goes_there_and_back() -> None:
+def test_tf_config_takes_precedence_over_slurm_and_round_trips() -> None:
     cluster = Cluster(("a:1", "b:1"), 1)
     assert find_cluster({**STEP, "TF_CONFIG": cluster.tf_config}) == cluster
     config = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}
@@ -102,13 +113,17 @@ def test_tf_config_wins_over_slurm_and_goes_there_and_back() -> None:
     ("read", "environ", "message"),
     [
         (cluster_from_tf_config, {"TF_CONFIG": "{"}, "TF_CONFIG is '{', which cannot be used"),
-        (cluster_from_tf_config, {"TF_CONFIG": Cluster(("a:1",), 1).tf_config}, "worker 1 is none of its 1 workers"),
-        (cluster_from_slurm, {**STEP, "SLURM_STEP_NUM_TASKS": "8"}, "9 tasks on|8 tasks in all"),
-        (cluster_from_slurm, {**STEP, "SLURM_STEP_NODELIST": "gpu[1-"}, "The list of nodes is 'gpu.1-'"),
+        (cluster_from_tf_config, {"TF_CONFIG": Cluster(("a:1",), 1).tf_config}, "worker 1 is not one of the 1 workers"),
+        (
+            cluster_from_slurm,
+            {**STEP, "SLURM_STEP_NUM_TASKS": "8"},
+            "8 tasks in total. Expected these numbers to agree",
+        ),
+        (cluster_from_slurm, {**STEP, "SLURM_STEP_NODELIST": "gpu[1-"}, "SLURM_STEP_NODELIST is 'gpu.1-'"),
         (cluster_from_keras, {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}, "Expected KERAS_DISTRIBUTION_JOB_ADDRESSES"),
     ],
 )
-def test_variables_that_contradict_themselves_are_refused(read: Any, environ: Any, message: str) -> None:
+def test_inconsistent_cluster_variables_raise(read: Any, environ: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(environ)
 
@@ -117,13 +132,13 @@ def test_variables_that_contradict_themselves_are_refused(read: Any, environ: An
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, index: int, count: int) -> None:
-    """Make every strategy of TensorFlow one of several processes."""
+    """Make `TensorFlowDevices` report this process index and count."""
     monkeypatch.setattr(TensorFlowDevices, "process_index", index)
     monkeypatch.setattr(TensorFlowDevices, "process_count", count)
 
 
 def parts(share: Callable[[int], Share], *, valid: bool) -> list[list[np.ndarray]]:
-    """For each process its batches of labels, which tell the images apart."""
+    """The labels of each batch of each process; every image has its own label."""
     images = np.zeros((50, 40, 40, 3), np.uint8)
     source = from_rows([f"#{i}" for i in range(50)], images, range(50))
     batches = Batches(16, 32, 50, seed=3)
@@ -141,7 +156,7 @@ def parts(share: Callable[[int], Share], *, valid: bool) -> list[list[np.ndarray
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_the_parts_of_two_workers_are_the_batches_of_one(pieces: int) -> None:
+def test_shares_of_two_workers_add_up_to_the_batches_of_one(pieces: int) -> None:
     (whole,) = parts(lambda index: Share(), valid=False)
     halves = parts(lambda index: Share(index, 2, pieces), valid=False)
     for step, batch in enumerate(whole):
@@ -150,14 +165,14 @@ def test_the_parts_of_two_workers_are_the_batches_of_one(pieces: int) -> None:
     assert not np.array_equal(whole[0], whole[3])
 
 
-def test_the_held_out_images_are_seen_once_by_one_of_the_workers() -> None:
+def test_each_held_out_image_is_read_by_exactly_one_worker() -> None:
     made = parts(lambda index: Share(index, 2), valid=True)
     assert sorted(np.concatenate([batch for part in made for batch in part])) == list(range(50))
     assert made[1][0].tolist() == list(range(8, 16))
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_where_batches_must_have_one_shape_those_held_out_do(pieces: int) -> None:
+def test_held_out_batches_have_equal_sizes_where_required(pieces: int) -> None:
     made = parts(lambda index: Share(index, 2, pieces, replicas=4), valid=True)
     assert {len(batch) for part in made for batch in part} == {8 // pieces}
     assert sorted(np.concatenate([batch for part in made for batch in part])) == list(range(48))
@@ -169,7 +184,7 @@ def test_where_batches_must_have_one_shape_those_held_out_do(pieces: int) -> Non
 def test_every_replica_gets_images_of_every_held_out_batch(
     monkeypatch: pytest.MonkeyPatch, replicas: int, index: int, count: int
 ) -> None:
-    """Of no image, oneDNN's convolution has the shape of its input, which ended the validation."""
+    """oneDNN's convolution of an empty batch has the wrong shape, which made validation fail."""
     pretend(monkeypatch, index, count)
     share = TensorFlowDevices("multiworker", SimpleNamespace(num_replicas_in_sync=replicas)).share
     for total in range(4, 40):
@@ -182,7 +197,7 @@ def test_every_replica_gets_images_of_every_held_out_batch(
             assert total - share.left_out(total, 8) == pieces // share.pieces * size
 
 
-def test_the_learning_rate_grows_with_the_batch_of_all_replicas() -> None:
+def test_the_learning_rate_scales_with_the_global_batch_size() -> None:
     """The paper's 0.016 for 256 images."""
     for batch_size, peak in ((256, 0.016), (4096, 0.256), (32, 0.002)):
         recipe = replace(RECIPES["imagenet"], batch_size=batch_size, warmup_epochs=5)
@@ -200,38 +215,38 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_cluster")
-def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_the_available_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: dict[str, list[str]] = {}
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices.get(kind, []))
     assert tf_strategies.choose_strategy() == ("one", "TensorFlow sees no GPU, no TPU and no cluster")
     devices["GPU"] = ["GPU:0", "GPU:1"]
     assert tf_strategies.choose_strategy() == ("mirrored", "TensorFlow sees 2 GPUs")
     devices["TPU"] = ["TPU:0"]
-    assert tf_strategies.choose_strategy() == ("tpu", "a TPU is there")
+    assert tf_strategies.choose_strategy() == ("tpu", "TensorFlow sees a TPU")
     monkeypatch.setenv("TF_CONFIG", Cluster(("a:1", "b:1"), 0).tf_config)
-    assert tf_strategies.choose_strategy() == ("multiworker", "2 workers are named")
+    assert tf_strategies.choose_strategy() == ("multiworker", "the environment lists 2 workers")
     monkeypatch.delenv("TF_CONFIG")
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
-    assert tf_strategies.choose_strategy() == ("multiworker", "9 workers are named")
+    assert tf_strategies.choose_strategy() == ("multiworker", "the environment lists 9 workers")
 
 
 @pytest.mark.usefixtures("no_cluster")
-def test_auto_says_what_it_took() -> None:
+def test_auto_notes_the_strategy_and_the_reason() -> None:
     found = open_devices("auto")
-    assert found.notes == (f"strategy: auto chose {found.name}, since {tf_strategies.choose_strategy()[1]}.",)
+    assert found.notes == (f"strategy: auto chose {found.name}: {tf_strategies.choose_strategy()[1]}.",)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX is the backend")
-def test_data_parallel_of_jax_is_refused_elsewhere() -> None:
-    with pytest.raises(ValueError, match="Keras computes with tensorflow. Expected JAX. Set KERAS_BACKEND=jax"):
+def test_jax_data_parallel_raises_on_other_backends() -> None:
+    with pytest.raises(ValueError, match="Keras uses tensorflow. Expected JAX. Set KERAS_BACKEND=jax"):
         tf_strategies.open_strategy("jax-data-parallel")
 
 
-@pytest.mark.skipif(bool(tf.config.list_physical_devices("TPU")), reason="a TPU is there")
-def test_where_there_is_no_tpu_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("TPU")), reason="this machine has a TPU")
+def test_a_missing_tpu_raises_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TPU_NAME", raising=False)
-    with pytest.raises(ValueError, match=r"No TPU could be initialised: .*Expected a TPU VM with tensorflow-tpu"):
+    with pytest.raises(ValueError, match=r"No TPU could be initialised with .*Expected a TPU VM with tensorflow-tpu"):
         tf_strategies.open_strategy("tpu")
 
 
@@ -245,13 +260,13 @@ def test_the_command_line_offers_every_strategy() -> None:
     assert "--sync-bn" in shown
 
 
-def test_what_cannot_be_done_on_several_replicas_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_that_several_replicas_cannot_run_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = TensorFlowDevices("mirrored", SimpleNamespace(num_replicas_in_sync=2))
     data = SimpleNamespace(held_out=SimpleNamespace(total=8))
     plan = SimpleNamespace(recipe=find_recipe("imagenet"), batch_size=15)
-    with pytest.raises(ValueError, match="A batch has 15 images and there are 2 replicas.*16 for example"):
+    with pytest.raises(ValueError, match="A batch has 15 images, and there are 2 replicas.*such as 16"):
         check_plan(devices, plan, data)
-    # tf_keras looks at the gradients of all replicas.
+    # tf_keras reduces the gradients of all replicas before it adjusts the loss scale.
     in_each = [{"global_clipnorm": 1.0}, {"accumulate": 2}, *([] if LEGACY else [{"precision": "mixed_float16"}])]
     for change in in_each:
         plan = SimpleNamespace(recipe=replace(find_recipe("imagenet"), **change), batch_size=16)
@@ -259,9 +274,9 @@ def test_what_cannot_be_done_on_several_replicas_is_refused(monkeypatch: pytest.
             check_plan(devices, plan, data)
 
 
-def test_processes_that_do_not_share_the_folder_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_without_a_shared_folder_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TensorFlowDevices, "all_gather", lambda self, value: [3, 0])
-    with pytest.raises(ValueError, match=r"find \[3, 0\] steps done in 'run'.*all machines share"):
+    with pytest.raises(ValueError, match=r"found \[3, 0\] finished steps in 'run'.*all machines share"):
         wait_for_all(open_devices("one"), 3, Path("run"))
 
 
@@ -271,14 +286,14 @@ def test_a_lost_worker_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPat
             raise tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore")
 
     pretend(monkeypatch, 1, 4)
-    with pytest.raises(ConnectionError, match="Worker 1 of 0 to 3 has lost another one: 'Connection reset by peer'"):
+    with pytest.raises(ConnectionError, match="Worker 1 of 0 to 3 has lost another worker: 'Connection reset by peer'"):
         lose()
     pretend(monkeypatch, 0, 1)
     with pytest.raises(tf.errors.UnavailableError):
         lose()
 
 
-def test_a_worker_says_whom_it_waits_for_and_ends_on_ctrl_c() -> None:
+def test_a_waiting_worker_logs_the_missing_ones_and_ends_on_ctrl_c() -> None:
     here, there = addresses()
     code = "from keras_effnet.training import tf_strategies as t; t.PATIENCE = 1; t.multi_worker_strategy()"
     environ = {**os.environ, "TF_CONFIG": Cluster((here, there), 0).tf_config}
@@ -286,14 +301,14 @@ def test_a_worker_says_whom_it_waits_for_and_ends_on_ctrl_c() -> None:
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as alone:
         watch = Timer(120, alone.kill)
         watch.start()
-        assert any(line.startswith(f"Worker 0 waits for the others: {there}.") for line in alone.stdout or ())
+        assert any(line.startswith(f"Worker 0 is waiting for the others: {there}.") for line in alone.stdout or ())
         alone.send_signal(signal.SIGINT)
         alone.communicate()
         watch.cancel()
     assert alone.returncode == -signal.SIGINT
 
 
-def test_synchronised_batch_norm_leaves_the_model_plain() -> None:
+def test_synchronised_batch_norm_can_be_turned_off_again() -> None:
     from keras_effnet.models import create
 
     network = create(tiny(), classes=3)
@@ -304,12 +319,12 @@ def test_synchronised_batch_norm_leaves_the_model_plain() -> None:
     assert network.to_json() == before
 
 
-# --- what a TPU asks for, on the processor ---
+# --- what a TPU requires, tested on the CPU ---
 
 
 @pytest.fixture
 def step() -> Callable[..., tuple[Any, Any]]:
-    """A compiled model with stochastic depth, and a step of it on a batch."""
+    """Make a compiled model with stochastic depth, and its optimizer."""
 
     def make(strategy: Any, *, precision: str) -> tuple[Any, Any]:
         from keras_effnet.models import create
@@ -327,7 +342,7 @@ def step() -> Callable[..., tuple[Any, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_a_step_of_one_shape_compiles_with_xla_and_learns(step: Any, precision: str) -> None:
+def test_a_training_step_compiles_with_xla_and_learns(step: Any, precision: str) -> None:
     network, optimizer = step(tf.distribute.get_strategy(), precision=precision)
 
     @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((8, 32, 32, 3)), tf.TensorSpec((8, 3))])
@@ -348,7 +363,7 @@ def test_a_step_of_one_shape_compiles_with_xla_and_learns(step: Any, precision: 
     assert not np.allclose(network.get_layer("stem_bn").moving_variance.numpy(), statistics)
 
 
-def test_the_tpu_is_connected_initialised_and_given_to_the_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tpu_is_connected_and_initialised_before_the_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, Any]] = []
 
     def note(name: str, result: Any = None) -> Callable[..., Any]:
@@ -362,11 +377,11 @@ def test_the_tpu_is_connected_initialised_and_given_to_the_strategy(monkeypatch:
     assert calls == [(name, "resolver") for name in ("connect", "initialise", "strategy")]
 
 
-# --- the same numbers from one and from two ---
+# --- the same results with one and with two ---
 
 RECIPE = {
     "batch_size": 16,
-    # An even number, which two replicas with batches of one shape all see.
+    # 16 images, so that two replicas with batches of equal size use all of them.
     "holdout": 0.25,
     "augment": "autoaugment",
     "drop_connect_rate": 0.0,
@@ -376,7 +391,7 @@ RECIPE = {
 
 
 def trained(flavour: str, strategy: str, folder: Path) -> Path:
-    """The arrays of a training in a process of its own."""
+    """Train in a separate process; returns the file with the results."""
     options = {"strategy": strategy, "folder": str(folder / "run"), "arrays": str(folder / "arrays.npz")}
     finish([start(flavour, {**options, "recipe": RECIPE})])
     return folder / "arrays.npz"
@@ -384,7 +399,7 @@ def trained(flavour: str, strategy: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The arrays of a training in one process, by flavour."""
+    """The results of training in one process, by flavour."""
     return cache(lambda flavour: trained(flavour, "one", tmp_path_factory.mktemp(flavour)))
 
 
@@ -401,7 +416,7 @@ def assert_equal(ours: Path, theirs: Path, *, replicas: int, flavour: str) -> di
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
-def test_two_replicas_end_where_one_does(single: Any, tmp_path: Path, flavour: str) -> None:
+def test_two_replicas_end_with_the_same_weights_as_one(single: Any, tmp_path: Path, flavour: str) -> None:
     need(flavour)
     assert_equal(trained(flavour, "mirrored", tmp_path), single(flavour), replicas=2, flavour=flavour)
 
@@ -415,7 +430,7 @@ def test_two_replicas_end_where_one_does(single: Any, tmp_path: Path, flavour: s
         ("jax", "jax-data-parallel", "2 processes"),
     ],
 )
-def test_two_processes_end_where_one_does_and_one_of_them_writes(
+def test_two_processes_end_with_the_same_weights_as_one_and_one_writes(
     single: Any, tmp_path: Path, flavour: str, strategy: str, named: str
 ) -> None:
     need(flavour)
@@ -424,15 +439,15 @@ def test_two_processes_end_where_one_does_and_one_of_them_writes(
         assert_equal(tmp_path / f"{i}.npz", single(flavour), replicas=2, flavour=flavour)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert (report["strategy"], report["processes"]) == (strategy, 2)
-    assert f"auto chose {strategy}, since {named} are named" in " ".join(report["notes"])
+    assert f"auto chose {strategy}: the environment lists {named}." in " ".join(report["notes"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("flavour", "stand_in"), [("keras", "tpu"), ("tf_keras", "tpu"), ("keras", "tpu of one")])
-def test_a_training_on_a_tpu_ends_where_one_does_but_for_the_tpu(
+def test_training_on_a_stand_in_for_a_tpu_ends_with_the_same_weights(
     single: Any, tmp_path: Path, flavour: str, stand_in: str
 ) -> None:
-    """In its place two processors, or one whose steps XLA compiles as a whole; all batches have one shape."""
+    """Two CPU devices, or one whose steps XLA compiles as a whole. All batches have the same size."""
     need(flavour)
     replicas = 1 if stand_in == "tpu of one" else 2
     about = assert_equal(trained(flavour, stand_in, tmp_path), single(flavour), replicas=replicas, flavour=flavour)

@@ -1,4 +1,4 @@
-"""The recipes: optimizer, schedule and average against a few lines of arithmetic, decay by name against the network."""
+"""The recipes: optimizer, schedule and moving average against NumPy; weight decay by name against the network."""
 
 import math
 from dataclasses import replace
@@ -56,7 +56,7 @@ def gradients() -> tuple[np.ndarray, list[np.ndarray]]:
 # --- recipes ---
 
 
-def test_the_recipes_say_what_the_paper_says() -> None:
+def test_recipes_match_the_paper() -> None:
     recipe = RECIPES["imagenet"]
     assert (recipe.epochs, recipe.batch_size, recipe.scaled_learning_rate) == (350, 4096, 0.256)
     assert (recipe.decay_rate, recipe.decay_epochs, recipe.warmup_epochs) == (0.97, 2.4, 5)
@@ -67,7 +67,7 @@ def test_the_recipes_say_what_the_paper_says() -> None:
     assert [randaugment.magnitude_for(v) for v in ("b0", "b5", "b7")] == [10, 17, 28]
 
 
-def test_a_recipe_expects_what_the_released_weights_score() -> None:
+def test_expected_accuracies_match_the_weight_registry() -> None:
     published = {key: row.top1 for key, row in WEIGHTS.items()}
     for recipe, name in (("imagenet", "imagenet"), ("baseline", "baseline"), ("randaugment", "randaugment")):
         expected = RECIPES[recipe].record.expected
@@ -76,19 +76,19 @@ def test_a_recipe_expects_what_the_released_weights_score() -> None:
     assert all(published[variant, "imagenet"] == top1 for variant, top1 in RECIPES["lite"].record.expected)
 
 
-def test_no_recipe_claims_to_be_measured_without_hardware() -> None:
+def test_measured_recipes_name_their_hardware() -> None:
     for recipe in RECIPES.values():
         assert recipe.record.measured != ("not run" in recipe.record.hardware)
         assert f"--recipe {recipe.name}" in recipe.record.command
 
 
-def test_the_transfer_protocol_is_the_one_that_the_paper_cites() -> None:
+def test_the_transfer_recipe_matches_the_protocol_cited_by_the_paper() -> None:
     recipe = RECIPES["transfer"]
     assert (recipe.optimizer, recipe.momentum, recipe.schedule) == ("sgd", 0.9, "cosine")
     assert total_steps(recipe, steps_per_epoch=31) == 20_000
 
 
-def test_the_transfer_data_sets_are_those_of_table_6() -> None:
+def test_transfer_data_sets_match_table_6() -> None:
     from keras_effnet.paper.data import TABLE_6
 
     assert [row.name for row in TRANSFER_DATASETS] == [row.name for row in TABLE_6]
@@ -101,7 +101,10 @@ def test_the_transfer_data_sets_are_those_of_table_6() -> None:
         ({"optimizer": "adam"}, "optimizer is 'adam'. Expected one of rmsprop, sgd."),
         ({"augment": "trivial"}, "Expected one of None, autoaugment, randaugment."),
         ({"epochs": 0}, "epochs is 0. Expected a number above 0."),
-        ({"epochs": 0.5}, "epochs is 0.5. Expected a whole number. Pass one, or in its place a number of updates"),
+        (
+            {"epochs": 0.5},
+            "epochs is 0.5. Expected a whole number. For a fraction of an epoch, pass a number of updates",
+        ),
         ({"epochs": math.nan}, "epochs is nan."),
         ({"learning_rate": math.inf}, "learning_rate is inf."),
         ({"warmup_epochs": -1}, "warmup_epochs is -1. Expected a number of at least 0."),
@@ -112,11 +115,11 @@ def test_the_transfer_data_sets_are_those_of_table_6() -> None:
         ({"seed": 2**32}, "seed is 4294967296. Expected a whole number of at least 0 and at most 4294967295."),
         ({"batch_size": 64.5}, "batch_size is 64.5. Expected a whole number of at least 1."),
         ({"steps": True}, "steps is True. Expected a whole number of at least 1."),
-        ({"accumulate": 3}, "batch_size is 4096 and accumulate 3."),
+        ({"accumulate": 3}, "batch_size is 4096 and accumulate is 3."),
         ({"holdout": 1.0}, "holdout is 1.0."),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_recipes_raise(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(RECIPES["imagenet"], **change)
     with pytest.raises(ValueError, match="There is no recipe 'resnet'. Expected one of baseline, imagenet, lite"):
@@ -144,7 +147,7 @@ def test_a_constant_schedule_is_constant() -> None:
     assert {round(float(schedule(step)), 6) for step in (0, 7, 5000)} == {0.256}
 
 
-def test_a_schedule_survives_saving() -> None:
+def test_a_schedule_can_be_serialised() -> None:
     schedule = learning_rate(RECIPES["imagenet"], 100)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert [float(again(step)) for step in (3, 900)] == [float(schedule(step)) for step in (3, 900)]
@@ -165,17 +168,17 @@ def tf1_rmsprop(w: np.ndarray, gradients: list[np.ndarray], *, lr: float, l2: fl
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
-def test_rmsprop_takes_the_steps_of_tensorflow_1(gradients: Any, l2: float) -> None:
+def test_rmsprop_matches_tensorflow_1(gradients: Any, l2: float) -> None:
     weights, rows = gradients
     expected = tf1_rmsprop(weights, rows, lr=0.05, l2=l2)
     assert steps(RMSpropTF1(0.05, l2=l2), weights, rows) == pytest.approx(expected, abs=1e-5)
-    # What Keras does where the mean of squares starts at zero is something else.
+    # Keras's RMSprop, whose mean of squares starts at zero, gives different weights.
     options = {"ema_overwrite_frequency": None}
     theirs = steps(keras.optimizers.RMSprop(0.05, 0.9, 0.9, 1e-3, **options), weights, rows)
     assert np.abs(theirs - expected).max() > 0.05
 
 
-def test_rmsprop_takes_the_steps_of_the_kernel_of_tensorflow_1(gradients: Any) -> None:
+def test_rmsprop_matches_tensorflow_1s_kernel(gradients: Any) -> None:
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     weights, rows = gradients
     var, ms, mom = (tf.Variable(v, dtype="float32") for v in (weights, np.ones((4, 3)), np.zeros((4, 3))))
@@ -186,7 +189,7 @@ def test_rmsprop_takes_the_steps_of_the_kernel_of_tensorflow_1(gradients: Any) -
     assert steps(RMSpropTF1(0.05), weights, rows) == pytest.approx(var.numpy(), abs=1e-6)
 
 
-def test_nesterov_decays_in_the_gradient(gradients: Any) -> None:
+def test_nesterov_adds_weight_decay_to_the_gradient(gradients: Any) -> None:
     weights, rows = gradients
     w, velocity = weights.astype("float64"), np.zeros_like(weights)
     for gradient in rows:
@@ -196,12 +199,12 @@ def test_nesterov_decays_in_the_gradient(gradients: Any) -> None:
     assert steps(NesterovL2(0.05, l2=0.1), weights, rows) == pytest.approx(w, abs=1e-5)
 
 
-def test_everything_decays_but_batch_normalisation(model: Any) -> None:
+def test_all_weights_decay_except_batch_normalisation(model: Any) -> None:
     built = model
     optimizer = RMSpropTF1(0.0001, l2=0.5, momentum=0.0)
     before = values(built.trainable_variables)
     zeros = [constant(np.zeros(value.shape, "float32")) for value in before]
-    # Biases start at zero, which does not move: give them something to lose.
+    # Biases start at zero, where decay would not change them.
     for v, value in zip(built.trainable_variables, before, strict=True):
         v.assign(value + 1)
     optimizer.apply_gradients(zip(zeros, built.trainable_variables, strict=True))
@@ -221,23 +224,23 @@ def test_everything_decays_but_batch_normalisation(model: Any) -> None:
     assert moved == names - batch_norm
 
 
-def test_layers_that_keras_named_are_known_too() -> None:
+def test_automatic_layer_names_are_excluded_from_decay_too() -> None:
     inputs = keras.Input((4,))
     built = keras.Model(inputs, keras.layers.BatchNormalization()(keras.layers.BatchNormalization()(inputs)))
     optimizer = RMSpropTF1(0.1, l2=1.0)
     optimizer.build(built.trainable_variables)
-    assert len(optimizer._left_out) == 4
+    assert len(optimizer._excluded) == 4
 
 
-def test_an_optimizer_survives_saving() -> None:
+def test_an_optimizer_can_be_serialised() -> None:
     optimizer = make_optimizer(RECIPES["imagenet"], learning_rate(RECIPES["imagenet"], 100))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
     assert again.l2 == 1e-5
     assert again.get_config()["learning_rate"] == optimizer.get_config()["learning_rate"]
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras accumulates no gradients")
-def test_accumulated_parts_take_the_step_of_the_whole(gradients: Any) -> None:
+@pytest.mark.skipif(LEGACY, reason="tf_keras cannot accumulate gradients")
+def test_accumulated_parts_give_the_same_update_as_the_whole_batch(gradients: Any) -> None:
     weights, rows = gradients
     recipe = replace(RECIPES["imagenet"], batch_size=32, accumulate=2)
     halves = [half for row in rows for half in (row - 0.3, row + 0.3)]
@@ -246,12 +249,12 @@ def test_accumulated_parts_take_the_step_of_the_whole(gradients: Any) -> None:
 
 
 @pytest.mark.skipif(not LEGACY, reason="Keras 3 accumulates gradients")
-def test_tf_keras_refuses_to_accumulate() -> None:
+def test_accumulation_raises_under_tf_keras() -> None:
     with pytest.raises(ValueError, match="accumulate is 2 under tf_keras"):
         make_optimizer(replace(RECIPES["imagenet"], accumulate=2), 0.1)
 
 
-def test_all_gradients_together_are_clipped(gradients: Any) -> None:
+def test_gradients_are_clipped_by_their_global_norm(gradients: Any) -> None:
     weights, rows = gradients
     recipe = replace(RECIPES["imagenet"], global_clipnorm=1.0, weight_decay=0.0)
     clipped = [row / max(1.0, np.linalg.norm(row)) for row in rows]
@@ -259,10 +262,10 @@ def test_all_gradients_together_are_clipped(gradients: Any) -> None:
     assert steps(make_optimizer(recipe, 0.05), weights, rows) == pytest.approx(expected, abs=1e-5)
 
 
-# --- average ---
+# --- moving average ---
 
 
-def test_the_ramp_is_that_of_tensorflow_1() -> None:
+def test_the_decay_starts_low_as_in_tensorflow_1() -> None:
     assert ramped(0.9999, 1) == pytest.approx(2 / 11)
     assert ramped(0.9999, 89_980) < 0.9999 == ramped(0.9999, 90_000)
 
@@ -282,7 +285,7 @@ def photos() -> tuple[np.ndarray, np.ndarray]:
     return rng.uniform(0, 255, (12, 32, 32, 3)).astype("float32"), np.arange(12) % 3
 
 
-def test_the_average_is_that_of_arithmetic_and_knows_the_batch_statistics(model: Any, photos: Any) -> None:
+def test_the_average_matches_arithmetic_and_includes_batch_statistics(model: Any, photos: Any) -> None:
     ema = EMA(0.75)
     seen = fitted(model, ema, *photos)
     expected = [value.astype("float64") for value in seen[0]]
@@ -296,7 +299,7 @@ def test_the_average_is_that_of_arithmetic_and_knows_the_batch_statistics(model:
     assert max(np.abs(expected[i] - seen[-1][i]).max() for i in statistics) > 1e-3
 
 
-def test_validation_is_of_the_average_and_training_goes_on_with_the_weights(model: Any, photos: Any) -> None:
+def test_validation_uses_the_average_and_training_the_weights(model: Any, photos: Any) -> None:
     ema = EMA(0.9)
     seen = fitted(model, ema, *photos)
     for old, new in zip(seen[-1], values(model.weights), strict=True):
@@ -307,13 +310,13 @@ def test_validation_is_of_the_average_and_training_goes_on_with_the_weights(mode
     assert model.evaluate(*photos, verbose=0)[0] != pytest.approx(reported, rel=1e-5)
 
 
-def test_accumulated_batches_are_one_update(model: Any, photos: Any) -> None:
+def test_accumulated_batches_count_as_one_update(model: Any, photos: Any) -> None:
     ema = EMA(0.9, every=3)
     fitted(model, ema, *photos)
     assert ema.updates == 2
 
 
-def test_a_compiled_average_is_the_same(model: Any, photos: Any) -> None:
+def test_a_compiled_update_gives_the_same_average(model: Any, photos: Any) -> None:
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     compiled, plain = EMA(0.9, compile=tf.function), EMA(0.9)
     model.compile(RMSpropTF1(0.01), "sparse_categorical_crossentropy")
@@ -322,11 +325,11 @@ def test_a_compiled_average_is_the_same(model: Any, photos: Any) -> None:
         assert a == pytest.approx(b, abs=1e-6)
 
 
-def test_the_table_of_layers_that_do_not_decay_counts_as_the_paper_floor_does() -> None:
+def test_variables_without_decay_match_the_non_trainable_share_by_arithmetic() -> None:
     """Batch normalisation's share of the parameters that training changes, by arithmetic from the table."""
     built = create(VARIANTS["lite0"], classes=3)
     optimizer = RMSpropTF1(0.1, l2=1.0)
     optimizer.build(built.trainable_variables)
     sizes = {variable_key(optimizer, v): int(np.prod(v.shape)) for v in built.trainable_variables}
     cost = complexity(VARIANTS["lite0"], classes=3)
-    assert sum(sizes[key] for key in optimizer._left_out) == cost.parameters - cost.trainable
+    assert sum(sizes[key] for key in optimizer._excluded) == cost.parameters - cost.trainable

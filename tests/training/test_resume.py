@@ -1,4 +1,4 @@
-"""Nothing lost: cut off at any step, by a full disk, a damaged file or a loss that is no number."""
+"""Resuming after a kill at any step, a full disk, a damaged file or a loss that is not finite."""
 
 import json
 import random
@@ -31,15 +31,15 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from keras_effnet.training.checkpointing import DivergedError, Saver, Saving  # noqa: E402
 
-# Accumulated gradients belong to what tf_keras cannot save.
+# tf_keras cannot accumulate gradients.
 RECIPE = short_runs.RECIPE if LEGACY else replace(short_runs.RECIPE, accumulate=2)
-# Batches of an epoch: of 28 photos three quarters are trained on, of which two are broken.
+# Batches per epoch: three quarters of the 28 photos are for training, and two of those are broken.
 STEPS = 5 if not LEGACY else 2
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of photos of three colours, some of which are broken or odd."""
+    """A folder of photos in three colours; three are broken and one is not RGB."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(28):
@@ -59,11 +59,11 @@ def run(data: Any, folder: Path, recipe: Recipe = RECIPE, **options: Any) -> tra
 
 @pytest.fixture(scope="module")
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> training.Trained:
-    """A run that was never cut off."""
+    """An uninterrupted run."""
     return run(photos, tmp_path_factory.mktemp("whole") / "run")
 
 
-def test_cut_off_within_an_epoch_and_a_file_cut_short_it_ends_as_if_nothing_had_been(
+def test_resume_mid_epoch_with_damaged_files_matches_the_uninterrupted_run(
     whole: training.Trained, photos: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -85,12 +85,12 @@ def test_cut_off_within_an_epoch_and_a_file_cut_short_it_ends_as_if_nothing_had_
     assert "the weights of epoch 1 are lost" in best
     assert_same(folder, whole.folder, best=False)
     assert json.loads((folder / "settings.json").read_text())["seed"] == 0
-    # Counted before the cut, and after it.
+    # They were counted partly before the interruption and partly after it.
     assert resumed.report["odd_files"] == whole.report["odd_files"]
     assert not list(folder.glob(".*"))
 
 
-def test_a_full_disk_costs_the_states_that_do_not_fit_and_is_said(
+def test_a_full_disk_loses_only_the_checkpoints_that_do_not_fit(
     whole: training.Trained,
     photos: Path,
     tmp_path: Path,
@@ -108,29 +108,31 @@ def test_a_full_disk_costs_the_states_that_do_not_fit_and_is_said(
 
     monkeypatch.setattr(Saver, "_save", saved)
     # From the end of the first epoch to the very end.
-    with pytest.raises(OSError, match=r"cannot be written to .*File too large.*Expected room.*it goes on from what"):
+    with pytest.raises(
+        OSError, match=r"cannot be written to .*File too large.*Expected enough disk space.*resumes from"
+    ):
         run(photos, folder, checkpoint_every=3)
     assert [
         row.message.split(":")[0] for row in caplog.records if row.name == "keras_effnet.training.checkpointing"
     ] == [
-        "After epoch 1 the state could not be written",
-        "After epoch 2 the state could not be written",
-        "After epoch 2 the state could not be written",
+        "The checkpoint after epoch 1 could not be written",
+        "The checkpoint after epoch 2 could not be written",
+        "The checkpoint after epoch 2 could not be written",
     ]
     assert {path.name for path in folder.iterdir()} == {"state-00000-00000003.npz", "history.jsonl", "settings.json"}
-    # At the end of the first epoch alone: the best weights are written later.
+    # Only at the end of the first epoch: the best weights are written with the next checkpoint.
     full -= {2}
     resumed = run(photos, folder)
     assert_same(folder, whole.folder)
     lost, again = resumed.report["notes"][-2:]
-    assert lost.startswith("After epoch 1 the state could not be written: [Errno 27] File too large")
-    assert again == "From epoch 2 on, the state could be written again."
+    assert lost.startswith("The checkpoint after epoch 1 could not be written: [Errno 27] File too large")
+    assert again == "Checkpoints could be written again from epoch 2 on."
     assert resumed.report["best_epoch"] == whole.report["best_epoch"]
     for a, b in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         assert a == pytest.approx(b, abs=1e-6)
 
 
-def test_a_model_that_does_not_fit_on_the_disk_is_written_when_there_is_room(
+def test_a_model_that_did_not_fit_on_the_disk_is_written_by_the_next_run(
     whole: training.Trained, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, write = tmp_path / "run", training._write
@@ -144,10 +146,10 @@ def test_a_model_that_does_not_fit_on_the_disk_is_written_when_there_is_room(
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "_write", without_room)
-        with pytest.raises(OSError, match="results of the training cannot be written"):
+        with pytest.raises(OSError, match="The results cannot be written to"):
             run(photos, folder)
     assert not (folder / "model.keras").exists()
-    # The weights of the last epoch can be had again from its state, be they the best or the best that is left.
+    # The last checkpoint still has the weights of the last epoch, the best that remain.
     (folder / "best.weights.h5").write_bytes(b"")
     again = run(photos, folder)
     kept = history(folder)
@@ -158,7 +160,7 @@ def test_a_model_that_does_not_fit_on_the_disk_is_written_when_there_is_room(
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a photo whose pixels come out as no numbers."""
+    """The name of a photo whose pixels become NaN."""
     name, crop = "19.jpg", tf_pipeline.crop
 
     def poison(element: Any, *arguments: Any, **options: Any) -> Any:
@@ -170,12 +172,10 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_a_loss_that_is_no_number_names_the_step_and_the_files_of_its_batch(
-    photos: Path, tmp_path: Path, poisoned: str
-) -> None:
+def test_a_nan_loss_reports_the_step_and_the_files_of_the_batch(photos: Path, tmp_path: Path, poisoned: str) -> None:
     files = sorted(photos.glob("*/*"))
     order = training.open_training_data(photos, holdout=0.25).train
-    # The names of the photos in place of their classes tell which batch is which.
+    # With a different label for every photo, the labels identify the photos of a batch.
     names = [name.decode() for name, _, _ in order.read(None).as_numpy_iterator()]
     told = tf_sources.from_rows(names, names, np.arange(len(names)), is_path=True)
     size = RECIPE.batch_size // RECIPE.accumulate
@@ -192,30 +192,32 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_files_of_its_batch(
             break
     assert any(name.endswith(poisoned) for name in expected)
     assert 1 < step <= STEPS
-    for _ in range(2):  # from the beginning, and gone on with from the step before
+    for _ in range(2):  # from the beginning, then resumed from the step before
         with pytest.raises(ValueError, match="The loss is nan in epoch 1") as error:
             run(photos, tmp_path / "run", checkpoint_every=1)
         message = str(error.value)
-        assert f"epoch 1, step {step}. Its batch: {', '.join(map(repr, expected))}. Pixels or labels of" in message
-        assert f"{poisoned}' are no finite numbers. Expected finite numbers." in message
+        assert f"epoch 1, step {step}. The batch: {', '.join(map(repr, expected))}. The pixels or labels of" in message
+        assert f"{poisoned}' are not finite. Expected a finite loss." in message
         assert states(tmp_path / "run")[-1] == f"state-00000-{step - 1:08}.npz"
 
 
-def test_weights_that_are_no_numbers_are_not_kept(whole: training.Trained, tmp_path: Path) -> None:
+def test_nan_weights_are_not_saved(whole: training.Trained, tmp_path: Path) -> None:
     kept = whole.model.get_weights()
     odd = OddFiles(1), OddFiles(1)
     saver = Saver(tmp_path, Progress(1, 5), Saving(5, 4), ema=None, odd=odd)
     saver.set_model(whole.model)
     whole.model.set_weights([array * np.float32("nan") if array.ndim == 4 else array for array in kept])
     try:
-        with pytest.raises(DivergedError, match="weights are no finite numbers any more in epoch 2, step 5"):
+        with pytest.raises(DivergedError, match="weights are not finite in epoch 2, step 5"):
             saver.on_epoch_end(1, {"val_accuracy": 1.0})
     finally:
         whole.model.set_weights(kept)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_command_says_in_a_line_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_command_prints_how_to_resume_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from keras_effnet.cli import app
 
     def interrupted(*arguments: Any, **options: Any) -> None:
@@ -241,7 +243,7 @@ VARIATIONS = {
 @pytest.mark.slow
 @pytest.mark.skipif(LEGACY, reason="tf_keras cannot save the seeds of dropout and stochastic depth")
 @pytest.mark.parametrize("name", VARIATIONS)
-def test_every_recipe_goes_on_from_within_an_epoch(photos: Path, tmp_path: Path, name: str) -> None:
+def test_every_recipe_resumes_mid_epoch(photos: Path, tmp_path: Path, name: str) -> None:
     recipe = replace(RECIPE, **VARIATIONS[name])
     steps = run(photos, tmp_path / "whole", recipe).report["steps_per_epoch"]
     cut(photos, tmp_path / "cut", recipe, at=(2, steps), checkpoint_every=1)
@@ -260,7 +262,9 @@ run(Path({photos!r}), Path({folder!r}), checkpoint_every={every})
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_kill_9_at_random_steps_costs_nothing(whole: training.Trained, photos: Path, tmp_path: Path, seed: int) -> None:
+def test_resume_after_kill_9_at_random_steps_matches_the_uninterrupted_run(
+    whole: training.Trained, photos: Path, tmp_path: Path, seed: int
+) -> None:
     draw, folder, killed = random.Random(seed), tmp_path / "run", 0
     for _ in range(2):
         options = {"tests": str(Path(__file__).parents[1]), "photos": str(photos), "folder": str(folder)}
@@ -278,7 +282,7 @@ def test_kill_9_at_random_steps_costs_nothing(whole: training.Trained, photos: P
 
 
 @pytest.mark.slow
-def test_control_c_ends_the_command_in_a_line(photos: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_command_with_a_one_line_message(photos: Path, tmp_path: Path) -> None:
     options = ["--model", "lite0", "--recipe", "baseline", "--epochs", "50", "--batch-size", "4", "--size", "32"]
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "keras_effnet", "train", "--data", str(photos), "--out", str(folder), *options]

@@ -1,4 +1,4 @@
-"""`train`: it learns, ends the same however often it is cut off, and says what it did."""
+"""`train`: it learns, resumes to the same result after an interruption, and reports what it did."""
 
 import io
 import json
@@ -42,11 +42,11 @@ def run(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> training.Train
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> training.Trained:
-    """A run that was never cut off."""
+    """An uninterrupted run."""
     return run(tmp_path_factory.mktemp("whole") / "run")
 
 
-def test_a_training_learns_and_leaves_all_that_is_needed(whole: training.Trained) -> None:
+def test_training_learns_and_writes_its_files(whole: training.Trained) -> None:
     rows = history(whole.folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.2
@@ -59,7 +59,7 @@ def test_a_training_learns_and_leaves_all_that_is_needed(whole: training.Trained
     assert report["odd_files"] == {"train": {}, "held_out": {}}
 
 
-def test_what_is_kept_is_the_average_of_the_best_epoch(whole: training.Trained) -> None:
+def test_the_saved_weights_are_the_average_of_the_best_epoch(whole: training.Trained) -> None:
     images, labels = coloured()
     held_out = open_training_data((images, labels), holdout=0.25).held_out
     places = [int(name[1:]) for name, _, _ in held_out.read(None).map(lambda n, d, y: (n, d, y)).as_numpy_iterator()]
@@ -70,7 +70,7 @@ def test_what_is_kept_is_the_average_of_the_best_epoch(whole: training.Trained) 
     assert right == pytest.approx(whole.report["val_accuracy"], abs=1e-6)
 
 
-def test_the_model_classifies_by_its_path(whole: training.Trained) -> None:
+def test_the_saved_model_loads_as_a_classifier(whole: training.Trained) -> None:
     from keras_effnet.inference.classifier import load_classifier
 
     classifier = load_classifier(whole.folder / "model.keras")
@@ -80,7 +80,7 @@ def test_the_model_classifies_by_its_path(whole: training.Trained) -> None:
 
 
 @pytest.mark.parametrize("at", [(1, 2), (3, 2)])
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
+def test_a_resumed_run_matches_the_uninterrupted_run(
     whole: training.Trained, tmp_path: Path, at: tuple[int, int]
 ) -> None:
     cut(coloured(), tmp_path / "run", RECIPE, at=at)
@@ -88,7 +88,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
     assert_same(tmp_path / "run", whole.folder)
 
 
-def test_a_state_that_was_cut_short_is_passed_over_and_said(whole: training.Trained, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_skipped_and_reported(whole: training.Trained, tmp_path: Path) -> None:
     cut(coloured(), tmp_path / "run", RECIPE, at=(3, 1))
     last = tmp_path / "run" / "state-00002.npz"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
@@ -97,7 +97,7 @@ def test_a_state_that_was_cut_short_is_passed_over_and_said(whole: training.Trai
     assert_same(resumed.folder, whole.folder)
 
 
-def test_a_byte_that_changed_is_noticed(whole: training.Trained, tmp_path: Path) -> None:
+def test_a_changed_byte_in_a_checkpoint_is_detected(whole: training.Trained, tmp_path: Path) -> None:
     data = bytearray((whole.folder / "state-00003.npz").read_bytes())
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "state-00003.npz").write_bytes(data)
@@ -108,14 +108,14 @@ def test_a_byte_that_changed_is_noticed(whole: training.Trained, tmp_path: Path)
     assert zipfile.ZipFile(whole.folder / "state-00003.npz").testzip() is None
 
 
-def test_a_run_that_is_over_is_only_reported(whole: training.Trained) -> None:
+def test_a_finished_run_is_only_reported(whole: training.Trained) -> None:
     before = (whole.folder / "state-00003.npz").stat().st_mtime_ns
     again = run(whole.folder)
     assert again.report == whole.report
     assert (whole.folder / "state-00003.npz").stat().st_mtime_ns == before
 
 
-def test_a_run_that_is_over_gets_back_a_model_that_was_cut_off(tmp_path: Path) -> None:
+def test_a_finished_run_rewrites_a_damaged_model_file(tmp_path: Path) -> None:
     first = run(tmp_path / "run")
     model = first.folder / "model.keras"
     for damage in (lambda: model.write_bytes(model.read_bytes()[:1000]), model.unlink):
@@ -125,35 +125,37 @@ def test_a_run_that_is_over_gets_back_a_model_that_was_cut_off(tmp_path: Path) -
             assert np.array_equal(ours, theirs)
 
 
-def test_what_is_saved_loads_where_this_package_is_not(whole: training.Trained) -> None:
-    """Keras's names alone: of an optimizer of ours, it could not be loaded."""
+def test_the_saved_model_loads_without_this_package(whole: training.Trained) -> None:
+    """It contains only Keras's classes; our optimizer would prevent loading it."""
     with zipfile.ZipFile(whole.folder / "model.keras") as archive:
         config = archive.read("config.json").decode()
     assert "keras_effnet" not in config
     assert not json.loads(config).get("compile_config")
 
 
-def test_a_batch_of_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="A batch has 64 images and there are 48 to train on.*a smaller batch size"):
+def test_a_batch_larger_than_the_training_set_raises(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="A batch has 64 images, but there are only 48 training images.*a smaller batch size"
+    ):
         run(tmp_path / "run", replace(RECIPE, batch_size=64))
 
 
-def test_a_run_with_other_settings_is_not_gone_on_with(whole: training.Trained, tmp_path: Path) -> None:
+def test_a_run_with_other_settings_is_not_resumed(whole: training.Trained, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other settings: batch_size 16 there, 8 now; seed 0 there, 1 now"):
         run(whole.folder, replace(RECIPE, batch_size=8, seed=1))
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match="holds something else than a run"):
+    with pytest.raises(ValueError, match="contains files that are not part of a run"):
         run(tmp_path)
 
 
-def test_other_data_of_the_same_size_is_not_gone_on_with(whole: training.Trained) -> None:
+def test_a_run_with_other_data_of_the_same_size_is_not_resumed(whole: training.Trained) -> None:
     images, labels = coloured()
     for data in ((images, 2 - labels), (images[::-1], labels[::-1])):
         with pytest.raises(ValueError, match="other settings: digest of names and labels"):
             short_runs.run(data, whole.folder, RECIPE)
 
 
-def test_the_settings_of_a_run_that_failed_before_it_trained_are_replaced(tmp_path: Path) -> None:
+def test_settings_of_a_run_that_failed_before_training_are_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(WeightsError, match="imagnet"):
         run(folder, replace(RECIPE, weights="imagnet"))
@@ -171,23 +173,25 @@ def test_the_settings_of_a_run_that_failed_before_it_trained_are_replaced(tmp_pa
         claim_settings(folder, settings)
 
 
-def test_what_is_no_folder_on_a_disk_is_refused(tmp_path: Path) -> None:
+def test_paths_that_are_not_local_folders_raise(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(ValueError, match="file' is a file. Expected a folder for the run. Choose another name"):
+        with pytest.raises(ValueError, match="file' is a file. Expected a folder for the run. Choose another path"):
             claim_settings(folder, {})
-    # pathlib leaves one of two strokes.
-    with pytest.raises(ValueError, match="'gs:/bucket/run' is on no disk. Expected a folder that all machines see"):
+    # pathlib removes one of the two slashes.
+    with pytest.raises(
+        ValueError, match="'gs:/bucket/run' is not a local path. Expected a folder in the file system of every"
+    ):
         claim_settings(Path("gs://bucket/run"), {})
 
 
-def test_a_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
+def test_a_diverging_loss_stops_and_reports_the_step(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The loss is (nan|inf) in epoch 1, step \d"):
         run(tmp_path / "run", replace(RECIPE, learning_rate=1e30, warmup_epochs=0, ema_decay=None))
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras accumulates no gradients")
-def test_halves_precision_patience_and_accumulation_run(tmp_path: Path) -> None:
+@pytest.mark.skipif(LEGACY, reason="tf_keras cannot accumulate gradients")
+def test_bfloat16_patience_and_accumulation_work_together(tmp_path: Path) -> None:
     recipe = replace(
         RECIPE,
         epochs=4,
@@ -199,7 +203,7 @@ def test_halves_precision_patience_and_accumulation_run(tmp_path: Path) -> None:
         augment="randaugment",
     )
     trained = run(tmp_path / "run", recipe)
-    # Nothing is learnt at this rate: the first epoch stays the best, and after one more there is no patience left.
+    # At this learning rate nothing is learnt: the first epoch stays the best, and patience ends after the second.
     assert (trained.report["epochs"], trained.report["best_epoch"]) == (2, 1)
     assert trained.report["steps_per_epoch"] == 6
     assert run(tmp_path / "run", recipe).report["epochs"] == 2
@@ -212,25 +216,25 @@ def compiled(precision: str) -> Any:
     return network
 
 
-def test_the_loss_is_scaled_in_float16_alone() -> None:
+def test_the_loss_is_scaled_only_in_float16() -> None:
     assert isinstance(compiled("mixed_float16").optimizer, keras.mixed_precision.LossScaleOptimizer)
     for precision in ("float32", "mixed_bfloat16"):
         assert type(compiled(precision).optimizer) is RMSpropTF1
 
 
-def test_an_infinite_gradient_halves_the_scale_of_the_loss_and_nothing_else() -> None:
+def test_an_infinite_gradient_halves_the_loss_scale_and_changes_nothing_else() -> None:
     network = compiled("mixed_float16")
     before = {name: array_of(variable) for name, variable in state_of(network, None).items()}
     infinite = [tf.fill(weight.shape, np.float32("inf")) for weight in network.trainable_variables]
     network.optimizer.apply_gradients([*zip(infinite, network.trainable_variables, strict=True)])
     after = {name: array_of(variable) for name, variable in state_of(network, None).items()}
     changed = [(before[name], after[name]) for name in before if not np.array_equal(before[name], after[name])]
-    # tf_keras counts the step all the same.
+    # tf_keras still counts the step.
     assert changed == [(0, 1)] * LEGACY + [(2**15, 2**14)]
 
 
 @pytest.mark.slow
-def test_mixed_float16_can_be_cut_off_too(tmp_path: Path) -> None:
+def test_mixed_float16_resumes_too(tmp_path: Path) -> None:
     recipe = replace(RECIPE, precision="mixed_float16", learning_rate=0.01)
     cut(coloured(), tmp_path / "cut", recipe, at=(2, 2))
     for name in ("cut", "whole"):
@@ -241,7 +245,7 @@ def test_mixed_float16_can_be_cut_off_too(tmp_path: Path) -> None:
 # --- data ---
 
 
-def test_of_1024_shards_the_first_20_are_held_out(tmp_path: Path) -> None:
+def test_the_first_20_of_1024_shards_are_held_out(tmp_path: Path) -> None:
     for i in range(1024):
         (tmp_path / f"train-{i:05}-of-01024").touch()
     (tmp_path / "validation-00000-of-00128").touch()
@@ -250,7 +254,7 @@ def test_of_1024_shards_the_first_20_are_held_out(tmp_path: Path) -> None:
     assert len(found.classes) == 1000
 
 
-def test_a_part_of_each_class_is_held_out_the_same_for_a_seed() -> None:
+def test_the_same_seed_holds_out_the_same_part_of_each_class() -> None:
     images, labels = coloured()
 
     def held(seed: int) -> list[str]:
@@ -274,13 +278,13 @@ def test_a_part_of_each_class_is_held_out_the_same_for_a_seed() -> None:
         ("nowhere", "There is no data 'nowhere'"),
     ],
 )
-def test_data_that_cannot_be_trained_on_is_refused(data: Any, message: str) -> None:
+def test_unusable_data_raises(data: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_training_data(data)
 
 
 @pytest.mark.parametrize("name", ["photo.JPG", "list.tsv", "photos.zip"])
-def test_files_that_are_no_records_by_their_names_are_refused(tmp_path: Path, name: str) -> None:
+def test_files_with_other_suffixes_are_rejected_as_tfrecords(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     for data in (tmp_path / name, str(tmp_path / "*"), [str(tmp_path / name)]):
         with pytest.raises(ValueError, match=f"{name}' is no TFRecord file by its name. Expected .*a CSV"):
@@ -301,9 +305,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_photos_are_told_apart_by_their_classes_names_and_labels_wherever_they_lie(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_the_digest_depends_on_classes_names_and_labels_but_not_on_the_folder(photos: Path, tmp_path: Path) -> None:
     digest = open_training_data(photos).digest
     moved = photos.rename(tmp_path / "moved")
     assert open_training_data(moved).digest == digest
@@ -316,7 +318,7 @@ def test_photos_are_told_apart_by_their_classes_names_and_labels_wherever_they_l
 OPTIONS = ["--recipe", "baseline", "--epochs", "1", "--batch-size", "8"]
 
 
-def test_the_command_trains_on_a_folder_and_reports_odd_files(
+def test_the_command_trains_on_a_folder_and_reports_unreadable_files(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from keras_effnet.cli import app
@@ -334,7 +336,7 @@ def test_the_command_trains_on_a_folder_and_reports_odd_files(
 
 
 @pytest.mark.slow
-def test_the_command_refuses_odd_files_where_it_is_asked_to(
+def test_the_command_rejects_unreadable_files_with_strict(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from keras_effnet.cli import app
@@ -348,7 +350,7 @@ def test_the_command_refuses_odd_files_where_it_is_asked_to(
     assert "Traceback" not in refused.output
 
 
-def test_the_command_lists_the_recipes_and_refuses_others() -> None:
+def test_the_command_lists_the_recipes_and_rejects_unknown_ones() -> None:
     from keras_effnet.cli import app
 
     listed = json.loads(CliRunner().invoke(app, ["recipes", "--json"]).stdout)
@@ -373,7 +375,7 @@ run(Path({folder!r}))
 
 
 @pytest.mark.slow
-def test_kill_9_costs_nothing_but_the_epoch(whole: training.Trained, tmp_path: Path) -> None:
+def test_resume_after_kill_9_matches_the_uninterrupted_run(whole: training.Trained, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
     with subprocess.Popen([sys.executable, "-c", script]) as process:
@@ -387,13 +389,13 @@ def test_kill_9_costs_nothing_but_the_epoch(whole: training.Trained, tmp_path: P
     assert_same(folder, whole.folder)
 
 
-def test_a_strategy_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_strategy_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="strategy is 'tpus'. Expected one of auto, jax-data-parallel, "):
         run(tmp_path / "run", strategy="tpus")
     assert not (tmp_path / "run").exists()
 
 
-def test_the_weights_of_a_run_load_by_their_path(whole: training.Trained) -> None:
+def test_the_best_weights_load_by_their_path(whole: training.Trained) -> None:
     from keras_effnet.models import create
 
     loaded = create(tiny(), classes=3, weights=str(whole.folder / "best.weights.h5"))
@@ -402,7 +404,7 @@ def test_the_weights_of_a_run_load_by_their_path(whole: training.Trained) -> Non
     assert isinstance(loaded, keras.Model)
 
 
-def test_a_dataset_of_tensorflow_datasets_is_streamed_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorflow_datasets_are_streamed_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
     images = [Image.fromarray(image) for image in coloured(12)[0]]

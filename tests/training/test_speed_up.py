@@ -1,4 +1,4 @@
-"""A model made ready for a faster `fit`: the same numbers as Keras's own layers and as NumPy's, and the same files."""
+"""`speed_up`: the same results as Keras and NumPy, and the same saved files."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,12 @@ import pytest
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.models import create
-from keras_effnet.training import speed_up as training_speed
 from keras_effnet.training.optimizers import RMSpropTF1
-from keras_effnet.training.speed_up import speed_up
+from keras_effnet.training.speed_up import _warn_about_onednn, speed_up
 from keras_effnet.variants import tiny
 
 if LEGACY or keras.backend.backend() != "tensorflow":
-    pytest.skip("speed_up does nothing but on TensorFlow with Keras 3", allow_module_level=True)
+    pytest.skip("speed_up only has an effect on TensorFlow with Keras 3", allow_module_level=True)
 
 import tensorflow as tf
 
@@ -22,7 +21,7 @@ SHAPE = (4, 3, 5, 6)
 
 
 def normalisation(dtype: str = "float32", **options: Any) -> tuple[Any, Any]:
-    """A layer with weights in which everything matters, and a model of it."""
+    """A batch normalisation layer with random weights, and a model with this layer only."""
     layer = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, dtype=dtype, **options)
     model = keras.Sequential([keras.Input(SHAPE[1:]), layer])
     rng = np.random.default_rng(1)
@@ -33,7 +32,7 @@ def normalisation(dtype: str = "float32", **options: Any) -> tuple[Any, Any]:
 def step(
     model: Any, layer: Any, inputs: np.ndarray, upstream: np.ndarray, *, training: bool = True
 ) -> list[np.ndarray]:
-    """Outputs, gradients of inputs, gamma and beta, and the moving statistics after one call in a graph."""
+    """Outputs, gradients of inputs, gamma and beta, and moving statistics after one call of a compiled step."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, *SHAPE[1:]), tf.float32)] * 2)
     def run(x: Any, seed: Any) -> Any:
@@ -73,7 +72,7 @@ def assert_close(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: fl
 
 
 @pytest.mark.parametrize("batch", [4, 1])
-def test_batch_norm_in_one_operation_is_that_of_the_formulas(batch: int) -> None:
+def test_fused_batch_norm_matches_numpy(batch: int) -> None:
     layer, model = normalisation()
     inputs, upstream = data(batch)
     expected = by_numpy(layer, inputs, upstream)
@@ -84,7 +83,7 @@ def test_batch_norm_in_one_operation_is_that_of_the_formulas(batch: int) -> None
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 1e-5), ("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2), ("float64", 1e-5)]
 )
-def test_batch_norm_in_one_operation_is_that_of_keras(dtype: str, tolerance: float) -> None:
+def test_fused_batch_norm_matches_keras(dtype: str, tolerance: float) -> None:
     ours, theirs = normalisation(dtype), normalisation(dtype)
     assert_close(step(speed_up(ours[1]), ours[0], *data()), step(theirs[1], theirs[0], *data()), tolerance)
 
@@ -94,13 +93,13 @@ def test_batch_norm_in_one_operation_is_that_of_keras(dtype: str, tolerance: flo
     [{"axis": 1}, {"synchronized": True}, {"trainable": False}],
     ids=["channels first", "synchronised", "frozen"],
 )
-def test_what_the_operation_cannot_do_is_left_to_keras(options: dict[str, Any]) -> None:
+def test_unsupported_batch_norm_falls_back_to_keras(options: dict[str, Any]) -> None:
     ours, theirs = normalisation(**options), normalisation(**options)
     for a, b in zip(step(speed_up(ours[1]), ours[0], *data()), step(theirs[1], theirs[0], *data()), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_inference_is_left_to_keras() -> None:
+def test_inference_uses_keras() -> None:
     ours, theirs = normalisation(), normalisation()
     for a, b in zip(
         step(speed_up(ours[1]), ours[0], *data(), training=False),
@@ -111,7 +110,7 @@ def test_inference_is_left_to_keras() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)])
-def test_training_ends_with_the_same_weights_and_traces_its_graph_once(dtype: str) -> None:
+def test_training_gives_the_same_weights_and_traces_its_graph_once(dtype: str) -> None:
     traced = 0
 
     def trained(prepare: Any) -> tuple[list[np.ndarray], list[float]]:
@@ -144,7 +143,7 @@ def test_training_ends_with_the_same_weights_and_traces_its_graph_once(dtype: st
         assert a == pytest.approx(b, rel=tolerance, abs=tolerance)
 
 
-def test_rmsprop_in_one_operation_is_the_rule_of_tensorflow_1() -> None:
+def test_fused_rmsprop_matches_tensorflow_1() -> None:
     layer = keras.layers.Dense(2, use_bias=False)
     model = keras.Sequential([keras.Input((3,)), layer])
     model.compile(RMSpropTF1(0.1, rho=0.9, momentum=0.8, epsilon=1e-3, l2=0.02), "mse")
@@ -162,7 +161,7 @@ def test_rmsprop_in_one_operation_is_the_rule_of_tensorflow_1() -> None:
     assert layer.get_weights()[0] == pytest.approx(weight, abs=1e-5)
 
 
-def test_what_is_saved_is_the_plain_model(tmp_path: Path) -> None:
+def test_the_saved_model_is_the_plain_one(tmp_path: Path) -> None:
     model = create(tiny(), classes=3, input_shape=(32, 32, 3))
     config, names = model.get_config(), [variable.path for variable in model.weights]
     model.compile(RMSpropTF1(0.01), "categorical_crossentropy")
@@ -178,29 +177,27 @@ def test_what_is_saved_is_the_plain_model(tmp_path: Path) -> None:
     assert np.asarray(loaded(images)) == pytest.approx(np.asarray(model(images)), abs=1e-6)
 
 
-def test_the_layers_of_a_nested_model_are_made_faster_too() -> None:
+def test_layers_of_a_nested_model_are_sped_up_too() -> None:
     _, inner = normalisation()
     outer = keras.Sequential([keras.Input(SHAPE[1:]), inner])
     speed_up(outer)
     assert "call" in vars(inner.layers[0])
 
 
-def test_it_is_said_once_that_onednn_was_left_to_tensorflow(
+def test_an_unset_onednn_variable_is_warned_about_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, model = normalisation()
-    training_speed._tell_of_onednn.cache_clear()
+    _warn_about_onednn.cache_clear()
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     speed_up(speed_up(model))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "TF_ENABLE_ONEDNN_OPTS" in caplog.text
 
 
-def test_nothing_is_said_where_onednn_was_decided(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_set_onednn_variable_logs_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     _, model = normalisation()
-    training_speed._tell_of_onednn.cache_clear()
+    _warn_about_onednn.cache_clear()
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     speed_up(model)
     assert not caplog.records
