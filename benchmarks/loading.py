@@ -1,8 +1,8 @@
-"""What loading weights costs in time and memory: ours and Keras's own way in turn, from files that Keras wrote.
+"""Time and memory to load weights: this package and Keras in turn, from files written by Keras.
 
 command   python benchmarks/loading.py [--models B0 B7] [--rounds 5]
-prints    medians in seconds of both ways and their ratio; what loading takes at its peak beside file and model
-measured  2026-11, 2 cores that others used as well (trust the ratios), Keras 3.15.1, TensorFlow 2.21, 3 rounds:
+prints    medians of both in seconds and their ratio; the peak memory of loading, relative to file and model
+measured  2026-11, 2 cores of a shared machine (trust the ratios), Keras 3.15.1, TensorFlow 2.21, 3 rounds:
           load B0 0.12, B7 0.25; call to ready B0 0.59, B7 0.52; peak of B7 1.26 x (file + weights) above the imports
 """
 
@@ -21,7 +21,7 @@ from starting import interleaved
 
 
 def publish(name: str, folder: Path) -> Path:
-    """A file with random weights that `keras.applications` wrote, in a cache of ours as the published one."""
+    """Let `keras.applications` write random weights, and put the file into our cache as a published set."""
     import keras
 
     from keras_effnet.normalization import ZERO_TO_ONE
@@ -68,7 +68,7 @@ def print_peak(name: str, folder: Path, kind: str) -> None:
     before, peak, after, weights = (int(number) / 1e6 for number in done.stdout.split()[-4:])
     size /= 1e6
     print(
-        f"{name} peak, {kind:15}{peak - before:10.0f} MB above what was imported; file {size:.0f} MB, weights "
+        f"{name} peak, {kind:15}{peak - before:10.0f} MB above the imports; file {size:.0f} MB, weights "
         f"{weights:.0f} MB, model {after - before:.0f} MB: {(peak - before) / (size + weights):.2f} x "
         f"(file + weights), {(peak - before) / (size + after - before):.2f} x (file + model)",
         flush=True,

@@ -1,4 +1,4 @@
-"""Every example runs and prints what its header expects."""
+"""Every example runs and prints the output that its header describes."""
 
 import os
 import subprocess
@@ -19,14 +19,15 @@ EXPECTED = {
     "with_keras_cv.py": ["a batch: (8, 96, 96, 3), ", "accuracy on 8 crops held out: 1.00"],
     "with_tensorflow_addons.py": ["a tenth or less: True", "accuracy of the average on 8 crops held out: 1.00"],
 }
-# Packages that only a lane of .ci/full has.
+# Packages that are installed only in a lane of .ci/full.
 NEEDS = {"with_keras_cv.py": "keras_cv", "with_tensorflow_addons.py": "tensorflow_addons"}
 
 
-ELSEWHERE = ["ray_map_batches.py"]  # in tests/serving/test_predictor.py, where Ray is installed
+# Tested in tests/serving/test_predictor.py if Ray is installed.
+ELSEWHERE = ["ray_map_batches.py"]
 
 
-def test_every_example_is_run():
+def test_every_example_is_tested():
     assert sorted(path.name for path in FOLDER.glob("*.py")) == sorted([*EXPECTED, *ELSEWHERE])
 
 

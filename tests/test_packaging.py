@@ -1,4 +1,4 @@
-"""What an installed keras_effnet promises: its metadata, its extras, its files, and its README's install table."""
+"""The metadata, extras and files of the installed package, and the table of extras in the README."""
 
 import re
 import tomllib
@@ -32,7 +32,7 @@ HAS_TENSORFLOW_CPU = {"linux on x86_64", "windows on amd64"}
 
 
 def required(extra: str, environment: dict[str, str]) -> dict[str, Requirement]:
-    """The requirements that an extra adds in an environment, extras of extras included."""
+    """The requirements that an extra adds in an environment, including extras of extras."""
     found: dict[str, Requirement] = {}
     for requirement in REQUIREMENTS:
         marker = requirement.marker
@@ -46,26 +46,26 @@ def required(extra: str, environment: dict[str, str]) -> dict[str, Requirement]:
     return found
 
 
-def test_the_version_is_the_package_s_own() -> None:
+def test_version_matches_the_package() -> None:
     assert METADATA["Version"] == keras_effnet.__version__
 
 
-def test_the_licence_is_an_spdx_expression_with_its_files() -> None:
+def test_licence_is_an_spdx_expression_with_its_files() -> None:
     assert METADATA["License-Expression"] == "Apache-2.0"
     assert set(METADATA.get_all("License-File")) == {"LICENSE", "NOTICE"}
 
 
-def test_the_extras_are_the_documented_ones() -> None:
+def test_extras_are_the_documented_ones() -> None:
     assert set(METADATA.get_all("Provides-Extra")) == EXTRAS
 
 
-def test_keras_3_11_0_to_3_11_3_are_refused_and_their_neighbours_are_not() -> None:
+def test_keras_3_11_0_to_3_11_3_are_excluded() -> None:
     keras = next(requirement.specifier for requirement in REQUIREMENTS if requirement.name == "keras")
     versions = ("3.9.2", "3.10.0", "3.11.0", "3.11.1", "3.11.2", "3.11.3", "3.12.0", "3.15.1")
     assert [version for version in versions if version in keras] == ["3.10.0", "3.12.0", "3.15.1"]
 
 
-def test_no_tensorflow_is_installed_unasked() -> None:
+def test_no_backend_is_a_plain_requirement() -> None:
     plain = {requirement.name for requirement in REQUIREMENTS if requirement.marker is None}
     assert not {name for name in plain if "tensorflow" in name or name in ("jax", "torch")}
 
@@ -78,16 +78,16 @@ def test_each_platform_gets_one_tensorflow_and_no_torch(platform: str, extra: st
     assert {name for name in names if name in ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "torch")} == {expected}
 
 
-def test_tpu_is_offered_where_it_has_wheels() -> None:
+def test_tpu_extra_applies_only_where_it_has_wheels() -> None:
     assert [name for name, where in PLATFORMS.items() if required("tpu", where)] == ["linux on x86_64"]
 
 
-def test_the_console_script_is_there() -> None:
+def test_console_script_is_installed() -> None:
     scripts = distribution("keras_effnet").entry_points.select(group="console_scripts")
     assert [(script.name, callable(script.load())) for script in scripts] == [("keras-effnet", True)]
 
 
-def test_the_installed_package_carries_its_type_marker_and_its_labels() -> None:
+def test_installed_package_contains_type_marker_and_labels() -> None:
     names = {path.name for path in files("keras_effnet").iterdir()}
     assert "py.typed" in names
     assert any(name.endswith(".json") for name in names)
@@ -100,5 +100,5 @@ def test_readme_lists_every_extra(repository: Path) -> None:
     assert set(re.findall("`([a-z0-9-]+)`", first_cells)) == EXTRAS
 
 
-def test_pyproject_holds_no_metadata(repository: Path) -> None:
+def test_pyproject_contains_no_metadata(repository: Path) -> None:
     assert set(tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))) == {"build-system", "tool"}

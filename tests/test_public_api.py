@@ -1,4 +1,4 @@
-"""The public names and their arguments: tests/goldens/signatures.json changes only on purpose."""
+"""The public names and their arguments, as recorded in tests/goldens/signatures.json."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from keras_effnet._keras import LEGACY
 GOLDEN = json.loads((Path(__file__).parent / "goldens" / "signatures.json").read_text("utf-8"))
 
 
-def test_the_public_names_are_the_listed_ones() -> None:
+def test_public_names_match_the_golden_list() -> None:
     assert keras_effnet.__all__ == [name for name in GOLDEN if "." not in name]
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras names the arguments of its optimizers otherwise")
-def test_every_public_name_takes_the_listed_arguments() -> None:
+@pytest.mark.skipif(LEGACY, reason="the optimizers of tf_keras have other argument names")
+def test_public_signatures_match_the_golden_list() -> None:
     assert signatures() == GOLDEN

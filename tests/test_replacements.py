@@ -1,4 +1,4 @@
-"""The page for those who come from tensorflow-addons and keras-cv: every name on it exists."""
+"""Every name exists on the page that lists replacements for tensorflow-addons and keras-cv."""
 
 import re
 from importlib import import_module
@@ -15,7 +15,7 @@ NAME = r"`((?:tfa|keras_cv|keras|keras_effnet|tf)\.[\w.]+)"
 
 
 def names(column: int, package: str) -> list[str]:
-    """The names of one package in one column, without the package."""
+    """The names of one package in one column, without the package prefix."""
     found = [name for row in ROWS for name in re.findall(NAME, row[column])]
     return [name.removeprefix(f"{package}.") for name in found if name.startswith(f"{package}.")]
 
@@ -30,24 +30,24 @@ def missing(module: object, dotted: list[str]) -> list[str]:
     return [name for name in dotted if not exists(name)]
 
 
-def test_the_page_is_a_table_of_two_columns() -> None:
+def test_page_is_a_table_with_two_columns() -> None:
     assert {len(row) for row in ROWS} == {2}
     assert [len(names(0, "tfa")) > 40, len(names(0, "keras_cv")) > 20, len(names(1, "keras")) > 40] == [True] * 3
 
 
 @pytest.mark.skipif(LEGACY, reason="the page is about Keras 3")
-def test_what_takes_a_place_in_keras_exists_there() -> None:
+def test_replacements_in_keras_exist() -> None:
     assert missing(keras, names(1, "keras")) == []
 
 
 @pytest.mark.skipif(LEGACY, reason="the page is about Keras 3")
-def test_what_has_no_replacement_is_not_in_keras() -> None:
+def test_names_without_replacement_are_not_in_keras() -> None:
     gone = [name.rsplit(".", 1)[1] for row in ROWS if row[1].startswith("-") for name in re.findall(NAME, row[0])]
     places = (keras.optimizers, keras.layers, keras.losses, keras.metrics, keras.ops.image, keras.callbacks)
     assert [name for name in gone if any(hasattr(place, name) for place in places)] == []
 
 
-def test_what_takes_a_place_in_this_package_exists_there() -> None:
+def test_replacements_in_this_package_exist() -> None:
     for name in names(1, "keras_effnet"):
         module, _, attribute = name.rpartition(".")
         assert missing(import_module(f"keras_effnet.{module}"), [attribute]) == []
@@ -56,6 +56,6 @@ def test_what_takes_a_place_in_this_package_exists_there() -> None:
 @pytest.mark.parametrize(
     ("short", "package"), [("tfa", "tensorflow_addons"), ("keras_cv", "keras_cv"), ("tf", "tensorflow")]
 )
-def test_what_was_used_was_there(short: str, package: str) -> None:
+def test_replaced_names_existed(short: str, package: str) -> None:
     module = pytest.importorskip(package, reason=f"{package} is not installed")
     assert missing(module, [*names(0, short), *names(1, short)]) == []

