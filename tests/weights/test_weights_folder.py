@@ -21,7 +21,7 @@ import keras_effnet
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights import published as sets
 from keras_effnet.weights.formats.google_checkpoints import tf_names
-from keras_effnet.weights.formats.torch_files import read_legacy
+from keras_effnet.weights.formats.torch_files import read_torch
 from keras_effnet.weights.published import find_weights, packaged
 from keras_effnet.weights.registry import WEIGHTS, Source, Weights
 
@@ -99,7 +99,7 @@ def test_a_package_s_file_goes_to_timm_s_names_and_back_bit_by_bit(tmp_path):
         result = script("convert.py", given, out, "--variant", "lite0", "--layout", layout)
         assert result.returncode == 0, result.stderr
         assert result.stdout.strip() == f"{out}: 247 arrays, largest difference 0"
-    tensors = read_legacy(source.read_bytes())
+    tensors = read_torch(source)
     original = {name: array for name, array in tensors.items() if "num_batches" not in name}
     renamed, returned = load_file(there), load_file(back)
     # timm's names, as its models have them.

@@ -1,1 +1,1 @@
-"""Readers and writers for the weight files of every library, in NumPy alone."""
+"""Readers and writers for the weight files of every library; NumPy only."""

@@ -1,7 +1,7 @@
-"""Reads TensorFlow checkpoints (prefix.index, prefix.data-00000-of-00001) without TensorFlow; nothing is executed.
+"""Reads TensorFlow checkpoints (prefix.index, prefix.data-00000-of-00001) without TensorFlow; executes nothing.
 
-The index is a sorted table of LevelDB's format without compression (leveldb: doc/table_format.md), whose values are
-messages of tensorflow/core/protobuf/tensor_bundle.proto; the data files are the numbers one after the other.
+The index is an uncompressed sorted table in LevelDB's format (leveldb: doc/table_format.md). Its values are messages of
+tensorflow/core/protobuf/tensor_bundle.proto. The data files contain the tensors back to back.
 """
 
 import math
@@ -25,7 +25,7 @@ DTYPE, SHAPE, SHARD, OFFSET, SIZE, SLICES = 1, 2, 3, 4, 5, 7
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a variable is: its type and shape, the data file it is in, and the bytes in that file."""
+    """The type and shape of a variable, its data file, and its bytes in that file."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -35,14 +35,14 @@ class Entry:
 
 
 class Bundle:
-    """A checkpoint whose index has been read; variables are read one at a time.
+    """A checkpoint with its index read; variables are read on demand.
 
     Args:
         prefix: the path without ".index".
 
     Raises:
-        WeightsError: the index is no table, or not of a checkpoint. Damage may also raise struct.error, IndexError
-            and other errors of the standard library.
+        WeightsError: the index is not that of a checkpoint. Damage may also raise struct.error, IndexError and other
+            errors of the standard library.
     """
 
     def __init__(self, prefix: Path) -> None:
@@ -59,10 +59,10 @@ class Bundle:
         self._maps: dict[int, mmap.mmap] = {}
 
     def read(self, name: str) -> np.ndarray:
-        """The numbers of a variable, as a view of the file where its type allows.
+        """The value of a variable, as a view of the file if its type allows.
 
         Raises:
-            WeightsError: no such variable, another type than numbers, or bytes beyond the file.
+            WeightsError: there is no such variable, its type is not numeric, or it extends beyond the file.
         """
         entry = self.entries.get(name)
         if entry is None:
@@ -81,7 +81,7 @@ class Bundle:
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Every key and value: the footer leads to a block of the blocks' places, each to a block of entries."""
+    """Every key and value: the footer points to an index block, which points to the blocks of entries."""
     _, _, at = _handle(data, len(data) - FOOTER)
     offset, size, _ = _handle(data, at)
     for _, handle in _block(data, offset, size):
@@ -97,7 +97,7 @@ def _handle(data: bytes, at: int) -> tuple[int, int, int]:
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     if offset + size + 5 > len(data) or data[offset + size] != 0:
-        raise WeightsError(_refuse("a block that is compressed or lies outside the index"))
+        raise WeightsError(_refuse("a block that is compressed or extends beyond the index"))
     (restarts,) = struct.unpack_from("<I", data, offset + size - 4)
     at, end, key = offset, offset + size - 4 - 4 * restarts, b""
     while at < end:
@@ -105,7 +105,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         rest, at = _varint(data, at)
         length, at = _varint(data, at)
         if shared > len(key) or at + rest + length > end:
-            raise WeightsError(_refuse("an entry that leaves its block"))
+            raise WeightsError(_refuse("an entry that extends beyond its block"))
         key = key[:shared] + data[at : at + rest]
         yield key, data[at + rest : at + rest + length]
         at += rest + length
@@ -121,7 +121,7 @@ def _entry(message: bytes) -> Entry:
 
 
 def _fields(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protocol-buffer message."""
+    """The number and value of each field of a protocol buffer message."""
     message, at = _bytes(message), 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -132,22 +132,22 @@ def _fields(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (1, 2, 5):
             length, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
             if at + length > len(message):
-                raise WeightsError(_refuse("a message that is cut off"))
+                raise WeightsError(_refuse("a truncated message"))
             yield tag >> 3, message[at : at + length]
             at += length
         else:
-            raise WeightsError(_refuse(f"a field of the unknown kind {kind}"))
+            raise WeightsError(_refuse(f"a field of the unknown wire type {kind}"))
 
 
 def _bytes(value: int | bytes) -> bytes:
     if not isinstance(value, bytes):
-        raise WeightsError(_refuse("a number in place of a message"))
+        raise WeightsError(_refuse("a number instead of a message"))
     return value
 
 
 def _integer(value: int | bytes) -> int:
     if not isinstance(value, int):
-        raise WeightsError(_refuse("a message in place of a number"))
+        raise WeightsError(_refuse("a message instead of a number"))
     return value
 
 
@@ -159,11 +159,11 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise WeightsError(_refuse("a number that does not end"))
+    raise WeightsError(_refuse("an unterminated number"))
 
 
 def _refuse(what: str) -> str:
     return (
-        f"The checkpoint holds {what}. Expected what tf.train.Saver writes for an EfficientNet. It is damaged or of "
-        "another kind: fetch it again."
+        f"The checkpoint contains {what}. Expected an EfficientNet saved by tf.train.Saver. It is damaged or of "
+        "another kind: download it again."
     )

@@ -1,4 +1,4 @@
-"""Reads published weights of any library into one form: the layer names of keras.applications, the layout of Keras."""
+"""Reads weight files of any library into one form: the layer names of keras.applications and the axes of Keras."""
 
 import json
 import math
@@ -18,9 +18,9 @@ from keras_effnet.weights.formats.google_checkpoints import is_tf_checkpoint, re
 from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
 from keras_effnet.weights.formats.keras_h5 import SIGNATURE, H5File
 from keras_effnet.weights.formats.keras_names import as_published, read_statistics, rename_keras
-from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, not_understood, torch_axes
+from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
 from keras_effnet.weights.formats.safetensors import read_safetensors
-from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, read_legacy, read_member, read_zip
+from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, read_member, read_torch
 
 KERAS_MEMBER = "model.weights.h5"
 
@@ -29,15 +29,15 @@ OWN_MARK = "stem_conv/kernel"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a weight file holds.
+    """The contents of a weight file.
 
     Args:
-        state: "layer/variable" -> float32 array, in the names of keras.applications and the layout of Keras; possibly
+        state: "layer/variable" -> float32 array, with the names of keras.applications and the axes of Keras; possibly
             read-only views of the file.
-        layout: whose names the file had: "keras-h5", "keras-weights" (.weights.h5), "keras" (.keras), "tensorflow",
-            "timm", "torchvision", "lukemelas", "transformers" or "flat" (the form that the cache keeps).
-        normalization: what the file itself says of its pixels; None if nothing.
-        framework: what the file itself says of padding and epsilon; None if nothing.
+        layout: the layout of the file: "keras-h5", "keras-weights" (.weights.h5), "keras" (.keras), "tensorflow",
+            "timm", "torchvision", "lukemelas", "transformers" or "fast-copy" (safetensors file of the cache).
+        normalization: how pixels have to be normalised, None if the file does not specify it.
+        framework: padding and epsilon, None if the file does not specify them.
     """
 
     state: Mapping[str, np.ndarray]
@@ -47,16 +47,16 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = True) -> Checkpoint:
-    """Read the weights of a network from a file of any known format, recognised by its content.
+    """Read the weights of a network from a file of any known format, which is detected from the content.
 
     Args:
         path: an HDF5, .keras, PyTorch or safetensors file; or a TensorFlow checkpoint: its folder, its prefix without
             ".index", or a .tar.gz.
-        variant: the network that the weights are of; it says which stage a block belongs to.
-        ema: of a TensorFlow checkpoint take the averages, which the published accuracies are of.
+        variant: the network; it determines the stage of each block.
+        ema: read the moving averages of a TensorFlow checkpoint, to which the published accuracies refer.
 
     Raises:
-        WeightsError: the file cannot be read, is of another network, or holds what is not understood; lists that.
+        WeightsError: the file cannot be read, is of another network, or contains unknown variables.
 
     Example:
         >>> from keras_effnet.variants import VARIANTS
@@ -69,7 +69,7 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except Exception as error:
-        # Whatever a damaged file trips over, the caller gets one kind of error.
+        # Damaged files raise many kinds of errors; callers get one.
         raise WeightsError(f"{path}: {broken(error)}") from error
 
 
@@ -83,29 +83,28 @@ def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
             if KERAS_MEMBER in archive.namelist():
                 file = H5File(read_member(archive, KERAS_MEMBER))
                 return _keras(file, variant, "keras", json.loads(read_member(archive, "config.json")))
-            return _peer(read_zip(archive), variant)
+        return _convert_torch(read_torch(path), variant)
     if start.startswith(SIGNATURE):
         file = H5File(path.read_bytes())
         by_class = any(name.startswith(("layers/", "_layer_checkpoint_dependencies/")) for name in file.datasets)
         config = json.loads(file.attributes.get("", {}).get("model_config", "null"))
         return _keras(file, variant, "keras-weights" if by_class else "keras-h5", config)
-    # The length before safetensors' brace may begin as a pickle does, so the brace is looked for first.
+    # Check for safetensors' brace first: the length before it may look like the start of a pickle.
     if start[8:9] == b"{":
-        tensors, notes = read_safetensors(path.read_bytes())
-        return _flat(tensors, notes) if OWN_MARK in tensors else _peer(tensors, variant)
+        tensors, metadata = read_safetensors(path.read_bytes())
+        return _fast_copy(tensors, metadata) if OWN_MARK in tensors else _convert_torch(tensors, variant)
     if start.startswith(b"\x80"):
-        return _peer(read_legacy(path.read_bytes()), variant)
+        return _convert_torch(read_torch(path), variant)
     raise WeightsError(
-        f"The file starts with {start!r}, which no known format does. Expected HDF5 (.h5, .weights.h5), .keras, "
-        "PyTorch (.pth, .pt, .bin) or .safetensors. Give another file, or fetch it again: a page in its place is what "
-        "some servers send instead of an error."
+        f"The file starts with {start!r}, which is not a known format. Expected HDF5 (.h5, .weights.h5), .keras, "
+        "PyTorch (.pth, .pt, .bin) or .safetensors. If it was downloaded, the server may have sent a web page instead."
     )
 
 
 def _keras(file: H5File, variant: Variant, layout: str, config: Any) -> Checkpoint:
     datasets = rename_keras(file, variant)
     statistics = read_statistics(file)
-    # A model that says what it does to its pixels is believed; weights alone are taken as they are published.
+    # Trust a whole model's configuration; for weights alone, assume the conventions of published files.
     whole = isinstance(config, dict)
     normalization = normalization_in(config, statistics) if whole else None
     if normalization is None and statistics is not None:
@@ -114,29 +113,29 @@ def _keras(file: H5File, variant: Variant, layout: str, config: Any) -> Checkpoi
     return Checkpoint(state, layout, normalization, framework_in(config) if whole else None)
 
 
-def _flat(tensors: dict[str, np.ndarray], notes: Mapping[str, str]) -> Checkpoint:
-    """A file that the cache keeps, or a copy of one: names and axes are ours, and it says its normalisation."""
+def _fast_copy(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
+    """A fast copy from the cache: names and axes are ours, and the metadata contain the normalisation."""
     normalization = None
-    if "normalization" in notes:
-        mean, std = (tuple(map(float, row)) for row in json.loads(notes["normalization"]))
+    if "normalization" in metadata:
+        mean, std = (tuple(map(float, row)) for row in json.loads(metadata["normalization"]))
         normalization = Normalization(mean, std)
         if len(mean) != len(std) or not all(map(math.isfinite, mean)) or not all(0 < each < math.inf for each in std):
             raise WeightsError(
-                f"The file says {normalization}. Expected a finite mean and a positive deviation a channel. It was "
-                "altered: delete it, and the original is read."
+                f"The file has {normalization}. Expected a finite mean and a positive standard deviation per channel. "
+                "The file was altered: delete it."
             )
-    return Checkpoint(tensors, "flat", normalization)
+    return Checkpoint(tensors, "fast-copy", normalization)
 
 
-def _peer(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
-    """The tensors of another library, renamed and transposed."""
+def _convert_torch(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
+    """Rename and transpose the tensors of a PyTorch library."""
     layout = next(
         (name for name, (mark, prefix) in TORCH_LAYOUTS.items() if {mark, prefix + mark} & tensors.keys()), None
     )
     if layout is None:
         raise WeightsError(
-            f"The names in the file, {', '.join(list(tensors)[:5])[:300]}, are of no library known here. Expected "
-            f"those of {', '.join(TORCH_LAYOUTS)}. Rename them, or give another file."
+            f"The names in the file are of an unknown library: {', '.join(list(tensors)[:5])[:300]}. Expected the "
+            f"names of {', '.join(TORCH_LAYOUTS)}."
         )
     prefix = TORCH_LAYOUTS[layout][1]
     names = layer_names(variant, layout)
@@ -151,7 +150,7 @@ def _peer(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
         elif variable != "num_batches_tracked":
             unknown.append(name)
     if unknown:
-        raise WeightsError(not_understood(unknown, layers, variant, layout))
+        raise WeightsError(unknown_names(unknown, layers, variant, layout))
     return Checkpoint(state, layout)
 
 
@@ -167,7 +166,7 @@ def _to_keras(layer: str, kernel: np.ndarray) -> np.ndarray:
 
 
 def _check(checkpoint: Checkpoint) -> Checkpoint:
-    """The same with float32 arrays, once every number was found to be one."""
+    """Convert all arrays to float32; reject NaN, infinities and other types."""
     state, bad = {}, []
     for name, array in checkpoint.state.items():
         if array.dtype.kind == "f":
@@ -177,9 +176,11 @@ def _check(checkpoint: Checkpoint) -> Checkpoint:
             state[name] = array
         else:
             bad.append(f"{name} ({array.dtype})")
-    if bad or not state:
+    if bad:
         raise WeightsError(
-            f"Of the {len(checkpoint.state)} arrays in the file, {len(bad)} are no finite floats: "
-            f"{', '.join(bad[:5])}. Expected finite weights. Whoever trained or wrote the file has to save it anew."
+            f"{len(bad)} of the {len(checkpoint.state)} arrays in the file are not finite floats: "
+            f"{', '.join(bad[:5])}. Expected finite weights."
         )
+    if not state:
+        raise WeightsError("The file contains no weights. Expected the layers of an EfficientNet.")
     return replace(checkpoint, state=state)

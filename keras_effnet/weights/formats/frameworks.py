@@ -1,7 +1,7 @@
-"""TensorFlow's EfficientNets and PyTorch's: the same weights give other numbers where padding and epsilon differ.
+"""Which framework a weight file was trained for, and therefore its padding and the epsilon of batch normalisation.
 
-TensorFlow pads at the bottom and the right where a stride leaves an odd pixel, PyTorch alike on both sides; batch
-normalisation adds 1e-3 to the variance, or 1e-5.
+If a stride leaves an odd pixel, TensorFlow pads at the bottom and right, and PyTorch on both sides. The epsilon is 1e-3
+in TensorFlow and 1e-5 in PyTorch.
 """
 
 import json
@@ -13,57 +13,56 @@ from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, find_fram
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.safetensors import read_metadata
 
-# torchvision took these three from TensorFlow's checkpoints: their epsilon, but its own padding.
+# torchvision converted B5-B7 from TensorFlow: they have TensorFlow's epsilon, but PyTorch's padding.
 TORCHVISION_CONVERTED = Framework("pytorch", "symmetric", 1e-3)
 
 
 def framework_of(
-    path: Path, layout: str, variant: Variant, asked: str | None, told: Framework | None = None
+    path: Path, layout: str, variant: Variant, asked: str | None, stored: Framework | None = None
 ) -> Framework:
-    """Which framework's numbers a weight file was trained for.
+    """The framework for which a weight file was trained.
 
     Args:
         path: the file.
-        layout: whose names it has, as `read_checkpoint` says.
+        layout: its layout, as in `Checkpoint`.
         variant: the network.
-        asked: what the user says; needed for files of timm whose name does not tell.
-        told: what the file itself says.
+        asked: the framework that the user passed; required for ambiguous files of timm.
+        stored: the framework stored in the file.
 
     Raises:
-        WeightsError: timm's names, which `tf_` models and PyTorch's own share, and nothing that tells; or `asked` is
-            what the file cannot be.
+        WeightsError: the file is ambiguous (timm uses the same names for both frameworks), or `asked` contradicts it.
     """
-    found = told or (_timm(path, asked) if layout == "timm" else framework_of_layout(layout, variant))
+    found = stored or (_timm(path, asked) if layout == "timm" else framework_of_layout(layout, variant))
     if asked is not None and find_framework(asked).name != found.name:
         raise WeightsError(
-            f"framework is {asked!r}, but {path} was made for {found.name}: padding and batch normalisation differ, so "
-            f"the numbers would be wrong. Expected framework={found.name!r} or None. Leave it out."
+            f"framework is {asked!r}, but {path} was trained for {found.name}, with another padding and epsilon. "
+            f"Expected framework={found.name!r} or None."
         )
     return found
 
 
 def framework_of_layout(layout: str, variant: Variant) -> Framework:
-    """What models of a library are; of timm's two kinds the converted one, `tf_efficientnet`."""
+    """The framework of a library's models; for timm, that of its `tf_efficientnet` models."""
     if layout != "torchvision":
         return TENSORFLOW
     return TORCHVISION_CONVERTED if variant.name in ("b5", "b6", "b7") else PYTORCH
 
 
 def _timm(path: Path, asked: str | None) -> Framework:
-    told = re.search(r"(?<![a-z])(tf_)?efficientnet_", _architecture(path) or path.name)
-    if told:
-        return TENSORFLOW if told[1] else PYTORCH
+    match = re.search(r"(?<![a-z])(tf_)?efficientnet_", _architecture(path) or path.name)
+    if match:
+        return TENSORFLOW if match[1] else PYTORCH
     if asked is None:
         raise WeightsError(
-            f"{path} has the names of timm, which its tf_efficientnet and efficientnet models share although they pad "
-            "differently, and neither the file's name nor a config.json beside it tells which it is. Expected "
-            "framework='tensorflow' for tf_efficientnet or framework='pytorch' for the others. Pass one of these."
+            f"{path} is ambiguous: timm's tf_efficientnet and efficientnet models have the same names but another "
+            "padding, and neither the file name nor a config.json next to it identifies the model. Expected "
+            "framework='tensorflow' for tf_efficientnet or framework='pytorch' for the others."
         )
     return find_framework(asked)
 
 
 def _architecture(path: Path) -> str | None:
-    """What the file, or the config.json that the Hugging Face hub puts beside it, says of the architecture."""
+    """The architecture named in the file's metadata, or in the config.json of the Hugging Face hub next to it."""
     if found := read_metadata(path).get("architecture"):
         return found
     try:

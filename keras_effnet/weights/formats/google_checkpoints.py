@@ -1,4 +1,4 @@
-"""The official TensorFlow checkpoints: a folder, a prefix or a .tar.gz, the averaged twin of each variable."""
+"""Reads the official TensorFlow checkpoints: a folder, a prefix or a .tar.gz, with moving averages if it has them."""
 
 import re
 import shutil
@@ -17,14 +17,14 @@ from keras_effnet.weights.formats.layer_names import layer_names, variables
 
 GZIP_MAGIC = b"\x1f\x8b"
 STEM = "/stem/conv2d/kernel"
-# Optimizer slots, which are not read: what may be in a checkpoint besides the weights and their averages.
+# Optimizer slots that may be in a checkpoint; they are ignored.
 SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
-# Weights, averages and two slots, and room for names and other odds and ends.
+# An archive may contain up to five copies of the network (weights, averages, optimizer slots), plus this many bytes.
 COPIES, ROOM = 5, 64 << 20
 
 
 def is_tf_checkpoint(path: Path) -> bool:
-    """Whether a path is a folder, a prefix with an index beside it, or a gzipped archive."""
+    """Whether a path is a folder, the prefix of an index file, or a gzip archive."""
     if path.is_dir() or path.with_name(path.name + ".index").is_file():
         return True
     with path.open("rb") as file:
@@ -37,14 +37,14 @@ def read_tf_checkpoint(path: Path, variant: Variant, *, ema: bool = True) -> dic
     Args:
         path: a folder, the prefix of a checkpoint (without ".index"), or a .tar.gz of a folder.
         variant: the network.
-        ema: take the exponential moving averages, which the published accuracies are of, instead of the weights.
+        ema: read the exponential moving averages, to which the published accuracies refer, instead of the weights.
 
     Returns:
-        "layer/variable" -> array, in the names of keras.applications; possibly read-only views of the file.
+        "layer/variable" -> array, with the names of keras.applications; possibly read-only views of the file.
 
     Raises:
-        WeightsError: no checkpoint, more than one, one of another network, or an archive that does not hold one alone.
-            Damage may also raise errors of the standard library.
+        WeightsError: there is no checkpoint or more than one, it is of another network, or the archive contains other
+            things. Damage may also raise errors of the standard library.
     """
     if path.is_dir():
         return _read(_prefix(path), variant, ema)
@@ -52,7 +52,7 @@ def read_tf_checkpoint(path: Path, variant: Variant, *, ema: bool = True) -> dic
         return _read(path, variant, ema)
     with tempfile.TemporaryDirectory() as folder:
         _unpack(path, Path(folder), COPIES * 4 * complexity(variant).parameters + ROOM)
-        # The folder goes when this returns; views of its files would not outlive it everywhere.
+        # The folder is deleted on return, which would invalidate views of its files on some systems.
         return {name: array.copy() for name, array in _read(_prefix(Path(folder)), variant, ema).items()}
 
 
@@ -61,13 +61,13 @@ def _prefix(folder: Path) -> Path:
     if len(found) != 1:
         raise WeightsError(
             f"There are {len(found)} checkpoints in {folder.name!r}. Expected one: *.index with its *.data files. "
-            "Give the prefix of the one you want, its path without '.index'."
+            "Pass the prefix of the one you want: its path without '.index'."
         )
     return found[0].with_suffix("")
 
 
 def _unpack(archive: Path, folder: Path, limit: int) -> None:
-    """Copy the files of a checkpoint out of an archive, under their last names alone and no more than `limit` bytes."""
+    """Extract the files of a checkpoint, ignoring folders in the archive, up to `limit` bytes."""
     with tarfile.open(archive, "r|gz") as tar:
         for member in tar:
             name = Path(member.name).name
@@ -76,7 +76,9 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
                     raise WeightsError(_refuse(f"the link or device {member.name[:100]!r}"))
                 continue
             if ".." in Path(member.name).parts or Path(member.name).is_absolute() or (folder / name).exists():
-                raise WeightsError(_refuse(f"the member {member.name[:100]!r}, which leaves its folder or comes twice"))
+                raise WeightsError(
+                    _refuse(f"the member {member.name[:100]!r}, which is outside the archive or a duplicate")
+                )
             limit -= member.size
             if limit < 0:
                 raise WeightsError(_refuse(f"more bytes than the network can need ({name} has {member.size:,})"))
@@ -92,7 +94,7 @@ def _read(prefix: Path, variant: Variant, ema: bool) -> dict[str, np.ndarray]:
     if len(models) != 1:
         raise WeightsError(
             f"The checkpoint has {len(models)} variables that end in {STEM!r}. Expected one network, as in "
-            "'efficientnet-b0/stem/conv2d/kernel'. Give a checkpoint of the official EfficientNet."
+            "'efficientnet-b0/stem/conv2d/kernel'. Pass a checkpoint of the official EfficientNet."
         )
     names = {ours: f"{models[0]}/{theirs}" for ours, theirs in tf_names(variant).items()}
     averaged = any(name.endswith(EMA) for name in bundle.entries)
@@ -102,16 +104,16 @@ def _read(prefix: Path, variant: Variant, ema: bool) -> dict[str, np.ndarray]:
     unknown = [name for name in bundle.entries if name.startswith(f"{models[0]}/") and name not in known]
     if unknown:
         raise WeightsError(
-            f"The checkpoint has {len(unknown)} variables that {variant.name} does not: {', '.join(unknown[:5])}. "
-            "Expected those of the same network. Choose the variant that it was made for."
+            f"The checkpoint has {len(unknown)} variables that {variant.name} does not have: {', '.join(unknown[:5])}. "
+            f"Expected the variables of {variant.name}. Choose the variant of the checkpoint."
         )
     return state
 
 
 def _refuse(what: str) -> str:
     return (
-        f"The archive holds {what}. Expected the files of one checkpoint: *.index and *.data-*. It is not "
-        "the published one: fetch it again."
+        f"The archive contains {what}. Expected the files of one checkpoint: *.index and *.data-*. It is not the "
+        "published archive: download it again."
     )
 
 
@@ -124,7 +126,7 @@ ENDS = {
     "top_bn": f"head/{NORM}",
     "predictions": "head/dense",
 }
-# TensorFlow numbers the layers of a block that have no names of their own in the order in which they were made.
+# TensorFlow numbers the unnamed layers of a block in the order of their creation.
 BLOCK = (
     ("_expand_conv", "conv2d"),
     ("_expand_bn", NORM),
@@ -138,7 +140,7 @@ BLOCK = (
 
 
 def tf_names(variant: Variant) -> dict[str, str]:
-    """ "layer/variable" -> its name in a checkpoint, without the model's name that all of them begin with.
+    """ "layer/variable" -> name in a checkpoint, without the prefix of the model's name.
 
     Example:
         >>> from keras_effnet.variants import VARIANTS

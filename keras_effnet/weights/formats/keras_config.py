@@ -1,6 +1,6 @@
-"""What the configuration in a Keras file says of the pixels, padding and epsilon that its weights were trained with.
+"""Reads normalisation, padding and epsilon from the model configuration in a Keras file.
 
-Nothing is built from it and nothing in it is run: it is read as a table of layers.
+The configuration is only read as a table of layers: nothing is built from it, and no code in it is run.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +20,12 @@ from keras_effnet.normalization import (
     Normalization,
 )
 
-# What leaves the values of the pixels as they are once a model is trained, as does every layer named "Random...".
+# Layers that do not change pixel values at inference; the same holds for all layers named "Random...".
 IDENTITY = (
     *("AugMix", "AutoContrast", "CenterCrop", "Cropping2D", "CutMix", "Dropout", "GaussianDropout", "GaussianNoise"),
     *("Identity", "InputLayer", "MixUp", "RandAugment", "Resizing", "SpatialDropout2D", "ZeroPadding2D"),
 )
-# An operator with a number on its right, as in `x / 255`: (factor, summand) by that number.
+# Operators with a number on their right, as in `x / 255`, as (factor, summand).
 OPERATORS: Mapping[str, Callable[[float], tuple[float, float]]] = {
     "Add": lambda number: (1.0, number),
     "Divide": lambda number: (1.0 / number, 0.0),
@@ -39,17 +39,17 @@ Statistics = tuple[np.ndarray, np.ndarray]
 
 
 def normalization_in(config: Layer, statistics: Statistics | None) -> Normalization | None:
-    """What a model does to pixels 0..255 before its first convolution.
+    """How a model normalises pixels 0..255 before its first convolution.
 
     Args:
-        config: a model as Keras writes it: {"class_name": ..., "config": {"layers": [...]}}.
-        statistics: mean and variance that its Normalization layer keeps among the weights.
+        config: a model configuration as saved by Keras: {"class_name": ..., "config": {"layers": [...]}}.
+        statistics: mean and variance of its Normalization layer, which are stored among the weights.
 
     Returns:
-        None where the configuration tells of no layers, or the model takes pixels as they are.
+        None if the configuration has no layers, or the model does not change its pixels.
 
     Raises:
-        WeightsError: a layer in between that does something else, or that has no one before it.
+        WeightsError: a layer before the convolution does something else, or has several inputs.
 
     Example:
         >>> rescaling = {"class_name": "Rescaling", "config": {"scale": 1 / 128, "offset": -127 / 128}}
@@ -65,7 +65,7 @@ def normalization_in(config: Layer, statistics: Statistics | None) -> Normalizat
     if not layers:
         return None
     if not (np.isfinite([*scale, *offset]).all() and (scale > 0).all()):
-        raise WeightsError(_refuse(f"pixels * {scale[:9]} + {offset[:9]}"))
+        raise WeightsError(_refuse(f"the operation pixels * {scale[:9]} + {offset[:9]}"))
     mean, std = np.broadcast_arrays(-offset / scale, 1 / scale)
     if mean.size == 1:
         mean, std = mean.repeat(3), std.repeat(3)
@@ -76,13 +76,13 @@ def normalization_in(config: Layer, statistics: Statistics | None) -> Normalizat
 
 
 def framework_in(config: Layer) -> Framework | None:
-    """How the model pads and normalises batches, None where its layers have no names that tell."""
+    """Padding and epsilon of the model, None if its layers do not have our names."""
     layers = {_name(layer): layer["config"] for layer in _flat(config)}
     if "stem_bn" not in layers:
         return None
     epsilon = float(layers["stem_bn"]["epsilon"])
     pads = [side for name, layer in layers.items() if name.endswith("conv_pad") for side in layer["padding"]]
-    # keras.applications pads by hand as well, alike on both sides where all maps of the model have odd sides.
+    # keras.applications also uses padding layers; with odd feature maps, they pad both sides equally.
     odd = any(side is not None and side % 2 for side in _image(layers)) and epsilon == TENSORFLOW.bn_epsilon
     symmetric = bool(pads) and all(before == after for before, after in pads) and not odd
     kind = PYTORCH if symmetric else TENSORFLOW
@@ -90,13 +90,13 @@ def framework_in(config: Layer) -> Framework | None:
 
 
 def _image(layers: Mapping[str, Mapping[str, Any]]) -> list[int | None]:
-    """Height and width that the model takes."""
+    """Height and width of the model's input."""
     shapes = (layer.get("batch_shape") or layer.get("batch_input_shape") for layer in layers.values())
     return next((shape[1:3] for shape in shapes if shape), [None, None])
 
 
 def _before_stem(model: Layer) -> list[Layer] | None:
-    """The layers from the image to the first convolution of the network, None if the model has no such."""
+    """The layers from the image to the first convolution of the network, None if there is no such convolution."""
     layers = _layers(model)
     for i, layer in enumerate(layers):
         inside = [] if _is_stem(layer, layers) else _before_stem(layer)
@@ -112,10 +112,10 @@ def _layers(model: Layer) -> list[Layer]:
     return [layer for layer in layers or () if isinstance(layer, dict)]
 
 
-def _is_stem(layer: Layer, beside: list[Layer]) -> bool:
-    if any(_name(other) == "stem_conv" for other in beside):
+def _is_stem(layer: Layer, siblings: list[Layer]) -> bool:
+    if any(_name(other) == "stem_conv" for other in siblings):
         return _name(layer) == "stem_conv"
-    return bool(layer["class_name"] == "Conv2D")  # of names that Keras gave by itself, the first
+    return bool(layer["class_name"] == "Conv2D")  # with automatic names: the first convolution
 
 
 def _name(layer: Layer) -> str:
@@ -123,19 +123,19 @@ def _name(layer: Layer) -> str:
 
 
 def _chain(layer: Layer, layers: list[Layer]) -> list[Layer]:
-    """The layers before one in a functional model, back to its input."""
+    """The layers between the input of a functional model and a layer."""
     by_name = {_name(each): each for each in layers}
     chain: list[Layer] = []
     while names := set(_inbound(layer.get("inbound_nodes"))):
         layer = by_name.get(names.pop(), layer)
         if names or layer in chain:
-            raise WeightsError(_refuse("more than one layer's output"))
+            raise WeightsError(_refuse("the output of more than one layer"))
         chain.insert(0, layer)
     return chain
 
 
 def _inbound(node: Any) -> Iterator[str]:
-    """The names of the layers that feed a layer, in the notation of Keras 3 or of Keras 2."""
+    """The names of a layer's input layers, in the notation of Keras 3 or Keras 2."""
     if isinstance(node, dict):
         if "keras_history" in node:
             yield str(node["keras_history"][0])
@@ -149,7 +149,7 @@ def _inbound(node: Any) -> Iterator[str]:
 
 
 def _flat(layer: Layer) -> Iterator[Layer]:
-    """A layer, or those of the model that it is."""
+    """A layer, or the layers inside it if it is a model."""
     inside = _layers(layer)
     for each in inside:
         yield from _flat(each)
@@ -163,7 +163,7 @@ def _is_identity(layer: Layer) -> bool:
 
 
 def _effect(layer: Layer, statistics: Statistics | None) -> Statistics:
-    """What a layer multiplies by, then adds."""
+    """The factor and summand of a layer."""
     kind, config = layer["class_name"], layer["config"]
     if kind == "Rescaling":
         return _numbers(config["scale"]), _numbers(config.get("offset", 0.0))
@@ -172,7 +172,7 @@ def _effect(layer: Layer, statistics: Statistics | None) -> Statistics:
             mean, variance = statistics or (np.zeros(1), np.ones(1))
         else:
             mean, variance = _numbers(config["mean"]), _numbers(config["variance"])
-        std = np.maximum(np.sqrt(variance), 1e-7)  # as Keras does
+        std = np.maximum(np.sqrt(variance), 1e-7)  # as in Keras
         return 1 / std, -mean / std
     numbers = [part for node in layer.get("inbound_nodes") or () for part in _arguments(node)]
     if kind in OPERATORS and len(numbers) == 1:
@@ -182,20 +182,19 @@ def _effect(layer: Layer, statistics: Statistics | None) -> Statistics:
 
 
 def _arguments(node: Any) -> list[Any]:
-    """The numbers on the right of an operator in the notation of Keras 3."""
+    """The numbers on the right of an operator, in the notation of Keras 3."""
     arguments = node.get("args", ()) if isinstance(node, dict) else ()
     return [part for part in arguments[1:] if isinstance(part, int | float)]
 
 
 def _numbers(value: Any) -> np.ndarray:
-    if isinstance(value, dict):  # an array, as Keras 3 writes it
+    if isinstance(value, dict):  # an array in Keras 3
         value = value["config"]["value"]
     return np.asarray(value, np.float64).ravel()
 
 
 def _refuse(what: str) -> str:
     return (
-        f"In the model of the file, {what} comes between the image and the first convolution. Expected Rescaling, "
-        "Normalization, or arithmetic with one number: what else is done to the pixels cannot be taken over. Save the "
-        "weights of the network inside alone (save_weights)."
+        f"The model in the file has {what} between the image and the first convolution. Expected only Rescaling, "
+        "Normalization, or arithmetic with one number. Save the weights of the inner network alone (save_weights)."
     )

@@ -1,7 +1,7 @@
-"""Reads the HDF5 files that Keras writes (HDF5 File Format Specification, version 3.0) without the HDF5 library.
+"""Reads Keras's HDF5 files without the HDF5 library (HDF5 File Format Specification, version 3.0).
 
-The library ends the process, or never returns, on some altered files. This reads what h5py writes for Keras: groups,
-attributes that are strings, and datasets in one piece. Everything else is refused with its reason.
+The library aborts the process or hangs on some corrupt files. This reader supports what h5py writes for Keras: groups,
+string attributes and contiguous datasets. It rejects everything else with the reason.
 """
 
 import math
@@ -17,47 +17,47 @@ from keras_effnet.weights.formats.raw_arrays import BFLOAT16, stored_type, view
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = b"\xff" * 8
 MAX_DEPTH, MAX_NAME = 32, 1024
-# What is read besides the numbers, in looks of up to 256 bytes: L2 with optimizer state takes about 300,000.
-MAX_LOOKS = 2_000_000
+# Reads of metadata, in units of up to 256 bytes; L2 with optimizer state takes about 300,000.
+MAX_READS = 2_000_000
 
-# The messages of an object header, by number.
+# Message types of object headers.
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08
 FILTERS, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 0x0B, 0x0C, 0x10, 0x11
 
 COMPACT, CONTIGUOUS = 0, 1
 FIXED, FLOATING, OPAQUE, VARIABLE = 0, 1, 5, 9
-# The only attributes that say anything about weights: a layer's own name, "bfloat16", and the model in a legacy file.
+# The only attributes that matter: a layer's name, "bfloat16", and the model in a legacy file.
 ATTRIBUTES = ("name", "dtype", "model_config")
-# Floating-point types by size, where their exponent starts, and its bits.
+# Floating-point types by size in bytes, and position and width of the exponent in bits.
 FLOATS = {(2, 10, 5): "<f2", (4, 23, 8): "<f4", (8, 52, 11): "<f8", (2, 7, 8): BFLOAT16}
 
 
 @dataclass
 class Dataset:
-    """A dataset that has not been read yet: its place in the file is known, nothing is checked."""
+    """A dataset that has been located, but not read or checked."""
 
     file: "H5File"
     messages: dict[int, bytes]
     attributes: dict[str, str]
 
     def read(self) -> np.ndarray:
-        """The numbers, as a view where the type allows.
+        """The value, as a view of the file if its type allows.
 
         Raises:
-            WeightsError: not plain numbers in one piece within the file.
+            WeightsError: the dataset is not numeric, not contiguous, or extends beyond the file.
         """
         if missing := {DATASPACE, DATATYPE, LAYOUT} - self.messages.keys():
             raise WeightsError(_refuse(f"a dataset without the messages {sorted(missing)}"))
         if FILTERS in self.messages or EXTERNAL in self.messages:
-            raise WeightsError(_refuse("a dataset that is compressed, or kept in another file"))
+            raise WeightsError(_refuse("a dataset that is compressed or stored in another file"))
         version, kind = self.messages[LAYOUT][:2]
         if version not in (3, 4) or kind not in (COMPACT, CONTIGUOUS):
-            raise WeightsError(_refuse("a dataset in chunks, or put together from others"))
+            raise WeightsError(_refuse("a chunked or virtual dataset"))
         shape = _shape(self.messages[DATASPACE])
         dtype = self._dtype()
         self.file.taken += math.prod(shape) * stored_type(dtype).itemsize
         if self.file.taken > len(self.file.data):
-            raise WeightsError(_refuse("datasets that together declare more than there is"))
+            raise WeightsError(_refuse("datasets that declare more bytes than the file has"))
         if kind == COMPACT:
             return view(self.messages[LAYOUT][4:], dtype, shape)
         (address,) = struct.unpack_from("<Q", self.messages[LAYOUT], 2)
@@ -73,7 +73,7 @@ class Dataset:
             return f"<{'i' if message[1] & 8 else 'u'}{size}"
         if kind == OPAQUE and size == 2 and self.attributes.get("dtype") == BFLOAT16:
             return BFLOAT16
-        raise WeightsError(_refuse(f"a dataset whose type (class {kind}, {size} bytes) is no little-endian number"))
+        raise WeightsError(_refuse(f"a dataset whose type (class {kind}, {size} bytes) is not a little-endian number"))
 
 
 @dataclass
@@ -84,15 +84,15 @@ class H5File:
         data: the whole file.
 
     Raises:
-        WeightsError: what Keras does not write, or what leads out of the file. Damage may also raise struct.error,
-            IndexError and other errors of the standard library.
+        WeightsError: the file contains something that Keras does not write, or an address beyond its end. Damage may
+            also raise struct.error, IndexError and other errors of the standard library.
     """
 
     data: bytes
     datasets: dict[str, Dataset] = field(default_factory=dict, init=False)
     attributes: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
     taken: int = field(default=0, init=False)
-    _looks: int = field(default=0, init=False)
+    _reads: int = field(default=0, init=False)
     _seen: set[int] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
@@ -100,18 +100,18 @@ class H5File:
         if self.data[:8] != SIGNATURE or version > 3:
             raise WeightsError(_refuse(f"a superblock of version {version}"))
         if self.data[13:15] != b"\x08\x08" if version < 2 else self.data[9:11] != b"\x08\x08":
-            raise WeightsError(_refuse("addresses that are not of 64 bits"))
+            raise WeightsError(_refuse("addresses that do not have 64 bits"))
         base, end, root = {0: (24, 40, 64), 1: (28, 44, 68)}.get(version, (12, 28, 36))
         if self._number(base) or self._number(end) > len(self.data):
             raise WeightsError(
-                f"The file says it has {self._number(end)} bytes and starts at {self._number(base)}; there are "
-                f"{len(self.data)}. Expected a whole file. It was cut off: fetch it again."
+                f"The header declares {self._number(end)} bytes from offset {self._number(base)}, but the file has "
+                f"{len(self.data)}. Expected a complete file. It was cut off: download it again."
             )
         self._read_object(self._number(root), "", 0)
 
     def _read_object(self, address: int, path: str, depth: int) -> None:
         if address in self._seen or depth > MAX_DEPTH:
-            raise WeightsError(_refuse(f"the object {path[:100]!r} twice or too deep"))
+            raise WeightsError(_refuse(f"the object {path[:100]!r} twice or nested too deeply"))
         self._seen.add(address)
         messages: dict[int, bytes] = {}
         attributes: dict[str, str] = {}
@@ -129,7 +129,7 @@ class H5File:
         if LINK_INFO in messages:
             at = 2 + 8 * (messages[LINK_INFO][1] & 1)
             if messages[LINK_INFO][at : at + 8] != UNDEFINED:
-                raise WeightsError(_refuse(f"a group in the dense form of newer libraries, {path[:100]!r}"))
+                raise WeightsError(_refuse(f"a group in the dense format of newer libraries, {path[:100]!r}"))
         if LAYOUT in messages:
             self.datasets[path] = Dataset(self, messages, attributes)
         else:
@@ -138,7 +138,7 @@ class H5File:
             self._read_object(child, f"{path}/{name}" if path else name, depth + 1)
 
     def _messages(self, address: int) -> Iterator[tuple[int, bytes]]:
-        """The messages of an object header of version 1 or 2, with those of its continuations."""
+        """The messages of an object header of version 1 or 2, including its continuations."""
         newer = self._slice(address, 4) == b"OHDR"
         if newer:
             flags = self.data[address + 5]
@@ -160,18 +160,18 @@ class H5File:
                 at += header + length
                 if kind == CONTINUATION:
                     start, size = struct.unpack("<QQ", body)
-                    # Newer blocks have a signature before and a checksum behind their messages.
+                    # Version 2 blocks start with a signature and end with a checksum.
                     blocks.append((start + 4, size - 8) if newer else (start, size))
                 elif not shared:
                     yield kind, body
                 elif kind != ATTRIBUTE:
-                    raise WeightsError(_refuse("a type or a shape that objects share"))
+                    raise WeightsError(_refuse("a shared type or shape"))
 
     def _symbols(self, address: int, names: int, level: int | None = None) -> Iterator[tuple[str, int]]:
         """Name and address of each member of a group, from its B-tree of symbol nodes."""
         signature, _, found, used = struct.unpack("<4sBBH", self._slice(address, 8))
         if signature != b"TREE" or level not in (None, found):
-            raise WeightsError(_refuse("a group without its tree of names"))
+            raise WeightsError(_refuse("a group without a B-tree of names"))
         for i in range(used):
             child = self._number(address + 32 + 16 * i)
             if found:
@@ -179,11 +179,11 @@ class H5File:
                 continue
             signature, _, _, entries = struct.unpack("<4sBBH", self._slice(child, 8))
             if signature != b"SNOD":
-                raise WeightsError(_refuse("a group without its names"))
+                raise WeightsError(_refuse("a group without a symbol table"))
             for j in range(entries):
                 name, target, cache = struct.unpack("<QQI", self._slice(child + 8 + 40 * j, 20))
                 if cache == 2:
-                    raise WeightsError(_refuse("a link by name"))
+                    raise WeightsError(_refuse("a symbolic link"))
                 text = self.data[names + name : names + name + MAX_NAME].split(b"\0")[0]
                 yield text.decode(), target
 
@@ -192,7 +192,7 @@ class H5File:
         at = 2
         if flags & 8:
             if body[at] != 0:
-                raise WeightsError(_refuse("a link by name or into another file"))
+                raise WeightsError(_refuse("a symbolic or external link"))
             at += 1
         at += 8 * bool(flags & 4) + bool(flags & 16)
         width = 1 << (flags & 3)
@@ -225,15 +225,15 @@ class H5File:
             if found == index:
                 return self._slice(at + 16, length)
             at += 16 + -(-length // 8) * 8
-        raise WeightsError(_refuse("a string that is not there"))
+        raise WeightsError(_refuse("a reference to a missing string"))
 
     def _number(self, at: int) -> int:
         return struct.unpack("<Q", self._slice(at, 8))[0]
 
     def _slice(self, at: int, length: int) -> bytes:
-        self._looks += 1 + length // 256
-        if at + length > len(self.data) or self._looks > MAX_LOOKS:
-            reason = "an address beyond its end" if self._looks <= MAX_LOOKS else "loops or endless lists"
+        self._reads += 1 + length // 256
+        if at + length > len(self.data) or self._reads > MAX_READS:
+            reason = "an address beyond its end" if self._reads <= MAX_READS else "loops or endless lists"
             raise WeightsError(_refuse(reason))
         return self.data[at : at + length]
 
@@ -247,6 +247,6 @@ def _shape(message: bytes) -> tuple[int, ...]:
 
 def _refuse(what: str) -> str:
     return (
-        f"The HDF5 file holds {what}. Expected what Keras writes: groups, string attributes, uncompressed datasets of "
-        "numbers. It is altered, or another program wrote it: fetch it again, or save the model with Keras."
+        f"The HDF5 file contains {what}. Expected only what Keras writes: groups, string attributes and uncompressed "
+        "numeric datasets. It is damaged or from another program: download it again, or save the model with Keras."
     )

@@ -1,4 +1,4 @@
-"""Which dataset of a file that Keras wrote is which variable: by the names of layers, else by their order."""
+"""Maps the datasets of a Keras file to variables: by the names of the layers, or else by their order."""
 
 import re
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET, Normalization
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.keras_h5 import Dataset, H5File
-from keras_effnet.weights.formats.layer_names import HEAD, layer_names, not_understood, variables
+from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
 
-# What a model keeps besides its weights.
+# Groups of a saved model other than its layers.
 TRAINING = ("optimizer", "optimizer_weights", "metrics", "compile_metrics", "loss")
-# The classifier of the first Keras port of EfficientNet has another name, its files are otherwise the same.
+# In the files of qubvel/efficientnet, only the classifier has another name.
 ALIASES = {"probs": "predictions"}
 NORMALIZATION = ("mean", "variance", "count")
 
-# Names that Keras gives by itself: the class, then a number.
+# Keras's automatic names: the class, then a number.
 KINDS = ("conv2d", "depthwise_conv2d", "batch_normalization", "dense")
 AUTOMATIC = re.compile(rf"({'|'.join(KINDS)})(?:_(\d{{1,9}}))?")
 
@@ -26,7 +26,7 @@ def rename_keras(file: H5File, variant: Variant) -> dict[str, Dataset]:
     """The weights in a Keras file as "layer/variable" -> dataset.
 
     Raises:
-        WeightsError: a dataset that no layer of the network has, or layers that cannot be told apart.
+        WeightsError: a dataset does not belong to any layer of the network, or layers are ambiguous.
     """
     weights = {path: dataset for path, dataset in _kept(file).items() if not _is_normalization(path)}
     known = layer_names(variant)
@@ -43,15 +43,15 @@ def rename_keras(file: H5File, variant: Variant) -> dict[str, Dataset]:
         found[name] = dataset
     if unknown:
         names = {_names(path, file.attributes)[-1] for path in weights}
-        raise WeightsError(not_understood(unknown, names, variant, "keras"))
+        raise WeightsError(unknown_names(unknown, names, variant, "keras"))
     return found
 
 
 def read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and variance that the Normalization layer in a Keras file keeps, None if there is no such layer.
+    """Mean and variance of the Normalization layer in a Keras file, None without such a layer.
 
     Raises:
-        WeightsError: more than one such layer, or statistics that cannot be.
+        WeightsError: there is more than one such layer, or its statistics are invalid.
     """
     paths = [path for path in _kept(file) if _is_normalization(path)]
     found = {_variable(path, NORMALIZATION): file.datasets[path] for path in paths}
@@ -68,9 +68,9 @@ def read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def as_published(mean: np.ndarray, variance: np.ndarray) -> Normalization:
-    """What a Normalization layer of keras.applications does to pixels 0..255, after the division by 255.
+    """The normalisation of pixels 0..255 by a Normalization layer of keras.applications, after a division by 255.
 
-    The variance that keras.applications publishes is a standard deviation, which a further layer makes up for.
+    The published variance is actually a standard deviation, which keras.applications corrects with a further layer.
     """
     mean_std = np.array([IMAGENET.mean, IMAGENET.std]) / 255
     if any(_close((mean, variance), (mean_std[0], mean_std[1] ** power)) for power in (1, 2)):
@@ -84,13 +84,13 @@ def _close(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> b
 
 def _bad_statistics(what: str) -> str:
     return (
-        f"The file's normalisation is {what}. Expected one mean and one positive variance a channel. Save the model "
-        "anew with one Normalization layer that was adapted."
+        f"The file's normalisation is {what}. Expected one mean and one positive variance per channel. Adapt the "
+        "model's Normalization layer, and save it again."
     )
 
 
 def _kept(file: H5File) -> dict[str, Dataset]:
-    """The datasets without those of training and of random number generators."""
+    """The datasets except those of the training state and of random number generators."""
     return {
         path: dataset
         for path, dataset in file.datasets.items()
@@ -105,10 +105,10 @@ def _is_normalization(path: str) -> bool:
 
 
 def _names(path: str, attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The layers that a dataset may belong to, outermost first: what its groups are called."""
+    """The names of the groups around a dataset, outermost first; one of them is its layer."""
     *groups, _ = path.split("/")
     if groups[-1:] == ["vars"]:
-        # .weights.h5 counts the layers of each class; Keras 3 notes the layer's own name beside.
+        # .weights.h5 numbers the layers of each class; Keras 3 stores the layer's own name as an attribute.
         groups = [attributes["/".join(groups)].get("name", "")]
     return [ALIASES.get(name, name) for name in groups] or [""]
 
@@ -123,12 +123,12 @@ def _variable(path: str, names: tuple[str, ...]) -> str:
 
 
 def _by_order(weights: Mapping[str, Dataset], variant: Variant) -> dict[str, str | None]:
-    """Layers by the numbers in their automatic names, which count in the order of the network."""
+    """Layers by the numbers in their automatic names, which follow the order of the network."""
     places = {path: place for path in weights if (place := _place(path))}
     if len({model for model, _, _ in places.values()}) > 1:
         raise WeightsError(
-            "The file has layers without names of their own in more than one model. Expected one model. Save the "
-            "EfficientNet inside alone."
+            "The file has layers with automatic names in more than one model. Expected one model. Save the inner "
+            "EfficientNet alone."
         )
     layers: dict[tuple[str, int], str] = {}
     for kind in KINDS if places else ():
@@ -136,15 +136,15 @@ def _by_order(weights: Mapping[str, Dataset], variant: Variant) -> dict[str, str
         names = [name for name in layer_names(variant) if kind_of(name) == kind]
         if len(numbers) > len(names) or not set(names[len(numbers) :]) <= set(HEAD):
             raise WeightsError(
-                f"The file has {len(numbers)} layers {kind!r} without names of their own. Expected the {len(names)} "
-                f"of {variant.name}. Choose the variant that the file was made for."
+                f"The file has {len(numbers)} layers with automatic names like {kind!r}. Expected the {len(names)} of "
+                f"{variant.name}. Choose the variant of the file."
             )
         layers |= {(kind, number): name for number, name in zip(numbers, names, strict=False)}
     return {path: layers[places[path][1:]] if path in places else None for path in weights}
 
 
 def _place(path: str) -> tuple[str, str, int] | None:
-    """The model around a layer with an automatic name, the layer's class, and its number."""
+    """The path of the model, the class and the number of a layer with an automatic name."""
     groups = path.split("/")[:-1]
     for i, group in enumerate(groups):
         if match := AUTOMATIC.fullmatch(group):
@@ -153,7 +153,7 @@ def _place(path: str) -> tuple[str, str, int] | None:
 
 
 def kind_of(layer: str) -> str:
-    """The class of a layer as Keras writes it into names: one of `KINDS`."""
+    """The class of a layer in automatic names: one of `KINDS`."""
     if layer.endswith("bn"):
         return "batch_normalization"
     if layer.endswith("dwconv"):

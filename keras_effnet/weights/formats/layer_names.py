@@ -1,4 +1,4 @@
-"""What each library calls the layers of a network, as tables: keras.applications, timm, torchvision, and so on."""
+"""Tables of the layer names in each library: keras.applications, timm, torchvision, and so on."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -8,7 +8,7 @@ from keras_effnet.complexity import layers
 from keras_effnet.scaling import block_name
 from keras_effnet.variants import VARIANTS, Variant
 
-# One row per layer of the two ends. {head} is the number that follows torchvision's last stage.
+# One row per layer of stem and head. {head} is the number after torchvision's last stage.
 ENDS = (
     # keras.applications  lukemelas      timm           torchvision          transformers
     ("stem_conv",         "_conv_stem",  "conv_stem",   "features.0.0",      "embeddings.convolution"),
@@ -18,7 +18,7 @@ ENDS = (
     ("predictions",       "_fc",         "classifier",  "classifier.1",      "classifier"),
 )  # fmt: skip
 
-# One row per layer of a block. torchvision and timm number what is there: {i} and {bn} count up.
+# One row per layer of a block. torchvision and timm number the layers that exist: {i} and {bn} count up.
 BLOCK = (
     # keras.applications  lukemelas            timm              torchvision      transformers
     ("_expand_conv",      "_expand_conv",      "conv_pw",        "block.{i}.0",   "expansion.expand_conv"),
@@ -31,7 +31,7 @@ BLOCK = (
     ("_project_bn",       "_bn2",              "bn{bn}",         "block.{i}.1",   "projection.project_bn"),
 )  # fmt: skip
 
-# Where a block is found: {n} counts all blocks from 0, {stage} from 1, {j} within its stage from 0.
+# The prefix of a block: {n} counts all blocks from 0, {stage} counts stages from 1, {j} counts within a stage from 0.
 PREFIXES = {
     "keras": "{name}",
     "lukemelas": "_blocks.{n}.",
@@ -62,14 +62,14 @@ TORCH_VARIABLES = {
 
 
 def layer_names(variant: Variant, layout: str = "keras") -> dict[str, str]:
-    """What a library calls each layer with weights.
+    """The name of each layer with weights in a library.
 
     Args:
         variant: the network.
         layout: one of `LAYOUTS`; "keras" is keras.applications.
 
     Returns:
-        Name in that library -> name in keras.applications, in the order of the network.
+        Name in that library -> name in keras.applications, in network order.
 
     Example:
         >>> layer_names(VARIANTS["b0"], "timm")["blocks.1.0.conv_pwl"]
@@ -107,7 +107,7 @@ def _rows(args: BlockArgs) -> list[tuple[str, ...]]:
 
 
 def variables(layer: str) -> tuple[str, ...]:
-    """The variables of a layer, by its name in keras.applications, in the order in which Keras keeps them.
+    """The variables of a layer, given its name in keras.applications, in Keras's order.
 
     Example:
         >>> variables("block1a_se_reduce")
@@ -146,13 +146,13 @@ def torch_axes(layer: str) -> tuple[int, ...]:
 
 
 def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
-    """The shape of every variable of a network with 1000 classes, by arithmetic.
+    """The shape of every variable of a network with 1000 classes, computed without building it.
 
     Args:
         variant: the network.
 
     Returns:
-        "layer/variable" -> shape in the layout of Keras.
+        "layer/variable" -> shape, with the axes of Keras.
 
     Example:
         >>> shapes(VARIANTS["b0"])["stem_conv/kernel"]
@@ -174,27 +174,30 @@ def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def not_understood(unknown: Collection[str], layers: Collection[str], variant: Variant, layout: str) -> str:
-    """The message for a file with names that a network does not have.
+def unknown_names(unknown: Collection[str], layers: Collection[str], variant: Variant, layout: str) -> str:
+    """The error message for a file with names that a network does not have.
 
     Args:
-        unknown: the names in question, as the file spells them.
-        layers: all layers in the file, as the file spells them.
+        unknown: these names, as in the file.
+        layers: all layers in the file, as in the file.
         variant: the network.
         layout: one of `LAYOUTS`.
     """
-    like = " or ".join(_resembling(layers, layout))
+    like = " or ".join(_matching_variants(layers, layout))
     return (
-        f"{len(unknown)} arrays in the file are not understood as {variant.name} in the names of {layout}: "
-        f"{', '.join(sorted(unknown)[:5])[:500]}{', ...' if len(unknown) > 5 else ''}. Expected the layers of "
-        f"{variant.name} alone. "
-        + (f"The file has those of {like}: choose that." if like else "Choose the variant that the file was made for; ")
-        + ("" if like else "of a network inside a larger model, save the network alone.")
+        f"{len(unknown)} arrays in the file do not belong to {variant.name} with the names of {layout}: "
+        f"{', '.join(sorted(unknown)[:5])[:500]}{', ...' if len(unknown) > 5 else ''}. Expected only the layers of "
+        f"{variant.name}. "
+        + (
+            f"The file has the layers of {like}: choose that variant."
+            if like
+            else "Choose the variant of the file; if the network is part of a larger model, save the network alone."
+        )
     )
 
 
-def _resembling(layers: Collection[str], layout: str) -> list[str]:
-    """The published networks with exactly these layers, the head aside."""
+def _matching_variants(layers: Collection[str], layout: str) -> list[str]:
+    """The published networks with exactly these layers, ignoring the head."""
     found = []
     for variant in VARIANTS.values():
         names = layer_names(variant, layout)

@@ -1,6 +1,6 @@
-"""Reads and writes safetensors files: a header of JSON that says where each array is, and the arrays in one piece.
+"""Reads and writes safetensors files: a JSON header with the position of each array, then the arrays.
 
-The package of that name copies every array, has no bfloat16 in NumPy, and wants all of a file in memory to write it.
+The safetensors package copies every array, does not support bfloat16 in NumPy, and builds a file in memory to write it.
 """
 
 import json
@@ -20,14 +20,14 @@ NAMES = {kind: name for name, kind in TYPES.items()}
 
 
 def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file as views of its bytes, float16 and bfloat16 widened to float32; and its notes.
+    """The arrays of a file as views of its bytes (float16 and bfloat16 widened to float32), and its metadata.
 
     Raises:
-        WeightsError: a type or size that is not right. Damage may also raise errors of the standard library.
+        WeightsError: a type or size is invalid. Damage may also raise errors of the standard library.
     """
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
-    notes = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", {})
     arrays, position = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = entry["data_offsets"]
@@ -35,23 +35,23 @@ def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]
         if entry["dtype"] not in TYPES or begin != position or end - begin != size:
             raise WeightsError(
                 f"The tensor {name[:100]!r} is {str(entry)[:200]}. Expected one of the types {', '.join(TYPES)}, "
-                f"in as many bytes as its shape needs, from byte {position} on. Fetch the file again, or save it anew."
+                f"with the bytes that its shape needs, from byte {position}. Download the file again, or save it again."
             )
         arrays[name] = view(data, TYPES[entry["dtype"]], entry["shape"], 8 + length + begin)
         position = end
-    return arrays, notes
+    return arrays, metadata
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> None:
-    """Write arrays one after the other, each with a copy of itself at most.
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays one by one, with at most one array copied at a time.
 
     Args:
-        path: of the file, which is replaced.
-        arrays: name -> array of one of the types that `TYPES` lists.
-        notes: kept as the file's metadata.
+        path: of the file; an existing file is overwritten.
+        arrays: name -> array of one of the types in `TYPES`.
+        metadata: stored in the file's header.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -61,14 +61,14 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], notes: Mappi
         ...     read_safetensors(path.read_bytes())[0]["bias"].tolist()
         [1.0, 1.0]
     """
-    header: dict[str, object] = {"__metadata__": dict(notes)}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for name, array in arrays.items():
         end = position + array.nbytes
         header[name] = {"dtype": NAMES[array.dtype.str], "shape": array.shape, "data_offsets": [position, end]}
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the arrays lie as the processor likes them
+    text += b" " * (-len(text) % 8)  # aligns the arrays
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in arrays.values():
@@ -78,7 +78,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], notes: Mappi
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing if it does not, or is of another format.
+    """The metadata of a safetensors file; empty if it has none, or is not a safetensors file.
 
     Raises:
         OSError: the file cannot be read.
@@ -86,7 +86,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            notes = json.loads(file.read(length))["__metadata__"] if length < path.stat().st_size else {}
-            return {str(name): str(value) for name, value in notes.items()}
+            metadata = json.loads(file.read(length))["__metadata__"] if length < path.stat().st_size else {}
+            return {str(name): str(value) for name, value in metadata.items()}
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
         return {}

@@ -1,10 +1,9 @@
-"""Reads PyTorch files without PyTorch: the zip of torch.save since 1.6 and the row of pickles before it."""
+"""Reads PyTorch files without PyTorch: the zip format of torch.save since 1.6, and the older sequence of pickles."""
 
 import math
 import struct
 import zipfile
 from io import BytesIO
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -18,75 +17,69 @@ ZIP_MAGIC = b"PK\x03\x04"
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 
-# What training scripts wrap a state dict in, the averaged weights first, as timm reads them.
+# Keys under which training scripts save a state dict, averaged weights first, as in timm.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# What data-parallel and compiled models put before every name.
+# Prefixes of all names in data-parallel and compiled models.
 PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 
 
-def read_torch(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the tensors of a PyTorch file; nothing in it is executed.
+def read_torch(path: Path) -> dict[str, np.ndarray]:
+    """Read the tensors of a PyTorch file without executing anything in it.
 
     Args:
-        path: a file written by torch.save, of either layout.
+        path: a file written by torch.save, in either format.
 
     Returns:
-        Name -> array as PyTorch lays it out, possibly a read-only view; float16 and bfloat16 become float32.
+        Name -> array with PyTorch's axes, possibly a read-only view; float16 and bfloat16 are widened to float32.
 
     Raises:
-        WeightsError: the file is damaged, holds more than tensors, or declares more than it holds.
+        WeightsError: the file contains more than tensors, or declares more than it contains. Damage may also raise
+            errors of the standard library.
 
     Example:
-        >>> state = read_torch("efficientnet-lite0-57934424.pth")  # doctest: +SKIP
+        >>> state = read_torch(Path("efficientnet-lite0-57934424.pth"))  # doctest: +SKIP
         >>> state["_conv_stem.weight"].shape  # doctest: +SKIP
         (32, 3, 3, 3)
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(4) == ZIP_MAGIC
-        if zipped:
-            with zipfile.ZipFile(path) as archive:
-                return read_zip(archive)
-        return read_legacy(path.read_bytes())
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    except Exception as error:
-        # Whatever a damaged file trips over, the caller gets one kind of error.
-        raise WeightsError(f"{path}: {broken(error)}") from error
+    with path.open("rb") as file:
+        zipped = file.read(4) == ZIP_MAGIC
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            return _read_zip(archive)
+    return _read_legacy(path.read_bytes())
 
 
 def broken(error: Exception) -> str:
-    """The message for a file that something stumbled over."""
+    """The error message for a file that raised an unexpected error."""
     return (
-        f"The file cannot be read ({type(error).__name__}: {str(error)[:200]}). Expected a whole weight file. It is "
-        "missing, cut off, altered or of another kind: fetch it again."
+        f"The file cannot be read ({type(error).__name__}: {str(error)[:200]}). Expected a complete weight file. It is "
+        "missing, cut off, damaged or of another kind: download it again."
     )
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """One member of a zip file that Keras or PyTorch wrote, whole and with its checksum verified.
+    """One member of a zip file of Keras or PyTorch; zipfile verifies its checksum.
 
     Raises:
-        WeightsError: it is compressed, which neither does and which could hide any size, or larger than the file.
+        WeightsError: the member is larger than the file, or compressed. Neither library compresses, and a compressed
+            member could have any size.
     """
     info = archive.getinfo(name)
     stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
     if not stored or info.file_size > Path(str(archive.filename)).stat().st_size:
         raise WeightsError(
-            f"The member {name!r} of the zip is compressed, or larger than the file. Expected stored members, as Keras "
-            "and PyTorch write them. Save the file anew with either."
+            f"The member {name!r} of the zip is compressed, or larger than the file. Expected uncompressed members, as "
+            "written by Keras and PyTorch."
         )
     return archive.read(info)
 
 
-def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """The tensors of an opened zip; raises as `read_torch` does, and whatever damage causes."""
+def _read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    """The tensors of a file since PyTorch 1.6."""
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise WeightsError(
-            f"The zip has {len(pickles)} members named data.pkl. Expected one, as torch.save writes. Give a file of "
-            "PyTorch or Keras."
+            f"The zip has {len(pickles)} members named data.pkl. Expected one, as written by torch.save."
         )
     folder = pickles[0].removesuffix("data.pkl")
     order = folder + "byteorder"
@@ -101,13 +94,13 @@ def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     return _arrays(tensors, storages)
 
 
-def read_legacy(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a file of before PyTorch 1.6; raises as `read_torch` does, and whatever damage causes."""
+def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a file from before PyTorch 1.6."""
     stream = BytesIO(data)
     if Pickle(stream).root != MAGIC or Pickle(stream).root != PROTOCOL:
         raise WeightsError(
-            "The file starts as a pickle, but not with PyTorch's magic number and protocol 1001. Expected a file that "
-            "torch.save wrote. Give another file."
+            "The file is a pickle without PyTorch's magic number and protocol 1001. Expected a file written by "
+            "torch.save."
         )
     system = Pickle(stream).root
     if not (isinstance(system, dict) and system.get("little_endian") is True):
@@ -122,7 +115,7 @@ def read_legacy(data: bytes) -> dict[str, np.ndarray]:
         if numel != storage.numel:
             raise WeightsError(
                 f"The storage {key!r} has {numel} numbers. Expected the {storage.numel} that the pickle declares. The "
-                "file is altered: fetch it again."
+                "file is damaged: download it again."
             )
         storages[key] = view(data, storage.dtype, [numel], stream.tell())
         stream.seek(numel * stored_type(storage.dtype).itemsize, 1)
@@ -130,19 +123,19 @@ def read_legacy(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _unwrap(root: Any) -> dict[str, Tensor]:
-    """The state dict inside what a training script saved, without the prefixes of wrapped models."""
+    """The state dict in the saved object of a training script, without the prefixes of wrapped models."""
     if isinstance(root, dict):
         root = next((root[name] for name in WRAPPERS if isinstance(root.get(name), dict) and root[name]), root)
     if not (isinstance(root, dict) and root) or not all(isinstance(value, Tensor) for value in root.values()):
-        values = root if isinstance(root, dict) and root else {"the whole": root}
+        values = root if isinstance(root, dict) and root else {"the root object": root}
         others = [
             f"{str(name)[:50]!r} ({type(value).__name__})"
             for name, value in values.items()
             if not isinstance(value, Tensor)
         ]
         raise WeightsError(
-            f"The file holds {', '.join(others[:5])}. Expected a dict of tensors, plain or as one of "
-            f"{', '.join(WRAPPERS)}. Save model.state_dict() anew."
+            f"The file contains {', '.join(others[:5])}. Expected a dict of tensors, plain or under one of the keys "
+            f"{', '.join(WRAPPERS)}. Save model.state_dict()."
         )
     state = {}
     for name, tensor in root.items():
@@ -151,8 +144,8 @@ def _unwrap(root: Any) -> dict[str, Tensor]:
         state[name] = tensor
     if len(state) != len(root):
         raise WeightsError(
-            "The file holds the same tensor with and without the prefix 'module.'. Expected each once. Save "
-            "model.state_dict() anew."
+            "The file contains the same tensor with and without the prefix 'module.'. Expected each tensor once. Save "
+            "model.state_dict()."
         )
     return state
 
@@ -161,10 +154,10 @@ def _arrays(tensors: dict[str, Tensor], storages: dict[str, np.ndarray]) -> dict
     numbers = sum(math.prod(tensor.shape) for tensor in tensors.values())
     stored = sum(storage.size for storage in storages.values())
     if numbers > 2 * stored:
-        # Views cost nothing, whatever they share; what is made of them does.
+        # Views are free, but converting many that share a storage would use memory.
         raise WeightsError(
-            f"The tensors declare {numbers} numbers, the file has {stored}. Expected few that are shared. It is "
-            "altered, or has tensors that repeat numbers: save it anew with contiguous tensors."
+            f"The tensors declare {numbers} numbers, but the file has {stored}. Expected at most twice as many. The "
+            "file is damaged, or its tensors repeat numbers: save it with contiguous tensors."
         )
     return {name: _strided(name, tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
 
@@ -176,7 +169,8 @@ def _strided(name: str, tensor: Tensor, storage: np.ndarray) -> np.ndarray:
     if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or not (inside or 0 in tensor.shape):
         raise WeightsError(
             f"The tensor {name[:100]!r} of shape {tensor.shape}, strides {tensor.strides} and offset {tensor.offset} "
-            f"leaves its storage of {storage.size} numbers. Expected one within. The file is altered: fetch it again."
+            f"extends beyond its storage of {storage.size} numbers. Expected a tensor within it. The file is damaged: "
+            "download it again."
         )
     strides = [stride * storage.itemsize for stride in tensor.strides]
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
@@ -184,6 +178,6 @@ def _strided(name: str, tensor: Tensor, storage: np.ndarray) -> np.ndarray:
 
 def _endian() -> str:
     return (
-        "The file was written on a big-endian machine. Expected little-endian numbers. Save it anew on the usual kind "
-        "of machine."
+        "The file was written on a big-endian machine. Expected little-endian numbers. Save it on a little-endian "
+        "machine."
     )

@@ -1,7 +1,7 @@
-"""Reads the pickles of PyTorch files and builds tensors, numbers, strings and containers: nothing can be executed.
+"""Reads the pickles in PyTorch files: builds only tensors, numbers, strings and containers, and executes nothing.
 
-It is a machine for the opcodes that PyTorch writes (Python's pickletools documents them), not Python's own unpickler:
-that one hashes what a file tells it to hash and reserves the memory that a file tells it to reserve.
+It interprets only the opcodes that PyTorch writes (documented in Python's pickletools). Python's own unpickler could be
+made to hash deeply nested objects or to allocate any amount of memory.
 """
 
 import pickletools
@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, NamedTuple
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.formats.raw_arrays import BFLOAT16, MAX_RANK
 
-# Above any training checkpoint of the family (L2 with optimizer state: about 300,000), read in a few seconds.
+# More than any training checkpoint needs (L2 with optimizer state: about 300,000); takes a few seconds to read.
 MAX_OPCODES = 1_000_000
 
 
 class Storage(NamedTuple):
-    """The numbers behind one or more tensors, still in the file."""
+    """The numbers of one or more tensors, not read yet."""
 
     key: str
     dtype: str
@@ -25,7 +25,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A strided window on a storage; offset and strides in elements."""
+    """A strided view of a storage; offset and strides in elements."""
 
     storage: Storage
     offset: int
@@ -81,13 +81,13 @@ REBUILDERS: dict[str, Callable[..., Any]] = {
 
 def _broken(what: str) -> str:
     return (
-        f"The pickle holds {what}. Expected what torch.save writes for a state dict. The file is altered or of "
-        "another kind: fetch it again, or save model.state_dict() anew."
+        f"The pickle contains {what}. Expected a state dict written by torch.save. The file is damaged or of another "
+        "kind: download it again, or save model.state_dict()."
     )
 
 
 def _key(key: Any) -> Any:
-    # Anything else could be nested so that its hash takes for ever.
+    # Other keys could be nested so deeply that hashing takes forever.
     if not isinstance(key, str | int):
         raise WeightsError(_broken(f"a dict key of type {type(key).__name__}"))
     return key
@@ -96,24 +96,24 @@ def _key(key: Any) -> Any:
 def _find(name: str) -> _Global:
     if name not in REBUILDERS and name not in STORAGES:
         raise WeightsError(
-            f"The pickle names {name[:100]!r}, which is refused: a pickle may name any code and have it run. Expected "
-            f"tensors and OrderedDicts alone. Save model.state_dict() alone with torch.save, or as .safetensors."
+            f"The pickle refers to {name[:100]!r}, which is rejected because pickles can run any code. Expected only "
+            "tensors and OrderedDicts. Save only model.state_dict() with torch.save, or use .safetensors."
         )
     return _Global(name)
 
 
 class Pickle:
-    """One pickle, read from where `stream` stands to its end.
+    """One pickle, read from the current position of `stream` to the end of the pickle.
 
     Args:
         stream: a binary file.
 
     Attributes:
-        root: what the pickle holds.
-        storages: every storage that it names, by key.
+        root: the unpickled object.
+        storages: every storage that the pickle refers to, by key.
 
     Raises:
-        WeightsError: an opcode, global or value that no state dict needs. Damage may also raise the errors of the
+        WeightsError: an opcode, global or value that state dicts do not need. Damage may also raise errors of the
             standard library (ValueError, IndexError, ...).
     """
 
@@ -134,7 +134,7 @@ class Pickle:
 
     def push_integer(self, value: int) -> None:
         if value.bit_length() > 128:
-            # PyTorch's magic number has 77 bits; arithmetic with millions of them would take hours.
+            # PyTorch's magic number has 77 bits; arithmetic with millions of bits would take hours.
             raise WeightsError(_broken("an integer of more than 128 bits"))
         self.push(value)
 
@@ -170,7 +170,7 @@ class Pickle:
     def reduce(self) -> None:
         args, function = self._stack.pop(), self._stack.pop()
         if not (isinstance(function, _Global) and function.name in REBUILDERS and isinstance(args, tuple)):
-            raise WeightsError(_broken("a call of what is no function"))
+            raise WeightsError(_broken("a call of something that is not a function"))
         self.push(REBUILDERS[function.name](*args))
 
     def persistent(self) -> None:
@@ -180,7 +180,7 @@ class Pickle:
             case _:
                 raise WeightsError(_broken("a storage without type, key or length"))
         if self.storages.setdefault(key, storage) != storage:
-            raise WeightsError(_broken("one storage of two types or lengths"))
+            raise WeightsError(_broken("one storage with two types or lengths"))
         match view:
             case [] | [None]:
                 self.push(storage)
@@ -188,7 +188,7 @@ class Pickle:
                 # Older files share a storage between views: (the view's own key, start, length).
                 self.push(Storage(key, STORAGES[name], length, start))
             case _:
-                raise WeightsError(_broken("a view that leaves its storage"))
+                raise WeightsError(_broken("a view that extends beyond its storage"))
 
     def stop(self) -> None:
         self.root = self._stack.pop()
@@ -234,7 +234,7 @@ _OPCODES: dict[str, Callable[[Pickle, Any], Any]] = {
     "STACK_GLOBAL": lambda self, arg: self.stack_global(),
     "BINPERSID": lambda self, arg: self.persistent(),
     "REDUCE": lambda self, arg: self.reduce(),
-    # The state of an object is its attributes: those of a state dict (`_metadata`) say nothing about weights.
+    # BUILD sets attributes, which are ignored; a state dict has only `_metadata`.
     "BUILD": lambda self, arg: self._stack.pop(),
     "STOP": lambda self, arg: self.stop(),
 }

@@ -1,7 +1,7 @@
-"""Writes PyTorch files without PyTorch: the zip of `torch.save` since 1.6, for `torch.load(weights_only=True)`.
+"""Writes PyTorch files without PyTorch, for `torch.load(weights_only=True)`: the zip format of `torch.save` since 1.6.
 
-In it are a pickle of protocol 2 (Python's pickletools documents the opcodes), which calls the function that makes a
-tensor out of a storage, and the storages, each a member of its own that starts at a multiple of 64 bytes.
+The zip contains a pickle of protocol 2 (opcodes: Python's pickletools), which calls the function that builds a tensor
+from a storage, and one member per storage, aligned to 64 bytes.
 """
 
 import os
@@ -14,19 +14,19 @@ import numpy as np
 
 STORAGES = {"<f4": "FloatStorage", "<i8": "LongStorage"}
 ALIGNMENT = 64
-HEADER = 30  # bytes of a member's header in a zip, before its name
-PADDING = 0x4246  # "FB", as PyTorch marks the field that fills up to the alignment
+HEADER = 30  # bytes of a zip member's header before its name
+PADDING = 0x4246  # "FB", PyTorch's marker of the padding field
 
 
 def write_torch(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as the state dict of a PyTorch model.
 
     Args:
-        path: of the file, which is replaced.
+        path: of the file; an existing file is overwritten.
         arrays: name -> float32 or int64 array.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -48,7 +48,7 @@ def write_torch(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _member(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
-    info = zipfile.ZipInfo(f"archive/{name}")  # of 1980, so that the same weights are the same bytes
+    info = zipfile.ZipInfo(f"archive/{name}")  # dated 1980, so that equal weights give equal files
     start = archive.start_dir + HEADER + len(info.filename) + 4
     fill = -start % ALIGNMENT
     info.extra = struct.pack("<HH", PADDING, fill) + b"Z" * fill
@@ -62,7 +62,7 @@ def _pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
     for key, (name, array) in enumerate(arrays.items()):
         kind = _global("torch", STORAGES[array.dtype.str])
         storage = b"(" + _text("storage") + kind + _text(str(key)) + _text("cpu") + _int(array.size) + b"tQ"
-        strides = np.empty(array.shape, np.bool_).strides  # of one byte each, hence counted in numbers
+        strides = np.empty(array.shape, np.bool_).strides  # itemsize 1, so strides in elements
         shape = _tuple(array.shape) + _tuple(strides)
         function = _global("torch._utils", "_rebuild_tensor_v2")
         parts += [_text(name), function, b"(", storage, _int(0), shape, b"\x89", empty, b"tR"]

@@ -1,6 +1,6 @@
-"""Writes the two small PyTorch files of this folder: what a training script may save, in both layouts. Needs torch.
+"""Writes the two small PyTorch files of this folder: a training checkpoint in both formats of torch.save. Needs torch.
 
-Every number follows from the position of its tensor, so that the tests know it without reading these files.
+The values are simple sequences, which the tests repeat instead of reading them from these files.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weight files of every format and library in one form; written by the libraries themselves where they are at hand."""
+"""Weight files of every format and library, written by the libraries themselves where they are installed."""
 
 import importlib.util
 from pathlib import Path
@@ -22,7 +22,7 @@ MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
 def random_state(variant, seed=0):
-    """Every variable of a network with random numbers; the shapes are small, only their ranks are right."""
+    """Random arrays for every variable of a network; their shapes are small, but have the right rank."""
     rng = np.random.default_rng(seed)
     shapes = {"kernel": (3, 3, 2, 4)}
     state = {}
@@ -48,7 +48,7 @@ def write_h5(path, state, *, root="", rename=lambda name: name):
     return path
 
 
-# --- files that Keras wrote ---
+# --- files written by Keras ---
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +71,11 @@ def model(arrays):
 @pytest.mark.parametrize(
     ("suffix", "layout"), [(".weights.h5", "keras-weights"), (".keras", "keras"), (".full.h5", "keras-h5")]
 )
-def test_files_that_keras_wrote_give_its_arrays(model, tmp_path, suffix, layout):
+def test_files_written_by_keras_give_its_arrays(model, tmp_path, suffix, layout):
     model, expected = model
     path = tmp_path / f"file{suffix}"
     (model.save_weights if layout == "keras-weights" else model.save)(path)
-    checkpoint = read_checkpoint(path.rename(tmp_path / "a name that says nothing"), VARIANTS["b0"])
+    checkpoint = read_checkpoint(path.rename(tmp_path / "unrelated name"), VARIANTS["b0"])
     assert checkpoint.layout == layout
     assert checkpoint.normalization == IMAGENET
     assert_same(checkpoint.state, expected)
@@ -83,7 +83,7 @@ def test_files_that_keras_wrote_give_its_arrays(model, tmp_path, suffix, layout)
 
 @builders
 @pytest.mark.skipif(not LEGACY, reason="only tf_keras writes weight files in the legacy format")
-def test_legacy_weights_that_tf_keras_wrote_give_its_arrays(model, tmp_path):
+def test_legacy_weights_written_by_tf_keras_give_its_arrays(model, tmp_path):
     model, expected = model
     model.save_weights(tmp_path / "file.h5")
     checkpoint = read_checkpoint(tmp_path / "file.h5", VARIANTS["b0"])
@@ -92,7 +92,7 @@ def test_legacy_weights_that_tf_keras_wrote_give_its_arrays(model, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
-def test_a_compiled_model_gives_its_weights_and_not_those_of_its_optimizer(arrays, tmp_path, suffix):
+def test_optimizer_variables_of_a_compiled_model_are_ignored(arrays, tmp_path, suffix):
     from keras_effnet.models import create
 
     model = create(tiny(), classes=3)
@@ -101,12 +101,12 @@ def test_a_compiled_model_gives_its_weights_and_not_those_of_its_optimizer(array
     path = tmp_path / f"file{suffix}"
     (model.save_weights if "weights" in suffix else model.save)(path)
     checkpoint = read_checkpoint(path, tiny())
-    # Our constants have no variables: only a whole model's configuration tells of them.
+    # Our normalisation has no variables: it is stored only in the configuration of a whole model.
     assert checkpoint.normalization == (IMAGENET if suffix == ".keras" else None)
     assert_same(checkpoint.state, arrays(model))
 
 
-def test_a_network_inside_another_model_is_refused(tmp_path):
+def test_nested_network_is_rejected(tmp_path):
     from keras_effnet.models import create
 
     network = create(tiny(), include_top=False, pooling="avg")
@@ -117,7 +117,7 @@ def test_a_network_inside_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("group", ["optimizer/vars/0", "metrics/mean/vars/0", "layers/dropout/seed_generator/vars/0"])
-def test_what_training_leaves_in_a_file_is_no_weight(tmp_path, group):
+def test_training_state_is_ignored(tmp_path, group):
     with h5py.File(tmp_path / "file", "w") as file:
         file["layers/conv2d/vars/0"] = np.ones((3, 3, 3, 8), np.float32)
         file["layers/conv2d/vars"].attrs["name"] = "stem_conv"
@@ -129,58 +129,58 @@ def test_what_training_leaves_in_a_file_is_no_weight(tmp_path, group):
 
 
 @pytest.mark.parametrize("root", ["", "model_weights/"])
-def test_legacy_files_are_read_by_the_names_of_layers(tmp_path, root):
+def test_legacy_files_are_read_by_layer_name(tmp_path, root):
     state = random_state(tiny())
     checkpoint = read_checkpoint(write_h5(tmp_path / "file", state, root=root), tiny())
     assert (checkpoint.layout, checkpoint.normalization) == ("keras-h5", None)
     assert_same(checkpoint.state, state)
 
 
-def test_the_first_ports_classifier_is_called_probs(tmp_path):
+def test_classifier_named_probs_is_read(tmp_path):
     state = random_state(tiny())
     path = write_h5(tmp_path / "file", state, rename=lambda name: name.replace("predictions", "probs"))
     assert_same(read_checkpoint(path, tiny()).state, state)
 
 
-def test_a_file_without_a_classifier_gives_what_it_has(tmp_path):
+def test_file_without_a_classifier_is_read(tmp_path):
     state = {name: array for name, array in random_state(tiny()).items() if not name.startswith("predictions")}
     assert_same(read_checkpoint(write_h5(tmp_path / "file", state), tiny()).state, state)
 
 
-def test_numbered_variables_of_sessions_belong_to_the_layer_of_their_group(tmp_path):
+def test_numbered_variable_scopes_belong_to_the_layer_of_their_group(tmp_path):
     with h5py.File(tmp_path / "file", "w") as file:
         file["stem_conv/stem_conv_2/kernel:0"] = np.ones((3, 3, 3, 8), np.float32)
         file["block1a_dwconv/block1a_dwconv_1/depthwise_kernel:0"] = np.ones((3, 3, 8, 1), np.float32)
     assert set(read_checkpoint(tmp_path / "file", tiny()).state) == {"stem_conv/kernel", "block1a_dwconv/kernel"}
 
 
-def test_automatic_names_are_read_in_the_order_of_the_network(tmp_path):
+def test_automatic_names_are_read_in_network_order(tmp_path):
     state = random_state(tiny())
     kinds, counts = {}, {}
     for layer in layer_names(tiny()):
         kind = "dense" if layer == "predictions" else "conv2d"
         kind = "batch_normalization" if layer.endswith("bn") else "depthwise_conv2d" if "dw" in layer else kind
-        counts[kind] = counts.get(kind, 7) + 1  # models built before took the first numbers
+        counts[kind] = counts.get(kind, 7) + 1  # earlier models used the lower numbers
         kinds[layer] = f"{kind}_{counts[kind]}"
     path = write_h5(tmp_path / "file", state, rename=lambda name: f"{kinds[name.split('/')[0]]}/{name.split('/')[1]}")
     assert_same(read_checkpoint(path, tiny()).state, state)
 
 
-def test_automatic_names_of_another_network_are_refused(tmp_path):
+def test_automatic_names_of_another_network_are_rejected(tmp_path):
     with h5py.File(tmp_path / "file", "w") as file:
         for i in range(3):
             file[f"conv2d_{i}/kernel:0"] = np.ones((3, 3, 3, 8), np.float32)
-    with pytest.raises(WeightsError, match=r"has 3 layers 'conv2d' without names.*Expected the 65 of b0"):
+    with pytest.raises(WeightsError, match=r"has 3 layers with automatic names like 'conv2d'.*Expected the 65 of b0"):
         read_checkpoint(tmp_path / "file", VARIANTS["b0"])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
-def test_other_floats_become_float32(tmp_path, dtype):
+def test_all_float_types_become_float32(tmp_path, dtype):
     kernel = np.linspace(-1, 1, 216).reshape(3, 3, 3, 8).astype(dtype)
     with h5py.File(tmp_path / "file", "w") as file:
         file["stem_conv/kernel:0"] = kernel
         if dtype is ml_dtypes.bfloat16:
-            file["stem_conv/kernel:0"].attrs["dtype"] = "bfloat16"  # as Keras marks it
+            file["stem_conv/kernel:0"].attrs["dtype"] = "bfloat16"  # as in Keras
     assert_same(read_checkpoint(tmp_path / "file", tiny()).state, {"stem_conv/kernel": kernel.astype(np.float32)})
 
 
@@ -190,15 +190,15 @@ def test_other_floats_become_float32(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("mean", "variance", "expected"),
     [
-        pytest.param(MEAN, STD, IMAGENET, id="published: the standard deviation in the place of the variance"),
+        pytest.param(MEAN, STD, IMAGENET, id="published: standard deviation instead of variance"),
         pytest.param(MEAN, STD**2, IMAGENET, id="adapted"),
-        pytest.param(np.zeros(3, "f4"), np.ones(3, "f4"), ZERO_TO_ONE, id="not adapted: x / 255 alone"),
-        pytest.param([0.5] * 3, [0.25] * 3, Normalization((127.5,) * 3, (127.5,) * 3), id="the user's own"),
+        pytest.param(np.zeros(3, "f4"), np.ones(3, "f4"), ZERO_TO_ONE, id="not adapted: only x / 255"),
+        pytest.param([0.5] * 3, [0.25] * 3, Normalization((127.5,) * 3, (127.5,) * 3), id="custom"),
         pytest.param([0.25], [0.25], Normalization((63.75,), (127.5,)), id="one channel"),
     ],
 )
 @pytest.mark.parametrize("names", [("normalization", "mean:0", "variance:0"), ("layers/normalization/vars", "0", "1")])
-def test_the_normalisation_of_a_file_is_read(tmp_path, mean, variance, expected, names):
+def test_normalization_layer_of_a_file_is_read(tmp_path, mean, variance, expected, names):
     group, first, second = names
     with h5py.File(tmp_path / "file", "w") as file:
         file[f"{group}/{first}"], file[f"{group}/{second}"] = np.float32(mean), np.float32(variance)
@@ -208,7 +208,7 @@ def test_the_normalisation_of_a_file_is_read(tmp_path, mean, variance, expected,
 
 
 @pytest.mark.parametrize("variance", [[0.0] * 3, [np.nan] * 3, [-1.0] * 3, [1.0]])
-def test_a_normalisation_that_cannot_be_is_refused(tmp_path, variance):
+def test_invalid_normalization_is_rejected(tmp_path, variance):
     with h5py.File(tmp_path / "file", "w") as file:
         file["normalization/mean:0"], file["normalization/variance:0"] = MEAN, np.float32(variance)
     with pytest.raises(WeightsError, match=r"normalisation is mean .*, variance "):
@@ -225,7 +225,7 @@ def write_safetensors(path, tensors):
 
 
 def as_torch(state, layout, variant, prefix=""):
-    """The same numbers with the names and axes of a PyTorch library, each with the counters that it adds."""
+    """The same arrays with the names, axes and batch counters of a PyTorch library."""
     theirs = {ours: name for name, ours in layer_names(variant, layout).items()}
     renamed = {
         "kernel": "weight",
@@ -249,7 +249,7 @@ def as_torch(state, layout, variant, prefix=""):
 
 
 @pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
-def test_the_lite_packages_fill_every_layer(variant):
+def test_lite_packages_have_every_layer(variant):
     module, file = WEIGHTS[variant, "imagenet"].package
     spec = importlib.util.find_spec(module)
     if spec is None:
@@ -258,7 +258,7 @@ def test_the_lite_packages_fill_every_layer(variant):
     layers = layer_names(VARIANTS[variant])
     assert checkpoint.layout == "lukemelas"
     assert set(checkpoint.state) == {f"{layer}/{name}" for layer in layers for name in variables(layer)}
-    # Total parameters as published for each.
+    # Published numbers of parameters.
     total = {"lite0": 4_694_024, "lite1": 5_470_344, "lite2": 6_150_168}[variant]
     assert sum(array.size for array in checkpoint.state.values()) == total
     assert checkpoint.state["block2a_dwconv/kernel"].shape[2:] == (96, 1)
@@ -269,7 +269,7 @@ def test_the_lite_packages_fill_every_layer(variant):
     ("layout", "prefix"),
     [("timm", ""), ("torchvision", ""), ("lukemelas", ""), ("transformers", ""), ("transformers", "efficientnet.")],
 )
-def test_every_library_is_recognised_by_its_names(tmp_path, layout, prefix):
+def test_library_is_detected_by_its_names(tmp_path, layout, prefix):
     state = random_state(tiny())
     checkpoint = read_checkpoint(write_safetensors(tmp_path / "file", as_torch(state, layout, tiny(), prefix)), tiny())
     assert (checkpoint.layout, checkpoint.normalization) == (layout, None)
@@ -277,7 +277,7 @@ def test_every_library_is_recognised_by_its_names(tmp_path, layout, prefix):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
-def test_safetensors_of_any_float_become_float32(tmp_path, dtype):
+def test_all_float_types_in_safetensors_become_float32(tmp_path, dtype):
     kernel = np.linspace(-1, 1, 216).reshape(8, 3, 3, 3).astype(dtype)
     path = write_safetensors(tmp_path / "file", {"conv_stem.weight": kernel, "bn1.weight": np.ones(8, dtype)})
     state = read_checkpoint(path, tiny()).state
@@ -285,61 +285,68 @@ def test_safetensors_of_any_float_become_float32(tmp_path, dtype):
     assert_same(state, {"stem_conv/kernel": kernel.astype(np.float32).transpose(2, 3, 1, 0)})
 
 
-# --- what is refused ---
+# --- rejected files ---
 
 
-def test_layers_that_the_network_does_not_have_are_listed(tmp_path):
+def test_unknown_layers_are_listed(tmp_path):
     state = random_state(tiny()) | {"block9a_dwconv/kernel": np.ones((3, 3, 8, 1), np.float32)}
-    message = r"1 arrays in the file are not understood as tiny.*: block9a_dwconv/block9a_dwconv/kernel:0\. Expected"
+    message = r"1 arrays in the file do not belong to tiny.*: block9a_dwconv/block9a_dwconv/kernel:0\. Expected"
     with pytest.raises(WeightsError, match=message):
         read_checkpoint(write_h5(tmp_path / "file", state), tiny())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_file_of_a_larger_network_says_which(tmp_path, layout):
+def test_error_names_the_variant_of_a_larger_network(tmp_path, layout):
     state = random_state(VARIANTS["b7"])
     if layout == "keras":
         path = write_h5(tmp_path / "file", state)
     else:
         path = write_safetensors(tmp_path / "file", as_torch(state, layout, VARIANTS["b7"]))
-    with pytest.raises(WeightsError, match=r"not understood as b0.*The file has those of b7: choose that"):
+    with pytest.raises(WeightsError, match=r"do not belong to b0.*The file has the layers of b7: choose that"):
         read_checkpoint(path, VARIANTS["b0"])
 
 
-def test_a_number_that_is_none_is_refused(tmp_path):
+def test_nan_and_infinity_are_rejected(tmp_path):
     for value in (np.nan, np.inf):
         state = random_state(tiny()) | {"stem_bn/gamma": np.full(8, value, np.float32)}
-        with pytest.raises(WeightsError, match=r"1 are no finite floats: stem_bn/gamma \(float32\)"):
+        with pytest.raises(
+            WeightsError, match=r"1 of the \d+ arrays in the file are not finite floats: stem_bn/gamma \(float32\)"
+        ):
             read_checkpoint(write_h5(tmp_path / "file", state), tiny())
 
 
-def test_integers_are_no_weights(tmp_path):
+def test_integers_are_rejected(tmp_path):
     state = {"stem_bn/gamma": np.ones(8, np.int64)}
-    with pytest.raises(WeightsError, match=r"no finite floats: stem_bn/gamma \(int64\)"):
+    with pytest.raises(WeightsError, match=r"not finite floats: stem_bn/gamma \(int64\)"):
         read_checkpoint(write_h5(tmp_path / "file", state), tiny())
 
 
-def test_double_precision_beyond_single_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="no finite floats"):
+def test_float64_beyond_the_float32_range_is_rejected(tmp_path):
+    with pytest.raises(WeightsError, match="not finite floats"):
         read_checkpoint(write_h5(tmp_path / "file", {"stem_bn/gamma": np.full(8, 1e300)}), tiny())
 
 
-def test_an_unknown_format_lists_the_known_ones(tmp_path):
+def test_unknown_format_lists_the_known_ones(tmp_path):
     (tmp_path / "file.h5").write_text("<!DOCTYPE html><html>Not found</html>")
     with pytest.raises(WeightsError, match=r"file\.h5: The file starts with b'<!DOCTYPE.*Expected HDF5"):
         read_checkpoint(tmp_path / "file.h5", tiny())
 
 
-def test_names_of_no_library_are_shown(tmp_path):
-    with pytest.raises(WeightsError, match=r"fc\.weight, are of no library known here.*lukemelas, timm"):
+def test_names_of_an_unknown_library_are_listed(tmp_path):
+    with pytest.raises(WeightsError, match=r"of an unknown library: .*fc\.weight.*lukemelas, timm"):
         read_checkpoint(write_safetensors(tmp_path / "file", {"fc.weight": np.ones(3)}), tiny())
 
 
-def test_kernels_have_four_dimensions(tmp_path):
-    with pytest.raises(WeightsError, match=r"kernel of stem_conv has the shape \(8, 27\)\. Expected four"):
+def test_kernel_with_wrong_rank_is_rejected(tmp_path):
+    with pytest.raises(WeightsError, match=r"kernel of stem_conv has the shape \(8, 27\)\. Expected 4"):
         read_checkpoint(write_safetensors(tmp_path / "file", {"conv_stem.weight": np.ones((8, 27))}), tiny())
 
 
-def test_a_missing_file_is_one_of_our_errors(tmp_path):
+def test_a_path_may_be_a_string(tmp_path):
+    path = write_h5(tmp_path / "file", {"stem_bn/gamma": np.ones(8, np.float32)})
+    assert_same(read_checkpoint(str(path), tiny()).state, {"stem_bn/gamma": np.ones(8, np.float32)})
+
+
+def test_missing_file_raises_weights_error(tmp_path):
     with pytest.raises(WeightsError, match=r"missing: The file cannot be read \(FileNotFoundError"):
         read_checkpoint(tmp_path / "missing", tiny())

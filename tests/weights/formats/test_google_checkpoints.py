@@ -1,4 +1,4 @@
-"""Official TensorFlow checkpoints, written by TensorFlow itself with the official variable names."""
+"""Checkpoints written by TensorFlow with the variable names of the official ones."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ from keras_effnet.weights.formats.google_checkpoints import read_tf_checkpoint, 
 
 FUZZ = int(os.environ.get("KERAS_EFFNET_FUZZ", "1000"))
 
-# From the published checkpoint of B0 and its code, not from `tf_names`.
+# Copied from the published checkpoint of B0, independently of `tf_names`.
 OFFICIAL = {
     "stem_conv/kernel": "stem/conv2d/kernel",
     "stem_bn/moving_variance": "stem/tpu_batch_normalization/moving_variance",
@@ -47,7 +47,7 @@ def tf():
 
 @pytest.fixture(scope="module")
 def checkpoint(tf, tmp_path_factory):
-    """Every variable of B0 with its average and two slots; the numbers tell them apart."""
+    """Every variable of B0 with its moving average and two optimizer slots, all with different values."""
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=(2, 3)).astype("float32") for name in tf_names(VARIANTS["b0"])}
     values = {}
@@ -76,13 +76,13 @@ def archive(folder, path, extra=None):
     return path
 
 
-def test_the_names_are_the_official_ones():
+def test_names_match_the_official_checkpoint():
     names = tf_names(VARIANTS["b0"])
     assert {ours: names[ours] for ours in OFFICIAL} == OFFICIAL
     assert len(set(names.values())) == len(names)
 
 
-def test_what_tensorflow_reads_is_what_we_read(tf, checkpoint):
+def test_we_read_the_same_values_as_tensorflow(tf, checkpoint):
     prefix = checkpoint[0] / "model.ckpt"
     theirs = tf.train.load_checkpoint(str(prefix))
     ours = Bundle(prefix)
@@ -100,7 +100,7 @@ def test_other_types_are_read(tf, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("form", ["folder", "prefix", "archive"])
-def test_averages_are_taken_and_the_raw_weights_on_request(checkpoint, form, tmp_path):
+def test_averages_are_read_by_default_and_raw_weights_on_request(checkpoint, form, tmp_path):
     folder, arrays = checkpoint
     path = {"folder": folder, "prefix": folder / "model.ckpt"}.get(form) or archive(folder, tmp_path / "b0.tar.gz")
     for ema, shift in ((True, 1), (False, 0)):
@@ -110,24 +110,24 @@ def test_averages_are_taken_and_the_raw_weights_on_request(checkpoint, form, tmp
             np.testing.assert_array_equal(state[name], array + np.float32(shift))
 
 
-def test_a_checkpoint_of_a_larger_network_is_refused(checkpoint):
-    with pytest.raises(WeightsError, match=r"variables that lite0 does not: .*Choose the variant"):
+def test_checkpoint_of_a_larger_network_is_rejected(checkpoint):
+    with pytest.raises(WeightsError, match=r"variables that lite0 does not have: .*Choose the variant"):
         read_tf_checkpoint(checkpoint[0], VARIANTS["lite0"])
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("../../evil.index", tarfile.REGTYPE, "leaves its folder"),
-        ("/tmp/evil.index", tarfile.REGTYPE, "leaves its folder"),
-        ("efficientnet-b0/model.ckpt.index", tarfile.REGTYPE, "comes twice"),
+        ("../../evil.index", tarfile.REGTYPE, "outside the archive"),
+        ("/tmp/evil.index", tarfile.REGTYPE, "outside the archive"),
+        ("efficientnet-b0/model.ckpt.index", tarfile.REGTYPE, "a duplicate"),
         ("efficientnet-b0/link", tarfile.SYMTYPE, "the link or device"),
         ("efficientnet-b0/link", tarfile.LNKTYPE, "the link or device"),
         ("efficientnet-b0/device", tarfile.CHRTYPE, "the link or device"),
         ("efficientnet-b0/huge.data-00000-of-00001", "bomb", "more bytes than the network can need"),
     ],
 )
-def test_an_archive_that_holds_anything_else_is_refused(checkpoint, tmp_path, name, kind, message):
+def test_archive_with_unexpected_members_is_rejected(checkpoint, tmp_path, name, kind, message):
     member = tarfile.TarInfo(name)
     member.type, member.linkname = (tarfile.REGTYPE if kind == "bomb" else kind), "/etc/passwd"
     content = b"x" * 10
@@ -142,14 +142,14 @@ def test_an_archive_that_holds_anything_else_is_refused(checkpoint, tmp_path, na
     assert not Path("/tmp/evil.index").exists()
 
 
-def test_a_folder_with_two_checkpoints_asks_for_one(checkpoint, tmp_path):
+def test_folder_with_two_checkpoints_is_rejected(checkpoint, tmp_path):
     for name in ("a.index", "b.index"):
         (tmp_path / name).touch()
-    with pytest.raises(WeightsError, match="There are 2 checkpoints.*Give the prefix"):
+    with pytest.raises(WeightsError, match="There are 2 checkpoints.*Pass the prefix"):
         read_tf_checkpoint(tmp_path, VARIANTS["b0"])
 
 
-def test_a_checkpoint_becomes_a_model(tf, tmp_path, arrays, monkeypatch):
+def test_checkpoint_loads_into_a_model(tf, tmp_path, arrays, monkeypatch):
     from keras_effnet.models import EfficientNetLite0
     from keras_effnet.weights.loading import load_weights
 
@@ -167,14 +167,14 @@ def test_a_checkpoint_becomes_a_model(tf, tmp_path, arrays, monkeypatch):
         load_weights(again, path)
         for name, array in arrays(model).items():
             np.testing.assert_array_equal(arrays(again)[name], array)
-    # A folder that happens to have a set's name does not take its place.
+    # A folder with the name of a published set does not replace the set.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("keras_effnet.weights.loading.locate", lambda record, **_: tmp_path / "imagenet")
     EfficientNetLite0(weights="imagenet")
 
 
 def mutate(data, rng):
-    """One to four damages: bytes changed, cut out, repeated or lost at the end."""
+    """Damage data one to four times: change, delete, repeat or truncate bytes."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 5)):
         at, length = rng.integers(len(data) + 1), rng.integers(1, 9)
@@ -191,7 +191,7 @@ def mutate(data, rng):
 
 
 @pytest.mark.parametrize("form", ["index", "archive"])
-def test_damaged_checkpoints_are_read_or_refused(tf, tmp_path, form):
+def test_damaged_checkpoints_are_read_or_rejected(tf, tmp_path, form):
     values = {f"m/{place}": np.ones((2, 2), "float32") for place in tf_names(tiny()).values()}
     folder = tmp_path / "sound"
     tf.raw_ops.SaveV2(

@@ -1,4 +1,4 @@
-"""The normalisation that lives in a saved model's configuration alone, with models that Keras built and wrote."""
+"""Normalisation that is stored only in the configuration of a saved model; the models are built and saved by Keras."""
 
 import json
 import zipfile
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an 
 
 @pytest.fixture
 def network(randomise):
-    """A network that takes pixels as they are; what is put before it normalises them."""
+    """A network without normalisation; layers in front of it normalise the pixels."""
     model = create(tiny(), classes=10, input_shape=(SIZE, SIZE, 3), include_preprocessing=False, name="inside")
     randomise(model)
     return model
@@ -44,32 +44,32 @@ def adapted():
 
 
 BEFORE = {
-    "a rescaling": lambda: [keras.layers.Rescaling(1 / 128, offset=-127 / 128)],
-    "two of them": lambda: [keras.layers.Rescaling(1 / 255), keras.layers.Rescaling(2.0, offset=-1.0)],
-    "one constant a channel": lambda: [keras.layers.Rescaling([1 / 2, 1 / 3, 1 / 4], offset=[-5, -20 / 3, -7.5])],
-    "constants of Normalization": lambda: [keras.layers.Normalization(mean=[10, 20, 30], variance=[4, 9, 16])],
-    "Normalization that was adapted": lambda: [adapted()],
+    "Rescaling": lambda: [keras.layers.Rescaling(1 / 128, offset=-127 / 128)],
+    "two Rescalings": lambda: [keras.layers.Rescaling(1 / 255), keras.layers.Rescaling(2.0, offset=-1.0)],
+    "one constant per channel": lambda: [keras.layers.Rescaling([1 / 2, 1 / 3, 1 / 4], offset=[-5, -20 / 3, -7.5])],
+    "Normalization with constants": lambda: [keras.layers.Normalization(mean=[10, 20, 30], variance=[4, 9, 16])],
+    "adapted Normalization": lambda: [adapted()],
     "both": lambda: [
         keras.layers.Rescaling(1 / 255),
         keras.layers.Normalization(mean=[0.485, 0.456, 0.406], variance=np.square([0.229, 0.224, 0.225]).tolist()),
     ],
     "augmentation before": lambda: [keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)],
-    "augmentation in a model of its own": lambda: [
+    "augmentation in a nested model": lambda: [
         keras.Sequential([keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)]),
     ],
 }
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [*((kind, ".keras") for kind in BEFORE), ("both", ".h5")])
-def test_what_a_saved_model_does_to_its_pixels_is_done_again(kind, suffix, network, photo, run, tmp_path):
+def test_normalization_of_a_saved_model_is_reproduced(kind, suffix, network, photo, run, tmp_path):
     theirs = behind(network, *BEFORE[kind]())
     theirs.save(tmp_path / f"file{suffix}")
     ours = create(tiny(), classes=10, weights=tmp_path / f"file{suffix}", input_shape=(SIZE, SIZE, 3))
-    expected = run(partial(theirs, training=False), photo(SIZE))  # left to itself, augmentation augments
+    expected = run(partial(theirs, training=False), photo(SIZE))  # otherwise augmentation is active
     assert np.abs(run(ours, photo(SIZE)) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras writes operators as functions of TensorFlow")
+@pytest.mark.skipif(LEGACY, reason="tf_keras saves operators as TensorFlow functions")
 @pytest.mark.parametrize(
     ("arithmetic", "expected"),
     [
@@ -78,7 +78,7 @@ def test_what_a_saved_model_does_to_its_pixels_is_done_again(kind, suffix, netwo
         (lambda x: (x + -127) * (1 / 128), LITE),
     ],
 )
-def test_arithmetic_with_a_number_is_understood(arithmetic, expected, network, tmp_path):
+def test_arithmetic_operators_are_read(arithmetic, expected, network, tmp_path):
     image = keras.Input((SIZE, SIZE, 3))
     keras.Model(image, network(arithmetic(image))).save(tmp_path / "file.keras")
     assert read_checkpoint(tmp_path / "file.keras", tiny()).normalization == expected
@@ -86,13 +86,13 @@ def test_arithmetic_with_a_number_is_understood(arithmetic, expected, network, t
 
 @pytest.mark.parametrize("normalization", [LITE, OWN])
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_our_own_models_are_read_back_with_their_constants(normalization, suffix, tmp_path):
+def test_our_own_saved_models_keep_their_normalization(normalization, suffix, tmp_path):
     create(replace(tiny(), normalization=normalization)).save(tmp_path / f"file{suffix}")
     assert read_checkpoint(tmp_path / f"file{suffix}", tiny()).normalization.close_to(normalization)
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_sequential_model_with_a_network_inside_is_read(inside, network, tmp_path):
+def test_nested_sequential_models_are_read(inside, network, tmp_path):
     layers = [keras.Input((SIZE, SIZE, 3)), keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 128, -127 / 128)]
     model = keras.Sequential([*layers, network])
     if inside:
@@ -101,7 +101,7 @@ def test_a_sequential_model_with_a_network_inside_is_read(inside, network, tmp_p
     assert read_checkpoint(tmp_path / "file.keras", tiny()).normalization == LITE
 
 
-def test_a_model_that_takes_pixels_as_they_are_says_nothing_of_them(network, tmp_path):
+def test_model_without_normalization_gives_none(network, tmp_path):
     network.save(tmp_path / "file.keras")
     assert read_checkpoint(tmp_path / "file.keras", tiny()).normalization is None
 
@@ -111,7 +111,7 @@ def square(x):
 
 
 class Squaring(keras.layers.Layer):
-    """A layer that no file can tell about."""
+    """A custom layer, whose effect is not stored in a file."""
 
     def call(self, x):
         return x * x
@@ -119,28 +119,28 @@ class Squaring(keras.layers.Layer):
 
 REFUSED = {
     "code": (lambda image: keras.layers.Lambda(square)(image), "a layer 'Lambda'"),
-    "a class of the user's": (lambda image: Squaring()(image), "a layer 'Squaring'"),
+    "a custom class": (lambda image: Squaring()(image), "a layer 'Squaring'"),
     "two branches": (
         lambda image: keras.layers.Average()([keras.layers.Rescaling(2.0)(image), image]),
-        "more than one",
+        "the output of more than one",
     ),
-    "a negative": (lambda image: keras.layers.Rescaling(-1.0)(image), r"pixels \* \[-1\.\]"),
+    "a negative": (lambda image: keras.layers.Rescaling(-1.0)(image), r"the operation pixels \* \[-1\.\]"),
 }
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [*((kind, ".keras") for kind in REFUSED), ("code", ".h5")])
-def test_what_cannot_be_taken_over_is_refused_and_not_ignored(kind, suffix, network, tmp_path):
+def test_unsupported_preprocessing_is_rejected(kind, suffix, network, tmp_path):
     layer, message = REFUSED[kind]
     image = keras.Input((SIZE, SIZE, 3))
     keras.Model(image, network(layer(image))).save(tmp_path / f"file{suffix}")
-    with pytest.raises(WeightsError, match=f"In the model of the file, {message}.*between the image and"):
+    with pytest.raises(WeightsError, match=f"The model in the file has {message}.*between the image and"):
         read_checkpoint(tmp_path / f"file{suffix}", tiny())
 
 
-def test_a_network_under_a_head_of_the_user_s_own_is_refused_with_the_reason(network, tmp_path):
+def test_network_under_a_custom_head_is_rejected_with_the_reason(network, tmp_path):
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), network, keras.layers.Dense(3, name="mine")])
     model.save(tmp_path / "file.keras")
-    with pytest.raises(WeightsError, match=r"[Ss]ave the (network alone|EfficientNet inside alone)"):
+    with pytest.raises(WeightsError, match=r"[Ss]ave the (network alone|inner (network|EfficientNet) alone)"):
         read_checkpoint(tmp_path / "file.keras", tiny())
 
 
@@ -154,7 +154,7 @@ def test_a_network_under_a_head_of_the_user_s_own_is_refused_with_the_reason(net
         "{",
     ],
 )
-def test_a_configuration_that_keras_did_not_write_ends_in_our_error(config, network, tmp_path):
+def test_malformed_configuration_raises_weights_error(config, network, tmp_path):
     network.save(tmp_path / "file.keras")
     with (
         zipfile.ZipFile(tmp_path / "file.keras") as sound,
@@ -167,7 +167,7 @@ def test_a_configuration_that_keras_did_not_write_ends_in_our_error(config, netw
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_a_model_saved_whole_is_built_again_with_its_padding_and_epsilon(suffix, randomise, photo, run, tmp_path):
+def test_whole_saved_model_keeps_its_padding_and_epsilon(suffix, randomise, photo, run, tmp_path):
     theirs = create(tiny(), classes=10, framework="pytorch", input_shape=(None, None, 3))
     randomise(theirs)
     theirs.save(tmp_path / f"file{suffix}")
@@ -180,13 +180,13 @@ def test_a_model_saved_whole_is_built_again_with_its_padding_and_epsilon(suffix,
 
 
 @pytest.mark.parametrize("size", [None, 32, 65])
-def test_keras_applications_pads_as_tensorflow_does_whatever_its_images(size, tmp_path):
+def test_keras_applications_is_read_as_tensorflow_padding_at_any_size(size, tmp_path):
     model = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(size, size, 3))
     config = {"class_name": "Functional", "config": json.loads(model.to_json())["config"]}
     assert framework_in(config) == TENSORFLOW
 
 
-def test_a_loop_of_layers_ends(tmp_path):
+def test_cyclic_layers_are_rejected(tmp_path):
     def layer(kind, name, before):
         history = {"class_name": "__keras_tensor__", "config": {"keras_history": [before, 0, 0]}}
         return {"class_name": kind, "config": {"name": name}, "inbound_nodes": [{"args": [history], "kwargs": {}}]}
