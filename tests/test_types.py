@@ -15,6 +15,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet.builder_signature import Builder, Options
+from keras_effnet.finetuning.settings import Settings, SettingsArguments
 from keras_effnet.models import EfficientNet, create
 
 # What a user might write. A comment names the error that mypy and pyright are expected to report on that line.
@@ -35,6 +36,7 @@ EfficientNetB0(classes="five")  # arg-type reportArgumentType
 EfficientNetB0(pooling="mean")  # arg-type reportArgumentType
 EfficientNet(1.0, 1.1, 240, weigths=None)  # call-arg reportCallIssue
 EfficientNet(1.0, 1.1, 240, classes="ten")  # arg-type reportArgumentType
+keras_effnet.finetune("photos/", epoch=3)  # call-arg reportCallIssue
 keras_effnet.fuse(1, 2, 3)  # call-arg reportCallIssue
 keras_effnet.nonsense  # attr-defined reportAttributeAccessIssue
 keras_effnet.re  # attr-defined reportAttributeAccessIssue
@@ -97,6 +99,10 @@ def test_efficientnet_takes_the_remaining_arguments_of_a_builder() -> None:
     shared = {name: hints[name] for name in list(arguments(keras_effnet.EfficientNetB0)) if name != "dropout_rate"}
     assert get_type_hints(Options) == shared
     assert "dropout_rate" in arguments(EfficientNet)
+
+
+def test_finetune_takes_the_fields_of_settings() -> None:
+    assert get_type_hints(SettingsArguments) == get_type_hints(Settings)
 
 
 def test_a_misspelt_argument_is_reported_with_the_name_of_the_function() -> None:

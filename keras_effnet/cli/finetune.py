@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -78,7 +78,7 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a pretrained network on your photos. Ctrl-C stops early and keeps the model."""
-    settings = {
+    settings: dict[str, Any] = {
         "unfreeze": int(unfreeze) if unfreeze.isdecimal() else unfreeze,
         "epochs": epochs,
         "learning_rate": learning_rate,

@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 from keras_effnet._keras import keras
 from keras_effnet.data.image_audit import OddFiles
@@ -18,7 +18,7 @@ from keras_effnet.finetuning.phases import keep_the_better, train_phases
 from keras_effnet.finetuning.progress import Progress, Run
 from keras_effnet.finetuning.report import FineTuned
 from keras_effnet.finetuning.run_folder import claim, write_somewhere
-from keras_effnet.finetuning.settings import Settings, make_settings
+from keras_effnet.finetuning.settings import Settings, SettingsArguments, make_settings
 from keras_effnet.finetuning.transfer import first_block, replace_head
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier, load_classifier
@@ -37,7 +37,7 @@ def finetune(
     overwrite: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
-    **settings: Any,
+    **settings: Unpack[SettingsArguments],
 ) -> FineTuned:
     """Fine-tune a pretrained network on labelled photos.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
 from keras_effnet.errors import COUNT, Range
 
@@ -63,6 +63,24 @@ class Settings:
             value = getattr(self, name)
             if not (value is None and name == "resolution"):
                 valid.check(name, value)
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The fields of `Settings` as keyword arguments, for type checkers and editors."""
+
+    unfreeze: int | str
+    epochs: int
+    head_epochs: int
+    learning_rate: float
+    head_learning_rate: float
+    batch_size: int
+    label_smoothing: float
+    weight_decay: float
+    smallest_crop: float
+    mirror: bool
+    resolution: int | None
+    val_share: float
+    seed: int
 
 
 DEFAULTS = Settings()
