@@ -37,7 +37,7 @@ class Saving:
         every: also save after this many batches within an epoch; None to save only after each epoch.
         patience: stop after this many epochs without improvement; None for never.
         writes: whether this process writes files.
-        alone: whether there is only this process; it does not know which images other processes skipped.
+        alone: whether this is the only process; with several, each knows only which images it skipped itself.
         all_gather: returns the values that all processes pass to it.
     """
 
@@ -76,7 +76,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
             part.recall(seen)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Remember the position in the data at which `fit` starts."""
+        """Remember the position in the data at which `fit` starts this epoch."""
         begun = self.progress.position
         # If the place is unknown, the pipeline starts at the beginning of the epoch.
         self._began = Position(begun.epoch) if begun.place is None else begun
@@ -99,7 +99,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Save best weights, then a checkpoint: if the process dies in between, the epoch is repeated."""
+        """Save the best weights, then a checkpoint: if the process dies in between, the epoch is repeated."""
         self._check_weights()
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
         self.progress.history.append(row)
@@ -135,7 +135,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
 
     @contextmanager
     def output_folder(self) -> Iterator[Path]:
-        """For files that every process has to write: the folder of the run, or a temporary one if others write."""
+        """The folder of the run in the process that writes; a temporary folder in the others."""
         with nullcontext(self.folder) if self.saving.writes else TemporaryDirectory() as folder:
             yield Path(folder)
 

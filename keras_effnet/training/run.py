@@ -92,16 +92,16 @@ def train(
     devices = open_devices(strategy)
     found = open_training_data(data, holdout=recipe.holdout, seed=recipe.seed)
     plan = make_plan(recipe, variant, found)
-    notes = check_plan(devices, plan, found)
     with lost_workers_reported(devices):
-        network, saver = _restore(Path(out), plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
-        return _train(Session(network, plan, found, devices, saver, notes), verbose=verbose)
+        session = _open_session(Path(out), plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
+        return _train(session, verbose=verbose)
 
 
-def _restore(
+def _open_session(
     folder: Path, plan: Plan, data: TrainingData, devices: Devices, *, strict: bool, checkpoint_every: int | None
-) -> tuple[Any, Saver]:
-    """The network and its saver, restored from the last state in the folder, or new."""
+) -> Session:
+    """Start a run in the folder, or restore it from its latest checkpoint."""
+    device_notes = check_plan(devices, plan, data)
     writes = devices.process_index == 0
     settings = claim_settings(folder, _settings(plan, data)) if writes else {}
     keras.utils.set_random_seed(plan.recipe.seed)
@@ -121,9 +121,10 @@ def _restore(
         all_gather=devices.all_gather,
     )
     saver = Saver(folder, progress, saving, ema=ema, odd=odd)
-    _wait_for_all(devices, plan, saver)
+    session = Session(network, plan, data, devices, saver, device_notes)
+    _wait_for_all(session)
     saver.check_best(network)
-    return network, saver
+    return session
 
 
 def _train(session: Session, *, verbose: int | str) -> Trained:
@@ -138,7 +139,7 @@ def _train(session: Session, *, verbose: int | str) -> Trained:
     report = _read_report(folder) if over else None
     try:
         saver.finish()
-        _wait_for_all(session.devices, session.plan, saver)
+        _wait_for_all(session)
         load_weights(network, folder / BEST)
         whole = report is not None and zipfile.is_zipfile(folder / MODEL)
         if report is None:
@@ -152,8 +153,9 @@ def _train(session: Session, *, verbose: int | str) -> Trained:
     return Trained(network, folder, report)
 
 
-def _wait_for_all(devices: Devices, plan: Plan, saver: Saver) -> None:
-    wait_for_all(devices, saver.progress.epoch * plan.steps + saver.progress.step, saver.folder)
+def _wait_for_all(session: Session) -> None:
+    progress = session.saver.progress
+    wait_for_all(session.devices, progress.epoch * session.plan.steps + progress.step, session.saver.folder)
 
 
 def _read_report(folder: Path) -> dict[str, Any] | None:
