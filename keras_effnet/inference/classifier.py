@@ -1,4 +1,4 @@
-"""A model together with what its outputs mean: a network by name, or a saved model with its labels."""
+"""A model and the meaning of its outputs: a network by name, or a saved model with its labels."""
 
 import inspect
 import os
@@ -18,14 +18,14 @@ from keras_effnet.variants import VARIANTS, find_variant
 
 @dataclass(frozen=True)
 class Classifier:
-    """A Keras model together with what its outputs mean and the size of its images.
+    """A Keras model, the meaning of its outputs and the size of its images.
 
     Args:
-        model: takes images (batch, size, size, 3) and gives scores (batch, classes).
+        model: maps images (batch, size, size, 3) to scores (batch, classes).
         classes: (wnid or None, label) of each output.
-        size: side of its images in pixels.
-        name: what it was loaded by, the name of a network or the path of a file.
-        weights: the weight set or file that the network was given, None where the model has its own.
+        size: side of the images in pixels.
+        name: the name or the path by which the model was loaded.
+        weights: the weight set or weight file of a network by name; None for a saved model.
     """
 
     model: Any
@@ -42,7 +42,7 @@ class Classifier:
 
     @cached_property
     def gives_logits(self) -> bool:
-        """Whether the model's outputs are no probabilities yet."""
+        """Whether the outputs are logits rather than probabilities."""
         from keras_effnet.inference.head_finder import gives_logits
 
         return gives_logits(self.model)
@@ -57,22 +57,22 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
     """Build a pretrained network by name, or load a saved model.
 
     Args:
-        model: "lite0", "b0", "EfficientNetB0", ..., the path of a `.keras` file, or of a folder that holds a
-            model.keras. The labels of a saved model stand in a file labels.txt beside it, one a line; without that file
-            it has to have ImageNet's 1000 classes.
-        weights: for a network by name: the name of a weight set or the path of a weight file; by default the best
+        model: "lite0", "b0", "EfficientNetB0", ..., or the path of a `.keras` file or of a folder with a model.keras.
+            The labels of a saved model are the lines of the file labels.txt in the same folder. Without that file the
+            model must have ImageNet's 1000 classes.
+        weights: the name of a weight set or the path of a weight file, for a network by name; by default the best
             published set.
 
     Raises:
-        ValueError: no such network or file, or a model that does not classify images.
-        WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
+        ValueError: the network or the file does not exist, or the model does not classify images.
+        WeightsError: the weights do not exist, cannot be fetched or read, or do not fit.
 
     Example:
         >>> load_classifier("lite0").size
         224
     """
     path = Path(model)
-    if str(model) not in VARIANTS and (path / MODEL).is_file():  # the folder of a fine-tuning
+    if str(model) not in VARIANTS and (path / MODEL).is_file():  # the folder of a fine-tuning run
         path /= MODEL
     if path.suffix or len(path.parts) > 1:
         return _load_saved(path, weights)
@@ -88,8 +88,8 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
 def _load_saved(path: Path, weights: str | None) -> Classifier:
     if weights is not None:
         raise ValueError(
-            f"weights is {weights!r}, but the saved model {str(path)!r} has its own. Expected no weights beside it. "
-            f"Leave them out, or name the network: {', '.join(VARIANTS)}."
+            f"weights is {weights!r}, but the saved model {str(path)!r} has its own weights. Expected None. Leave "
+            f"weights out, or name a network: {', '.join(VARIANTS)}."
         )
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(
@@ -100,16 +100,16 @@ def _load_saved(path: Path, weights: str | None) -> Classifier:
 
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises anything, from BadZipFile to TypeError; its messages hold whole configs
+    except Exception as error:  # Keras raises many types; its messages contain whole configs
         raise ValueError(
-            f"The model {str(path)!r} cannot be loaded: {first_line(error)} Expected a .keras file that needs no code "
-            "of its own. Save the model again with this version of Keras."
+            f"The model {str(path)!r} cannot be loaded: {first_line(error)} Expected a .keras file without "
+            "custom code. Save the model again with this version of Keras."
         ) from error
     return replace(as_classifier(network, read_classes(path.parent)), name=str(path))
 
 
 def read_classes(folder: Path) -> Classes | None:
-    """The classes of a saved model: the lines of labels.txt in its folder, None where there is no such file."""
+    """The classes of a saved model: the lines of labels.txt in its folder. None if there is no such file."""
     file = folder / LABELS
     if not file.is_file():
         return None
@@ -117,25 +117,25 @@ def read_classes(folder: Path) -> Classes | None:
         text = file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"The file {str(file)!r} is no UTF-8 at byte {error.start}. Expected a label a line. Save it as UTF-8."
+            f"The file {str(file)!r} is not UTF-8 at byte {error.start}. Expected one label per line. Save it as UTF-8."
         ) from error
-    # Not splitlines, which parts lines at rarer characters that a label may hold.
+    # Not splitlines(): it also splits at characters that can occur in a label.
     return tuple((None, line.strip()) for line in text.split("\n") if line.strip())
 
 
 def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
-    """Put a Keras model together with its classes, by default ImageNet's; a `Classifier` stays as it is.
+    """Combine a Keras model with its classes, by default ImageNet's. A `Classifier` is returned unchanged.
 
     Raises:
-        ValueError: a model that does not classify square RGB images, has another number of classes, or gives the logit
-            of one class alone.
+        ValueError: the model does not classify square RGB images, has another number of classes, or returns a single
+            logit.
     """
     if isinstance(model, Classifier):
         return model
     if not hasattr(model, "output_shape"):
         raise ValueError(
             f"The model is {model!r}. Expected a Keras model, a Classifier, the name of a network or the path of a "
-            "model. Pass one of these."
+            "model."
         )
     outputs = model.output_shape
     if not isinstance(outputs, tuple) or len(outputs) != 2 or not isinstance(outputs[1], int):
@@ -146,15 +146,15 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
     classes = class_index() if classes is None else classes
     if len(classes) != outputs[1]:
         raise ValueError(
-            f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected a label "
-            "for each. Write them, one a line, into a file labels.txt beside the saved model; or pass "
-            "keras_effnet.inference.classifier.Classifier(model, classes, size) with a pair (None, label) for each."
+            f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected one "
+            "label per class. Write one label per line to labels.txt in the folder of the saved model; or pass "
+            "keras_effnet.inference.classifier.Classifier(model, classes, size), where classes are pairs (None, label)."
         )
     classifier = Classifier(model, classes, _image_size(model))
     if len(classes) == 1 and classifier.gives_logits:
         raise ValueError(
-            f"The model {model.name!r} has one output, which is no probability: of one class a softmax makes 1. "
-            "Expected a sigmoid, or an output for each of two classes. End it with activation='sigmoid'."
+            f"The model {model.name!r} returns a single logit, and the softmax of a single class is always 1. Expected "
+            "a probability, or one output for each of two classes. End the model with activation='sigmoid'."
         )
     return classifier
 
@@ -169,6 +169,6 @@ def _image_size(model: Any) -> int:
         except ValueError:
             pass
     raise ValueError(
-        f"The model {model.name!r} takes images of shape {shape}. Expected square RGB images of one size: (None, 224, "
-        "224, 3) for example. Build it with such an input_shape."
+        f"The model {model.name!r} takes images of shape {shape}. Expected square RGB images of one size, such as "
+        "(None, 224, 224, 3). Build it with such an input_shape."
     )

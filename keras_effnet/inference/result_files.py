@@ -1,4 +1,4 @@
-"""Predictions in a CSV, JSON Lines or Parquet file that a cut run goes on with: what is in it is not done again."""
+"""Files of predictions: CSV, JSON Lines or Parquet. An interrupted run resumes, and skips the photos in the file."""
 
 import csv
 import io
@@ -25,9 +25,9 @@ class Results:
     """An open file of predictions.
 
     Args:
-        done: the paths that were in it already.
+        done: the paths that were already in the file.
         failed: those of them that have an error.
-        write: adds the next prediction; what is written stays, should the run be cut.
+        write: appends a prediction, which is kept even if the run is killed afterwards.
     """
 
     done: frozenset[str]
@@ -36,22 +36,22 @@ class Results:
 
 
 def _results(failed: Mapping[str, bool], write: Callable[[Prediction], object]) -> Results:
-    """Results from whether each path that is done has failed."""
+    """Results from a mapping of each path in the file to whether it has failed."""
     return Results(frozenset(failed), frozenset(name for name, yes in failed.items() if yes), write)
 
 
 @contextmanager
 def open_results(path: str | os.PathLike[str], top: int) -> Iterator[Results]:
-    """Open a file of predictions, or go on with it; half a last line is done again.
+    """Create a file of predictions or append to it. An incomplete last line is removed, and its photo is not in `done`.
 
     Args:
-        path: `*.csv`, a line a photo; `*.jsonl`, an object a photo; `*.parquet`, complete only in the end: until then
-            the predictions are in a hidden file beside it.
-        top: labels for each photo.
+        path: `*.csv`, one line per photo; `*.jsonl`, one object per photo; or `*.parquet`, which is written at the end:
+            until then the predictions are in a hidden file next to it.
+        top: the number of labels for each photo.
 
     Raises:
-        ImportError: Parquet without the package pyarrow.
-        ValueError: another kind of file, one that was not written by this, or a folder.
+        ImportError: the file is Parquet and pyarrow is not installed.
+        ValueError: the suffix is unknown, the file was not written by this function, or it is a folder.
 
     Example:
         >>> import tempfile
@@ -65,31 +65,38 @@ def open_results(path: str | os.PathLike[str], top: int) -> Iterator[Results]:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"The file is {str(path)!r}. Expected a name in {', '.join(SUFFIXES)}. Choose another name.")
+        raise ValueError(f"The file {str(path)!r} has an unknown suffix. Expected one of {', '.join(SUFFIXES)}.")
     if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in path.parents):
         raise ValueError(
-            f"The file {str(path)!r} cannot be there: it is a folder, or lies in a file. Expected a new file, or one "
-            "of an earlier run, in a folder. Choose another name."
+            f"The file {str(path)!r} cannot be written: it is a folder, or one of its parents is a file. Expected a "
+            "new file or the file of an earlier run. Choose another path."
         )
-    if path.suffix.lower() == ".csv":
-        head = ",".join(_head(top)) + "\n"
-        with _lines(path, _csv_paths, head) as (done, file):
-            writer = csv.writer(file, lineterminator="\n")
+    kind = path.suffix.lower()
+    opened = _csv(path, top) if kind == ".csv" else _json_lines(path) if kind == ".jsonl" else _parquet(path)
+    with opened as results:
+        yield results
 
-            def write(prediction: Prediction) -> None:
-                # Not sooner: a run that comes to nothing leaves no head that is in the next one's way.
-                if not file.tell():
-                    file.write(head)
-                writer.writerow(_cells(prediction, top))
-                file.flush()
 
-            yield _results(done, write)
-    elif path.suffix.lower() == ".jsonl":
-        with _lines(path, _json_paths, JSON_OPENING) as (done, file):
-            yield _results(done, lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()))
-    else:
-        with _parquet(path) as results:
-            yield results
+@contextmanager
+def _csv(path: Path, top: int) -> Iterator[Results]:
+    head = ",".join(_head(top)) + "\n"
+    with _lines(path, _csv_paths, head) as (done, file):
+        writer = csv.writer(file, lineterminator="\n")
+
+        def write(prediction: Prediction) -> None:
+            # Write the header lazily: a run without predictions must not leave one that the next run would reject.
+            if not file.tell():
+                file.write(head)
+            writer.writerow(_cells(prediction, top))
+            file.flush()
+
+        yield _results(done, write)
+
+
+@contextmanager
+def _json_lines(path: Path) -> Iterator[Results]:
+    with _lines(path, _json_paths, JSON_OPENING) as (done, file):
+        yield _results(done, lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()))
 
 
 def _head(top: int) -> list[str]:
@@ -106,24 +113,24 @@ def _cells(prediction: Prediction, top: int) -> list[Any]:
 def _lines(
     path: Path, read: Callable[[Path], tuple[dict[str, bool], int]], opening: str
 ) -> Iterator[tuple[dict[str, bool], IO[str]]]:
-    """What a file of lines has already, and the file, open at the end of its last whole one."""
+    """The paths in a file of lines, and the file, open at the end of its last complete line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, bool] = {}
     length = 0
     if path.exists():
         with path.open("rb") as old:
             start = old.read(len(opening))
-        # Half a first line is ours as well; what is not ours is not cut.
+        # An incomplete first line is accepted too. Files of other programs are never truncated.
         if start != opening.encode()[: len(start)]:
             raise ValueError(
-                f"The file {str(path)!r} does not hold predictions of this kind. Expected it to begin with "
-                f"{opening.strip()}, for this number of labels (--top). Give another name, or delete it to begin anew."
+                f"The file {str(path)!r} does not contain predictions with this number of labels. Expected it to start "
+                f"with {opening.strip()}. Choose another file, or delete this one to start again."
             )
         try:
             done, length = read(path)
         except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
             raise _damaged(path) from error
-    # Names that are no Unicode come back as they were.
+    # Keeps file names that are not valid Unicode.
     with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.truncate(length)
         file.seek(length)
@@ -132,8 +139,8 @@ def _lines(
 
 def _damaged(path: Path) -> ValueError:
     return ValueError(
-        f"The file {str(path)!r} holds lines that are no predictions. Expected those of an earlier run alone. Correct "
-        "it, or give another name."
+        f"The file {str(path)!r} has lines that are not predictions. Expected only the lines of an earlier run. "
+        "Correct the file, or choose another one."
     )
 
 
@@ -155,11 +162,11 @@ def _csv_paths(path: Path) -> tuple[dict[str, bool], int]:
     with path.open("rb") as file:
         for line in file:
             record += line
-            # A line break between quotes belongs to a name.
+            # A line break inside quotes is part of a file name.
             if record.endswith(b"\n") and record.count(b'"') % 2 == 0:
                 text = record.decode("utf-8", "surrogateescape")
                 name, error, *_ = next(csv.reader(io.StringIO(text, newline="")))
-                # The first line is the head.
+                # The first line is the header.
                 done |= {name: bool(error)} if length else {}
                 length, record = length + len(record), b""
     return done, length
@@ -167,22 +174,20 @@ def _csv_paths(path: Path) -> tuple[dict[str, bool], int]:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Results]:
-    """Predictions are kept as lines of JSON until the end, since half a Parquet file cannot be read."""
+    """Predictions are stored as JSON lines until the end, because an incomplete Parquet file cannot be read."""
     if find_spec("pyarrow") is None:
         raise ImportError(
-            f"The file {str(path)!r} is to be Parquet. Expected the package pyarrow. Run pip install pyarrow, or "
-            "choose a name in .csv or .jsonl."
+            f"The file {str(path)!r} needs pyarrow, which is not installed. Run pip install pyarrow, or choose a .csv "
+            "or .jsonl file."
         )
     journal = path.with_name(f".{path.name}.jsonl")
     before = _parquet_paths(path) if path.exists() else {}
-    with _lines(journal, _json_paths, JSON_OPENING) as (done, file):
-        yield _results(
-            before | done,
-            lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()),
-        )
+    with _json_lines(journal) as results:
+        failed = results.failed | {name for name, has_failed in before.items() if has_failed}
+        yield Results(results.done | before.keys(), failed, results.write)
     with staged(path) as part, journal.open(encoding="utf-8") as lines:
         rows = (_unicode(json.loads(line)) for line in lines)
-        # A run that was cut just before the journal's end left both.
+        # If an earlier run was killed before it deleted its journal, both files contain the same rows.
         _write_parquet(part, path if before else None, (row for row in rows if row["path"] not in before))
     journal.unlink()
 

@@ -1,4 +1,4 @@
-"""Whether an exported model still answers as the model does, and the photos to ask both about."""
+"""Compares an exported model with the original, and chooses the photos for the comparison."""
 
 import os
 from collections.abc import Iterable
@@ -15,20 +15,20 @@ from keras_effnet.inference.classifier import Classifier
 from keras_effnet.serving.engines import Run
 
 SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
-# Of the largest score of an image; rounding in float32 makes about 1e-5.
+# The allowed difference, as a fraction of the largest score of an image. Rounding in float32 causes about 1e-5.
 TOLERANCE = {None: 1e-3, "float16": 5e-2}
-# Without quantization, of the images with the same first label; two labels may be as likely in float32.
+# The required share of equal first labels without quantization. It is not 1: two labels can be equally likely.
 LEAST_AGREEMENT = 0.5
 MOST = 16
-# More would take more than a gigabyte, of 224 x 224 pixels.
+# More than this would take over a gigabyte at 224 x 224 pixels.
 ENOUGH = 1000
-# More photos make the ranges wider, by their outliers, and every number coarser.
+# More photos bring more outliers, which widen the ranges and make every number coarser.
 CALIBRATION = 250
 
 
 @dataclass(frozen=True)
 class Images:
-    """Photos as a model gets them, float32 of shape (n, size, size, 3), and what they are in words."""
+    """Photos prepared for a model, float32 of shape (n, size, size, 3), and a description of them."""
 
     what: str
     pixels: np.ndarray
@@ -36,12 +36,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Check:
-    """How an exported model differs from the model.
+    """The difference between an exported model and the original.
 
     Args:
-        images: what both were asked about, in words.
-        count: how many these were.
-        difference: the largest difference of two scores, as a fraction of the largest score of that image.
+        images: a description of the images that were compared.
+        count: the number of images.
+        difference: the largest difference between two scores, as a fraction of the largest score of that image.
         agreement: the share of the images with the same first label.
     """
 
@@ -52,15 +52,15 @@ class Check:
 
 
 def check_images(representative: Any, size: int, most: int = ENOUGH) -> Images:
-    """The photos given, or else those of scikit-image, or else noise.
+    """Load the given photos, or else those of scikit-image, or else noise.
 
     Args:
         representative: a folder, a pattern, an iterable as in `classify`, or None.
         size: side of the images in pixels.
-        most: of more photos than that, this many are read, evenly spaced.
+        most: if there are more photos, this many are read, evenly spaced.
 
     Raises:
-        ValueError: none of the photos given, or one of them, can be read.
+        ValueError: there are no photos, or one of them cannot be read.
     """
     at_least_one(size=size)
     if representative is not None:
@@ -77,7 +77,7 @@ def check_images(representative: Any, size: int, most: int = ENOUGH) -> Images:
 def _prepared(photos: Iterable[Photo], size: int, most: int) -> np.ndarray:
     every = [named(photo, number) for number, photo in enumerate(photos)]
     if not every:
-        raise ValueError("There are no representative photos. Expected some. Pass a folder.")
+        raise ValueError("There are no representative photos. Expected at least one. Pass a folder with photos.")
     chosen = np.linspace(0, len(every) - 1, min(len(every), most)).round().astype(int)
     images = np.empty((len(chosen), size, size, 3), np.float32)
     for place, number in enumerate(chosen):
@@ -88,15 +88,15 @@ def _prepared(photos: Iterable[Photo], size: int, most: int) -> np.ndarray:
 
 
 def split(images: Images, held_out: Images | None) -> tuple[Images, Images]:
-    """Photos to calibrate on and photos to check with: those held out, or else every fourth one.
+    """The photos for calibration and those for the comparison: the held-out ones, or else every fourth one.
 
     Raises:
-        ValueError: fewer than four.
+        ValueError: there are fewer than four photos.
     """
     if len(images.pixels) < 4:
         raise ValueError(
-            f"There are {len(images.pixels)} representative photos. Expected at least four, better a few hundred: "
-            "three of four for calibration, the rest for the check. Pass more."
+            f"There are {len(images.pixels)} representative photos. Expected at least four, better a few hundred. "
+            "Three quarters of them are used for calibration, the rest for the comparison. Pass more."
         )
     last = np.arange(len(images.pixels)) % 4 == 3
     seen, unseen = images.pixels[~last], images.pixels[last]
@@ -106,10 +106,10 @@ def split(images: Images, held_out: Images | None) -> tuple[Images, Images]:
 
 
 def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str | None, min_agreement: float) -> Check:
-    """Ask the model and its export about the same images.
+    """Run the model and its export on the same images.
 
     Raises:
-        ValueError: they differ too much.
+        ValueError: the scores differ too much.
     """
     pixels = images.pixels
     expected, found = scores(classifier, pixels), np.concatenate([run(image[None]) for image in pixels])
@@ -117,26 +117,26 @@ def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str |
     agreement = agree(found, expected)
     check = Check(images.what, len(pixels), difference, agreement)
     limit = TOLERANCE.get(quantize, np.inf)
-    # Written so that scores that are no numbers are refused as well.
+    # `not <=` instead of `>`, so that NaN is refused too.
     if not difference <= limit:
         raise ValueError(
             f"The exported scores differ from the model's by {difference:.2g} of the largest score, on {check.count} "
-            f"{check.images}. Expected at most {limit:.2g}. Nothing was written; try another format."
+            f"{check.images}. Expected at most {limit:.2g}. Nothing was written. Try another format."
         )
-    # Of a model that finds all classes as likely, the scores differ by little and tell little.
+    # If all classes are about equally likely, scores that are nearly equal do not prove much.
     least, remedy = LEAST_AGREEMENT, "another format"
     if quantize:
         least, remedy = min_agreement, "more representative photos, another way to quantize, or a lower min_agreement"
     if not agreement >= least:
         raise ValueError(
             f"The exported model ({quantize or 'float32'}) agrees with the model on the first label of {agreement:.1%} "
-            f"of {check.count} {check.images}. Expected at least {least:.1%}. Nothing was written; give {remedy}."
+            f"of {check.count} {check.images}. Expected at least {least:.1%}. Nothing was written. Try {remedy}."
         )
     return check
 
 
 def scores(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
-    """What a model says of any number of images."""
+    """The scores of a model for any number of images."""
     return np.concatenate([classifier.scores(pixels[i : i + MOST]) for i in range(0, len(pixels), MOST)])
 
 

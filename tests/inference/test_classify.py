@@ -226,7 +226,7 @@ def test_the_logit_of_one_class_is_refused_and_its_probability_is_not() -> None:
         inner = network()
         return keras.Model(inner.input, keras.layers.Dense(1, activation=activation)(inner.output))
 
-    with pytest.raises(ValueError, match="has one output, which is no probability"):
+    with pytest.raises(ValueError, match="returns a single logit"):
         as_classifier(one("linear"), ((None, "tabby"),))
     assert as_classifier(one("sigmoid"), ((None, "tabby"),)).classes == ((None, "tabby"),)
 
@@ -292,7 +292,7 @@ def test_labels_may_begin_with_a_byte_order_mark_and_have_to_be_utf_8(tmp_path: 
     (tmp_path / "labels.txt").write_bytes("rosé\ntulip\n".encode("utf-8-sig"))
     assert read_classes(tmp_path) == ((None, "rosé"), (None, "tulip"))
     (tmp_path / "labels.txt").write_bytes("rosé\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"labels\.txt' is no UTF-8 at byte 3\. Expected a label a line"):
+    with pytest.raises(ValueError, match=r"labels\.txt' is not UTF-8 at byte 3\. Expected one label per line"):
         read_classes(tmp_path)
 
 

@@ -623,7 +623,7 @@ def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_
     out.write_text(out.read_text() + '{"path": ["no name"]}\n')
     damaged = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
     assert (damaged.exit_code, len(damaged.stderr.splitlines())) == (1, 1)
-    assert "holds lines that are no predictions" in damaged.stderr
+    assert "has lines that are not predictions" in damaged.stderr
 
 
 @pytest.mark.parametrize("engine", ["litert", "keras"])
