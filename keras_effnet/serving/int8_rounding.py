@@ -1,31 +1,32 @@
-"""The weights of a convolution on a grid of 8 bits, rounded so that what it computes changes least.
+"""Rounds the weights of a convolution to 8 bits so that its outputs change as little as possible.
 
-To the nearest, the errors of the weights are independent, but what they are multiplied with is not: neighbouring pixels
-are nearly equal, so that errors which add up to nothing do nearly no harm. Which way to round is chosen by the
-covariance of the inputs (the aim of arXiv:2004.10568, by the means of arXiv:2210.17323 and coordinate descent). Of
-activations it is the range that is chosen: clipping a few outliers makes every other number finer.
+Rounding to nearest makes independent errors, but the inputs are correlated: neighbouring pixels are nearly equal, so
+errors that sum to zero do almost no harm. The direction of rounding is therefore chosen by the covariance of the inputs
+(the objective of arXiv:2004.10568, minimised with arXiv:2210.17323 and coordinate descent). For activations the range
+is chosen: clipping a few outliers makes the steps of all other values finer.
 """
 
 import numpy as np
 
-# Symmetric, and one scale for each output: how LiteRT and OpenVINO keep the weights of a convolution.
+# LiteRT and OpenVINO store the weights of a convolution symmetrically, with one scale per output.
 LEVELS = 127
 SWEEPS = 3
-# How finely a range is looked for, and which parts of the whole one are tried.
+# The bins of the histogram by which a range is chosen, and the fractions of the full range that are tried.
 BINS = 2048
 PARTS = np.linspace(1, 0.3, 36)
-# Of the mean variance, added to each: directions that the photos do not show must not be free.
+# The fraction of the mean variance that is added to every variance: no direction may be free of cost just because the
+# photos do not vary in it.
 DAMPING = 1e-3
 
 
 def round_layer(kernel: np.ndarray, covariance: np.ndarray, *, levels: int = LEVELS) -> np.ndarray:
-    """A kernel on its grid, in the shape it had.
+    """Round a kernel to its grid; the shape stays the same.
 
     Args:
         kernel: (height, width, inputs, outputs), or for a depthwise convolution (height, width, channels, 1).
-        covariance: of what the kernel is multiplied with, (inputs, inputs) with the inputs of all its places; for a
-            depthwise convolution (channels, inputs of each, inputs of each).
-        levels: steps from 0 to the largest of each output.
+        covariance: the covariance of the kernel's inputs, (inputs, inputs), where inputs counts height x width x
+            channels; for a depthwise convolution (channels, inputs, inputs), where inputs counts height x width.
+        levels: the number of steps from 0 to the largest weight of each output.
 
     Example:
         >>> round_layer(np.reshape([1.27, 0.503], (1, 1, 2, 1)), np.eye(2)).ravel().round(6)
@@ -36,21 +37,21 @@ def round_layer(kernel: np.ndarray, covariance: np.ndarray, *, levels: int = LEV
 
 
 def round_matrix(matrix: np.ndarray, covariance: np.ndarray, levels: int = LEVELS) -> np.ndarray:
-    """Columns on a grid each, so that the variance of the error of `inputs @ matrix` is small.
+    """Round each column to its grid, so that the variance of the error of `inputs @ matrix` is small.
 
-    The largest of a column stays at the end of its grid: by it a converter finds the same grid again.
+    The largest weight of a column stays at the end of the grid, so that a converter derives the same grid from it.
 
     Args:
         matrix: (inputs, outputs).
-        covariance: (inputs, inputs), or (outputs, inputs, inputs) if each output has inputs of its own.
-        levels: steps from 0 to the largest of a column.
+        covariance: (inputs, inputs), or (outputs, inputs, inputs) if every output has its own inputs.
+        levels: the number of steps from 0 to the largest weight of a column.
     """
     step = abs(matrix).max(axis=0) / levels
     step[step == 0] = 1
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)
     floor = DAMPING * variance.mean(axis=-1)[..., None, None] + 1e-30
     damped = covariance + floor * np.eye(len(matrix))
-    # The same for both shapes: [i] gives what input i has in common with all inputs, for each output.
+    # One shape for both cases: [i] is the covariance of input i with all inputs, for each output.
     rows = damped.transpose(1, 2, 0) if damped.ndim == 3 else damped[..., None]
     units = _compensated(matrix / step, damped, levels)
     fixed = abs(matrix).argmax(axis=0)
@@ -61,7 +62,7 @@ def round_matrix(matrix: np.ndarray, covariance: np.ndarray, levels: int = LEVEL
 
 
 def _compensated(matrix: np.ndarray, covariance: np.ndarray, levels: int) -> np.ndarray:
-    """One input after the other to the nearest number, its error made good by the next (arXiv:2210.17323)."""
+    """Round one input after another to nearest, and let the next ones compensate the error (arXiv:2210.17323)."""
     factor = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-2, -1)
     matrix, units = matrix.copy(), np.empty_like(matrix)
     rows = factor.transpose(1, 2, 0) if factor.ndim == 3 else factor[..., None]
@@ -72,7 +73,7 @@ def _compensated(matrix: np.ndarray, covariance: np.ndarray, levels: int) -> np.
 
 
 def _descend(units: np.ndarray, matrix: np.ndarray, rows: np.ndarray, fixed: np.ndarray, levels: int) -> None:
-    """Move one input at a time to where the variance of the error is least, in place."""
+    """Coordinate descent in place: move one input at a time to the value with the least variance of the error."""
     slope = sum(row * (units[i] - matrix[i]) for i, row in enumerate(rows))
     for _ in range(SWEEPS):
         for i, row in enumerate(rows):
@@ -84,10 +85,10 @@ def _descend(units: np.ndarray, matrix: np.ndarray, rows: np.ndarray, fixed: np.
 
 
 def clipped_range(values: np.ndarray) -> tuple[float, float]:
-    """The range, from 0 or less to 0 or more, of which 256 steps give the least squared error, with what it clips.
+    """The range whose 256 steps give the least squared error, clipping included. It always contains 0.
 
     Args:
-        values: of any shape.
+        values: an array of any shape.
 
     Example:
         >>> low, high = clipped_range(np.append(np.linspace(0, 1, 10_000), 8.0))

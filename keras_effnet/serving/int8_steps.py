@@ -1,6 +1,6 @@
-"""A network as steps, and which of its numbers are kept in 8 bits.
+"""A network as a list of steps, and which of them calculate in 8 bits.
 
-A step is a layer that does something in inference; models within the model are taken apart into theirs.
+A step is a layer that has an effect in inference. Nested models are replaced by their own steps.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from keras_effnet.inference.layer_graph import LayerGraph, name_of
 
 Value = TypeVar("Value")
 IMAGES = "images of the network"
-# Clipping is part of a convolution that writes 8 bits.
+# A convolution with 8-bit outputs can clip at no cost.
 CLIPPING = ("relu", "relu6")
 SWISH = ("swish", "silu")
 
@@ -24,8 +24,8 @@ class Arithmetic:
     """How an engine calculates in 8 bits.
 
     Args:
-        fused: the activations that it applies before a convolution's output is rounded.
-        levels: of a weight, from 0 to the largest of its channel.
+        fused: the activations that it applies before it rounds the output of a convolution.
+        levels: the number of steps of a weight, from 0 to the largest one of its channel.
     """
 
     fused: tuple[str, ...]
@@ -33,18 +33,18 @@ class Arithmetic:
 
 
 LITERT = Arithmetic(CLIPPING, 127)
-# Processors with AVX2 and no VNNI add two products in 16 bits, and cut off what is more: 2 x 255 x 64 still fits.
+# Processors with AVX2 but without VNNI add two products in 16 bits and saturate: 2 x 255 x 64 still fits.
 OPENVINO = Arithmetic((*CLIPPING, *SWISH), 64)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A layer, called on the outputs of others.
+    """A layer and its inputs.
 
     Args:
-        name: of the layer, after those of the models that it is in.
-        layer: from Keras.
-        sources: the names of the steps whose outputs it takes, or `IMAGES`.
+        name: the name of the layer, prefixed with the names of the models that contain it.
+        layer: the Keras layer.
+        sources: the names of the steps whose outputs are its inputs, or `IMAGES`.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Step:
 
 
 def steps_of(model: Any, source: str = IMAGES, prefix: str = "") -> list[Step]:
-    """What a model does, in order, from its one input to its one output.
+    """The steps of a model with one input and one output, in order.
 
     Raises:
-        ValueError: it is no graph of layers alone, or calls one of them twice.
+        ValueError: the model is not a graph of layers, or calls a layer twice.
 
     Example:
         >>> import keras_effnet
@@ -67,7 +67,7 @@ def steps_of(model: Any, source: str = IMAGES, prefix: str = "") -> list[Step]:
     if "layers" not in config:
         raise ValueError(
             f"The model {model.name!r} is a {type(model).__name__} without a graph of layers. Expected a functional "
-            "or sequential model. Wrap it in keras.Model(inputs, outputs), or export it without 'int8'."
+            "or sequential model. Rebuild it with keras.Model(inputs, outputs), or export it without 'int8'."
         )
     _refuse_operations(model, config)
     graph, found = LayerGraph(config), list[Step]()
@@ -75,7 +75,7 @@ def steps_of(model: Any, source: str = IMAGES, prefix: str = "") -> list[Step]:
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        # A sequential model names no input.
+        # A sequential model does not name its input.
         sources = [outputs.get(name, source) for name in graph.sources(layer.name)] or [source]
         if isinstance(layer, keras.Model):
             inner = steps_of(layer, sources[0], f"{prefix}{layer.name}/")
@@ -90,25 +90,25 @@ def steps_of(model: Any, source: str = IMAGES, prefix: str = "") -> list[Step]:
 
 
 def _refuse_operations(model: Any, config: Mapping[str, Any]) -> None:
-    """Refuse what is calculated between the layers, as in `x / 255`: the layers do not know its numbers."""
+    """Refuse operations between the layers, such as `x / 255`: their constants do not belong to any layer."""
     names = {layer.name for layer in model.layers}
     for entry in config["layers"]:
         if entry["class_name"] != "InputLayer" and name_of(entry) not in names:
             raise ValueError(
                 f"The model {model.name!r} calculates {name_of(entry)!r} ({entry['class_name']}) outside of "
-                "its layers. Expected layers alone for 'int8'. Take a layer for it, as keras.layers.Rescaling for "
-                "x / 255, or export without 'int8'."
+                "its layers. Expected only layers for 'int8'. Use a layer, such as keras.layers.Rescaling for x / 255, "
+                "or export without 'int8'."
             )
 
 
 def call_layer(layer: Any, inputs: Sequence[Any]) -> Any:
-    """What a layer gives in inference; those that augment photos are in training unless they are told."""
+    """The output of a layer in inference. Layers for data augmentation augment unless training=False is passed."""
     options = {"training": False} if "training" in signature(layer.call).parameters else {}
     return layer(inputs[0] if len(inputs) == 1 else list(inputs), **options)
 
 
 def follow(steps: Sequence[Step], images: Value, call: Callable[[Step, list[Value]], Value]) -> Value:
-    """Take something through a network; nothing is kept longer than until its last taker has had it."""
+    """Pass values through a network. Each value is dropped after the last step that needs it."""
     last = {source: step.name for step in steps for source in step.sources}
     values = {IMAGES: images}
     for step in steps:
@@ -120,7 +120,7 @@ def follow(steps: Sequence[Step], images: Value, call: Callable[[Step, list[Valu
 
 
 def is_convolution(layer: Any) -> bool:
-    """Whether a layer can multiply 8 bits: what it makes is a map, and it clips at most."""
+    """Whether a layer is a convolution that can run in 8 bits: its output is a feature map, and it clips at most."""
     return (
         type(layer) in CONVOLUTIONS
         and layer.data_format == "channels_last"
@@ -128,25 +128,25 @@ def is_convolution(layer: Any) -> bool:
         and getattr(layer, "depth_multiplier", 1) == 1
         and layer.use_bias
         and activation_of(layer) in ("linear", *CLIPPING)
-        # Those of squeeze and excitation cost nothing, and weigh whole channels.
+        # The convolutions of squeeze-and-excitation are cheap, and their outputs scale whole channels.
         and tuple(layer.output.shape[1:3]) != (1, 1)
     )
 
 
 def activation_of(layer: Any) -> str:
-    """The name of the activation that a layer applies; nothing if it has none."""
+    """The name of the activation of a layer, "" if it has none."""
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
 
 
 def in_8_bits(steps: Sequence[Step], kept: Collection[str]) -> frozenset[str]:
-    """The steps that calculate in 8 bits, but for those to be kept in float32."""
+    """The steps that calculate in 8 bits. The steps in `kept` stay in float32."""
     return frozenset(step.name for step in steps if step.name not in kept and _has_8_bits(step.layer))
 
 
 def _has_8_bits(layer: Any) -> bool:
     if isinstance(layer, keras.layers.Activation):
         return activation_of(layer) in (*CLIPPING, *SWISH)
-    # The mean over a map that weighs its channels; the one before a classifier stays, as the classifier does.
+    # Only the mean inside squeeze-and-excitation; the one before the classifier stays in float32 with it.
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):
         return bool(layer.keepdims)
     return is_convolution(layer) or type(layer) in (
@@ -157,11 +157,14 @@ def _has_8_bits(layer: Any) -> bool:
 
 
 def rounded_outputs(steps: Sequence[Step], eight: Collection[str], *, fused: Collection[str]) -> frozenset[str]:
-    """The steps whose outputs are rounded: all that 8-bit steps take and give, but what is within a convolution.
+    """The steps whose outputs are rounded: the inputs and outputs of 8-bit steps.
+
+    The output of a convolution is not rounded if the engine applies the following activation first.
 
     Args:
+        steps: the network.
         eight: the steps that calculate in 8 bits.
-        fused: the activations that an engine applies before a convolution's output is rounded.
+        fused: the activations that the engine applies before it rounds the output of a convolution.
     """
     takers: dict[str, list[Step]] = {}
     for step in steps:

@@ -1,8 +1,8 @@
-"""A network in 8 bits, made from photos in one pass: ranges, weights and biases, each layer after those before it.
+"""Calibrates a network in 8 bits in one pass over the photos: ranges, weights and biases, layer by layer.
 
-Every photo goes through the network twice at once, exactly and with all that has been rounded so far. So each kernel is
-rounded by the covariance of the rounded inputs (see `rounding`), and each bias keeps the exact mean of its outputs
-(arXiv:1906.04721, section 4.2): errors of the mean are made good where they appear.
+Every photo passes through the network twice in parallel: exactly, and with everything rounded so far. Each kernel is
+rounded by the covariance of its rounded inputs (see `int8_rounding`), and each bias is corrected so that the mean of
+the outputs stays exact (arXiv:1906.04721, section 4.2): errors of the mean are corrected where they arise.
 """
 
 import logging
@@ -29,24 +29,24 @@ from keras_effnet.serving.int8_steps import (
 
 log = logging.getLogger(__name__)
 BATCH = 8
-# All maps of a layer are in memory, exact and rounded: 64 photos of 224 x 224 take about 1 GB.
+# All feature maps of a layer are in memory, exact and rounded: 64 photos of 224 x 224 take about 1 GB.
 PIXELS = 64 * 224**2
-# Places of each layer by which its kernel is rounded: the largest covariance has some 1,000 inputs.
+# Positions of each feature map that the covariance is computed from; the largest one has about 1,000 inputs.
 PLACES = 40_000
-# Of a sigmoid: the range that LiteRT gives it.
+# The range that LiteRT uses for a sigmoid.
 SIGMOID = (0.0, 255 / 256)
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A network of which most is in 8 bits.
+    """A network that calculates mostly in 8 bits.
 
     Args:
-        steps: all of it.
+        steps: the whole network.
         eight: the names of the steps that calculate in 8 bits.
-        arithmetic: of the engine that it is for.
-        ranges: of the outputs that are rounded, by the step's name.
-        weights: kernel and bias, by the step's name; of steps in 8 bits the kernel is on its grid.
+        arithmetic: the arithmetic of the engine.
+        ranges: the ranges of the rounded outputs, by the name of the step.
+        weights: kernel and bias, by the name of the step; the kernels of 8-bit steps are on their grids.
     """
 
     steps: Sequence[Step]
@@ -61,7 +61,7 @@ class Quantized:
         return tuple(step.name for step in self.steps if step.layer.weights and step.name not in self.eight)
 
     def call(self, images: Any) -> Any:
-        """What an engine calculates, in float32 with the rounding spelled out; it can be traced."""
+        """Simulate the engine in float32, with explicit rounding. Can be traced by tf.function."""
         return follow(self.steps, images, self._step)
 
     def _step(self, step: Step, inputs: list[Any]) -> Any:
@@ -85,7 +85,7 @@ class Quantized:
         return fake_quant(outputs, self.ranges[step.name]) if step.name in self.ranges else outputs
 
     def on_its_grid(self, kernel: np.ndarray, layer: Any) -> Any:
-        """A kernel as steps of its largest number, for each channel."""
+        """Round a kernel to its grid, which depends on the largest weight of each channel."""
         import tensorflow as tf
 
         columns = kernel.reshape(*kernel.shape[:2], -1) if is_depthwise(layer) else kernel
@@ -99,10 +99,10 @@ def calibrate(steps: Sequence[Step], images: np.ndarray, *, kept: Collection[str
     """Choose the ranges of a network, round its kernels, and correct its biases.
 
     Args:
-        steps: the network, with its batch normalisations folded.
-        images: float32 of shape (n, size, size, 3); about 64 of them are looked at, less if they are large.
-        kept: the names of steps that stay in float32.
-        arithmetic: of the engine that the network is for.
+        steps: the network, with folded batch normalisation.
+        images: float32 of shape (n, size, size, 3); about 64 of them are used, fewer if they are large.
+        kept: the names of the steps that stay in float32.
+        arithmetic: the arithmetic of the engine.
     """
     most = max(4, PIXELS // (images.shape[1] * images.shape[2]))
     images = images[:: -(-len(images) // most)]
@@ -129,7 +129,7 @@ def calibrate(steps: Sequence[Step], images: np.ndarray, *, kept: Collection[str
 
 
 def _with_weights(net: Quantized, step: Step, exact: np.ndarray, rough: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The outputs of a layer, exact and rounded; its kernel and bias are put into the network."""
+    """The outputs of a layer, exact and rounded. Its kernel and bias are stored in the network."""
     layer, (kernel, bias) = step.layer, step.layer.get_weights()
     exact = batched(lambda part: linear(layer, part, kernel), exact)
     if step.name in net.eight:
@@ -143,23 +143,23 @@ def _with_weights(net: Quantized, step: Step, exact: np.ndarray, rough: np.ndarr
 
 
 def has_kernel(layer: Any) -> bool:
-    """Whether a layer is a product with a kernel, a bias and an activation, and known how to calculate."""
+    """Whether a layer is one of the supported layers with a kernel, a bias and an activation."""
     return is_convolution(layer) or (type(layer) is keras.layers.Dense and layer.use_bias)
 
 
 def batched(function: Any, *arrays: np.ndarray) -> np.ndarray:
-    """A function of some images at a time."""
+    """Apply a function to a few images at a time."""
     parts = range(0, len(arrays[0]), BATCH)
     return np.concatenate([np.asarray(function(*(array[i : i + BATCH] for array in arrays))) for i in parts])
 
 
 def linear(layer: Any, inputs: Any, kernel: Any) -> Any:
-    """What a layer multiplies, with another kernel."""
+    """A layer without bias and activation, with another kernel."""
     import tensorflow as tf
 
     if isinstance(layer, keras.layers.Dense):
         return tf.matmul(inputs, kernel)
-    # A depthwise convolution knows but square strides.
+    # TensorFlow's depthwise convolution supports only square strides.
     options = {"strides": [1, *layer.strides, 1], "padding": layer.padding.upper(), "dilations": layer.dilation_rate}
     if is_depthwise(layer):
         return tf.nn.depthwise_conv2d(inputs, kernel, **options)
@@ -167,19 +167,19 @@ def linear(layer: Any, inputs: Any, kernel: Any) -> Any:
 
 
 def fake_quant(values: Any, limits: tuple[float, float]) -> Any:
-    """Values as 256 steps of a range."""
+    """Round values to 256 steps of a range."""
     import tensorflow as tf
 
     return tf.quantization.fake_quant_with_min_max_args(values, *limits)
 
 
 def input_covariance(layer: Any, inputs: np.ndarray, most: int = PLACES) -> np.ndarray:
-    """The covariance of what a convolution multiplies its weights with, in float64, over some of its places.
+    """The covariance of the inputs of a convolution's kernel, in float64, over a sample of positions.
 
     Args:
         layer: a convolution.
         inputs: (n, height, width, channels).
-        most: how many places are looked at.
+        most: the number of positions.
     """
     first: Any = 0.0
     second: Any = 0.0
@@ -194,7 +194,7 @@ def input_covariance(layer: Any, inputs: np.ndarray, most: int = PLACES) -> np.n
 
 
 def _places(layer: Any, inputs: np.ndarray, most: int) -> np.ndarray:
-    """The inputs at some places of the kernel: (places, inputs); depthwise (channels, places, inputs)."""
+    """The kernel's inputs at some positions: (positions, inputs); depthwise (channels, positions, inputs)."""
     import tensorflow as tf
 
     channels, (height, width), (down, right) = inputs.shape[-1], layer.kernel_size, layer.strides
@@ -202,6 +202,6 @@ def _places(layer: Any, inputs: np.ndarray, most: int) -> np.ndarray:
         inputs, [1, height, width, 1], [1, down, right, 1], [1, *layer.dilation_rate, 1], layer.padding.upper()
     )
     rows = np.reshape(seen, (-1, height * width * channels))
-    # At random: places at equal distances would all be in the same columns.
+    # At random: positions at equal distances could all be in the same columns.
     rows = rows[np.random.default_rng(0).permutation(len(rows))[:most]]
     return rows.reshape(-1, height * width, channels).transpose(2, 0, 1) if is_depthwise(layer) else rows

@@ -1,4 +1,4 @@
-"""Write a model as a SavedModel that TensorFlow Serving takes as it is, and open one as a function.
+"""Write a model as a SavedModel for TensorFlow Serving, and load a SavedModel as a function.
 
 Source of the layout: github.com/tensorflow/serving, docs `serving_basic`, `saved_model_warmup` and `serving_config`.
 """
@@ -16,9 +16,9 @@ from keras_effnet.serving.tf_convert import tf_variables
 from keras_effnet.serving.tf_decode import decode_batch
 from keras_effnet.serving.tf_serving_files import BATCHING_FILE, batching_parameters, warmup_requests, write_warmup
 
-# What stands in place of the labels of a file that holds no image.
+# The label of a file that is not an image.
 INVALID = "invalid"
-# Bytes of weights that are kept in the graph as constants: B0 to B5.
+# Weights up to this size in bytes become constants of the graph: B0 to B5.
 LARGEST_GRAPH = 128 << 20
 
 
@@ -33,23 +33,23 @@ def write_saved_model(
 ) -> None:
     """Write one version of a model for TensorFlow Serving, with warm-up requests and batching parameters.
 
-    Its signatures are `serving_default` (`images`, float32), `images_uint8` (`images`, uint8), both (batch, size, size,
-    3) with pixels 0..255, and `image_bytes` (`image_bytes`, the bytes of image files of any size, (batch,)), which
-    decodes, crops and resizes as the published accuracies were measured. Each gives `probabilities` (batch, classes)
-    and the best of them, `scores` and their labels `classes`, both (batch, top). A file that cannot be read, or an
-    image with pixels that are no finite numbers, has "invalid" for labels and zeros for scores, and the others of its
-    batch are answered.
+    The signatures `serving_default` (`images`, float32) and `images_uint8` (`images`, uint8) take images (batch, size,
+    size, 3) with pixels 0..255. The signature `image_bytes` takes the bytes of image files of any size (`image_bytes`,
+    (batch,)), which it decodes, crops and resizes as in the published evaluation. All return `probabilities` (batch,
+    classes), and the highest of them as `scores` with their labels as `classes`, both (batch, top). A file that cannot
+    be read, or an image with NaN or infinite pixels, gets the label "invalid" and scores of zero. The other images of
+    its batch are not affected.
 
     Args:
-        model: takes pixels 0..255, (batch, size, size, 3), and gives probabilities (batch, classes).
-        folder: a new folder; for the server it lies in `<base>/<name>/` and its name is a number.
+        model: maps pixels 0..255, (batch, size, size, 3), to probabilities (batch, classes).
+        folder: a new folder. The server expects it in `<base>/<name>/`, with a number as its name.
         classes: (wnid or None, label) of each output.
         size: side of the images in pixels.
-        top: how many labels to give; all, if there are fewer.
-        name: of the model, for the warm-up requests.
+        top: the number of labels to return, at most the number of classes.
+        name: the name of the model in the warm-up requests.
 
     Raises:
-        ValueError: Keras runs on another backend, the folder exists, or classes and size are not the model's.
+        ValueError: Keras runs on another backend, the folder exists, or classes and size do not fit the model.
 
     Example:
         >>> import tempfile, keras_effnet
@@ -78,19 +78,19 @@ def _check(model: Any, folder: Path, classes: int, size: int) -> None:
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"Keras runs on {keras.backend.backend()}. Expected TensorFlow: a SavedModel holds a graph of TensorFlow. "
-            "Save the model as a .keras file and export it in a process with KERAS_BACKEND=tensorflow."
+            f"Keras runs on {keras.backend.backend()}. Expected TensorFlow, because a SavedModel contains a TensorFlow "
+            "graph. Save the model as a .keras file and export it in a process with KERAS_BACKEND=tensorflow."
         )
     if folder.exists():
         raise ValueError(
-            f"The folder {str(folder)!r} exists. Expected a new one: a server may be reading the old version. Choose "
-            "the next number."
+            f"The folder {str(folder)!r} exists. Expected a new one, because a server may be reading the old version. "
+            "Choose the next number."
         )
     shapes = (tuple(model.input_shape[1:]), tuple(model.output_shape))
     if shapes not in [((side, side, 3), (None, classes)) for side in (size, None)]:
         raise ValueError(
-            f"The model {model.name!r} takes images of shape {shapes[0]} and gives {shapes[1]}. Expected "
-            f"{(size, size, 3)} and {(None, classes)}. Pass the size and the classes that it was built with."
+            f"The model {model.name!r} takes images of shape {shapes[0]} and returns {shapes[1]}. Expected "
+            f"{(size, size, 3)} and {(None, classes)}. Pass the size and the classes of the model."
         )
 
 
@@ -101,15 +101,15 @@ def _signatures(call: Callable[[Any], Any], labels: Sequence[str], size: int, to
 
     def answer(images: Any) -> dict[str, Any]:
         count = tf.shape(images)[0]
-        # Of no image, oneDNN's convolution is an error.
+        # oneDNN's convolution fails on an empty batch.
         images = tf.cond(count > 0, lambda: images, lambda: tf.zeros((1, *shape[1:])))
         probabilities = tf.cast(call(images), tf.float32)[:count]
         scores, best = tf.math.top_k(probabilities, top)
         answers = {"probabilities": probabilities, "classes": tf.gather(tf.constant(labels), best), "scores": scores}
-        # Activations may turn what is no number into one.
+        # Tested on the input, because activations can turn NaN into a number.
         return _only_valid(answers, tf.math.is_finite(tf.reduce_sum(images, axis=(1, 2, 3)))[:count])
 
-    # Traced once, for all signatures.
+    # Traced once for all signatures.
     answer_once = tf.function(answer, input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
 
     def serve(images: Any) -> dict[str, Any]:
@@ -131,16 +131,16 @@ def _signatures(call: Callable[[Any], Any], labels: Sequence[str], size: int, to
 
 
 def _of_shape(value: Any, shape: tuple[int | None, ...]) -> Any:
-    """What is given, or an error if it has another shape; in C++ a session compares it with nothing by itself."""
+    """The value, or an error if it has another shape. A session in C++ does not check shapes by itself."""
     import tensorflow as tf
 
-    # Of a shape that is not known here, or the comparison would be optimised away as true.
+    # Hide the static shape, or the check would be optimised away.
     unknown = tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None))
     return tf.ensure_shape(unknown, shape)
 
 
 def _only_valid(answers: dict[str, Any], valid: Any) -> dict[str, Any]:
-    """Answers, with `INVALID` and zeros in the rows that have none."""
+    """The answers, with `INVALID` and zeros in the rows that are not valid."""
     import tensorflow as tf
 
     return {
@@ -149,10 +149,10 @@ def _only_valid(answers: dict[str, Any], valid: Any) -> dict[str, Any]:
 
 
 def _fits_in_a_graph(model: Any) -> bool:
-    """Whether the weights become constants of the graph, which oneDNN arranges once and not in every call.
+    """Whether the weights become constants of the graph, which oneDNN reorders once instead of in every call.
 
-    A graph may have 2 GB; a large network gains little, and its weights may be held once for each signature. tf_keras
-    can only read them as variables.
+    A graph is limited to 2 GB. A large network gains little, and its weights may be stored once per signature. tf_keras
+    cannot be called with constants.
     """
     import tensorflow as tf
 
@@ -163,7 +163,7 @@ def _fits_in_a_graph(model: Any) -> bool:
 def _with_constants(model: Any) -> Callable[[Any], Any]:
     import tensorflow as tf
 
-    # Read here: while a graph is being made a variable has no numbers.
+    # Read here, because variables have no values while a graph is traced.
     parts = [[v.numpy() for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]
 
     def call(images: Any) -> Any:
@@ -180,7 +180,7 @@ def open_saved_model(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.
         path: the folder with saved_model.pb.
 
     Returns:
-        from images (batch, size, size, 3), float32, 0..255, to their scores (batch, classes), float32.
+        A function from images (batch, size, size, 3), float32, 0..255, to scores (batch, classes), float32.
     """
     import tensorflow as tf
 
@@ -190,7 +190,8 @@ def open_saved_model(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.
     outputs = list(signature.structured_outputs)
     result = "probabilities" if "probabilities" in outputs else outputs[0]
 
-    def run(images: np.ndarray, keep: Any = loaded) -> np.ndarray:  # the variables live as long as `loaded` does
+    # `keep` holds a reference to `loaded`, without which its variables would be deleted.
+    def run(images: np.ndarray, keep: Any = loaded) -> np.ndarray:
         return signature(**{name: tf.constant(images)})[result].numpy()
 
     return run

@@ -1,7 +1,7 @@
-"""The files beside a SavedModel that TensorFlow Serving reads: batching parameters and warm-up requests.
+"""Files that TensorFlow Serving reads next to a SavedModel: batching parameters and warm-up requests.
 
 Source of the messages: github.com/tensorflow/serving, tensorflow_serving/apis/{prediction_log,predict,model}.proto.
-They are few and TensorFlow does not carry them, so they are written here; a test compares them with the official ones.
+TensorFlow does not contain these few messages, so they are encoded here; a test compares them with the official ones.
 """
 
 import os
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 BATCHING_FILE = "batching_params.pbtxt"
-# Images of 224 x 224 that a server puts together: more gain little on a CPU and keep the first of them waiting.
+# The largest batch of 224 x 224 images: larger ones gain little on a CPU, and delay the first image.
 LARGEST_BATCH = 32
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
 
 def write_warmup(folder: Path, requests: list[bytes]) -> None:
-    """Write serialised `PredictionLog` messages to where the model server looks for them.
+    """Write serialised `PredictionLog` messages to the file that the model server reads.
 
     Args:
         folder: the SavedModel.
-        requests: from `prediction_log`, at most 1000.
+        requests: results of `prediction_log`, at most 1000.
     """
     import tensorflow as tf
 
@@ -32,11 +32,11 @@ def write_warmup(folder: Path, requests: list[bytes]) -> None:
 
 
 def prediction_log(name: str, signature: str, inputs: Mapping[str, Any]) -> bytes:
-    """Serialise a `PredictionLog` that holds one `PredictRequest`.
+    """Serialise a `PredictionLog` with one `PredictRequest`.
 
     Args:
-        name: of the model.
-        signature: of the model.
+        name: the name of the model.
+        signature: the name of the signature.
         inputs: `TensorProto` messages by the names of the signature's inputs.
     """
     model_spec = _field(1, name.encode()) + _field(3, signature.encode())
@@ -48,7 +48,7 @@ def prediction_log(name: str, signature: str, inputs: Mapping[str, Any]) -> byte
 
 
 def _field(number: int, value: bytes) -> bytes:
-    """A field of protobuf's wire type 2: its key, its length, its bytes."""
+    """A protobuf field of wire type 2: key, length, bytes."""
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
@@ -61,18 +61,18 @@ def _varint(value: int) -> bytes:
 
 
 def batching_parameters(size: int, *, cores: int | None = None) -> str:
-    """Parameters with which TensorFlow Serving puts the requests of a model together, in protobuf's text format.
+    """The batching parameters of TensorFlow Serving for a model, in protobuf's text format.
 
-    A batch is padded up to the next power of two, so that the server sees few shapes, all of them warmed up. Where
-    everything waits already, a request is refused at once (`UNAVAILABLE`) in place of being answered too late.
+    Batches are padded to the next power of two, so that the server sees only a few shapes, all of them warmed up. If
+    the queue is full, a request is rejected at once (`UNAVAILABLE`) instead of being answered too late.
 
     Args:
-        size: side of the images of the model in pixels: the larger they are, the smaller are the batches.
-        cores: of the server, by default those of this machine.
+        size: side of the model's images in pixels. The larger the images, the smaller the batches.
+        cores: the number of cores of the server, by default those of this machine.
 
     Returns:
-        the text for `--batching_parameters_file`, or for `batching_params.pbtxt` in the folder of a version, which the
-        server reads with `--enable_per_model_batching_parameters`.
+        The text of the file for `--batching_parameters_file`, or of `batching_params.pbtxt` in the folder of a version,
+        which the server reads with `--enable_per_model_batching_parameters`.
 
     Example:
         >>> print(batching_parameters(380, cores=4))
@@ -98,19 +98,19 @@ def batching_parameters(size: int, *, cores: int | None = None) -> str:
 
 
 def _batch_sizes(size: int) -> list[int]:
-    """Powers of two up to about as many pixels as `LARGEST_BATCH` images of 224 x 224 have."""
+    """Powers of two, up to about the number of pixels in `LARGEST_BATCH` images of 224 x 224."""
     most = max(1, min(LARGEST_BATCH, int(LARGEST_BATCH * (224 / size) ** 2)))
     return [2**i for i in range(most.bit_length())]
 
 
 def warmup_requests(name: str, size: int) -> list[bytes]:
-    """One request for each signature and batch size: the first of a shape is the slow one."""
+    """One request for each signature and batch size: the first request of each shape is slow."""
     import tensorflow as tf
 
     photo = tf.io.encode_jpeg(tf.zeros((size, size, 3), tf.uint8)).numpy()
     requests = []
     for count in _batch_sizes(size):
-        # Of equal values one is enough.
+        # A single value stands for a tensor of equal values.
         blank = [
             ("serving_default", "images", 0.0, tf.float32, (count, size, size, 3)),
             ("images_uint8", "images", 0, tf.uint8, (count, size, size, 3)),

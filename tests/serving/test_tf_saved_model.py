@@ -319,7 +319,7 @@ def test_the_result_is_of_float32_under_mixed_precision_and_top_is_at_most_all(t
 
 def test_a_folder_that_exists_is_left_alone(exported):
     before = sorted(exported.folder.rglob("*"))
-    with pytest.raises(ValueError, match="exists. Expected a new one: .* Choose the next number"):
+    with pytest.raises(ValueError, match="exists. Expected a new one, .* Choose the next number"):
         write_saved_model(exported.model, exported.folder, classes=CLASSES, size=SIZE)
     assert sorted(exported.folder.rglob("*")) == before
 
