@@ -1,48 +1,48 @@
-"""The one place that decides which Keras: `keras`, or `tf_keras` where TF_USE_LEGACY_KERAS asks for it."""
+"""The only file that imports Keras: `keras`, or `tf_keras` if TF_USE_LEGACY_KERAS is set."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# The values that TensorFlow itself takes for yes.
-_ASKED = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
+# The values that TensorFlow itself accepts as true.
+_WANTED = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 
 try:
-    if _ASKED:
+    if _WANTED:
         import tf_keras as keras
     else:
         import keras
 except ImportError as error:
-    backend = "tensorflow" if _ASKED else os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = "tensorflow" if _WANTED else os.environ.get("KERAS_BACKEND", "tensorflow")
     raise ImportError(
-        f"Keras could not be imported: {error}. Expected {'tf_keras' if _ASKED else 'keras'} and its backend, here "
-        f'{backend}. Install one, for example with pip install "keras_effnet[tf-cpu]", or choose another that is '
-        "installed with the environment variable KERAS_BACKEND (tensorflow, jax, torch)."
+        f"Keras could not be imported: {error}. Expected {'tf_keras' if _WANTED else 'keras'} and its backend, "
+        f'{backend}. Install a backend, for example with pip install "keras_effnet[tf-cpu]", or set KERAS_BACKEND to '
+        "one that is installed (tensorflow, jax or torch)."
     ) from error
 
-# Whether it speaks Keras 2: tf_keras does, and so did `keras` itself up to TensorFlow 2.15.
+# Whether the API is Keras 2: that of tf_keras, and of `keras` up to TensorFlow 2.15.
 LEGACY = int(keras.__version__.split(".")[0]) < 3
 
 __all__ = ["LEGACY", "channel_axis", "dtype_policy", "is_keras_tensor", "keras"]
 
 
 def channel_axis() -> int:
-    """The axis of the channels in a batch of images, by Keras's image data format."""
+    """The channel axis of a batch of images in Keras's current image data format."""
     return 1 if keras.backend.image_data_format() == "channels_first" else 3
 
 
 def is_keras_tensor(x: Any) -> bool:
-    """Whether `x` is a symbolic tensor, on which layers can be built."""
+    """Whether `x` is a symbolic tensor that layers can be called on."""
     try:
         return keras.backend.is_keras_tensor(x)
-    except ValueError:  # tf_keras raises for what is no tensor at all
+    except ValueError:  # tf_keras raises if `x` is not a tensor at all
         return False
 
 
 @contextmanager
 def dtype_policy(policy: Any) -> Iterator[None]:
-    """Give the layers built inside this dtype policy ("mixed_bfloat16", ...); None changes nothing."""
+    """Build the layers in this context with a dtype policy such as "mixed_bfloat16"; None changes nothing."""
     before = keras.mixed_precision.global_policy()
     if policy is not None:
         keras.mixed_precision.set_global_policy(policy)

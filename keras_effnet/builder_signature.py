@@ -54,33 +54,36 @@ class Builder(Protocol):
 
         Args:
             include_top: whether the network ends in a classifier.
-            weights: the name of a published set, the path of a weight file, or None for random weights; by default
-                the published set with the best accuracy.
-            input_tensor: Keras tensor to build on instead of a new input.
-            input_shape: (height, width, channels) of the images, 32 pixels or more, None for a side that may vary; by
-                default the network's own size with a classifier and (None, None, 3) without.
-            pooling: without a classifier, "avg" or "max" returns a vector instead of the last feature map.
-            classes: outputs of the classifier; if the weights have another number, the classifier is new and random.
-            classifier_activation: activation of the classifier; None for logits, which are always float32.
+            weights: the name of a published weight set (see `list_weights`), the path of a weight file, or None for
+                random weights. The default is the published set with the best accuracy.
+            input_tensor: a Keras tensor to build the network on, instead of a new input.
+            input_shape: (height, width, channels) of the images; at least 32 pixels, or None for a side of any size.
+                By default the network's own size with a classifier, and (None, None, 3) without.
+            pooling: only without a classifier: "avg" or "max" pools the last feature map to a vector.
+            classes: number of classes. If the weights have another number, the classifier is new and random.
+            classifier_activation: activation of the classifier; None for logits. The output is always float32.
             name: name of the model.
-            include_preprocessing: whether the network takes pixels 0..255 and normalises them itself; if not, call
+            include_preprocessing: whether the network normalises the pixels itself. If False, call
                 `preprocess_input` first.
-            dropout_rate: rate of the dropout before the classifier; by default the published one.
-            drop_connect_rate: stochastic depth; block b of N is skipped at the rate `drop_connect_rate * b / N`.
-            in_channels: channels of the images if not 3; pretrained stems are adapted.
-            features: return five feature maps, of strides 2, 4, 8, 16 and 32, instead of a classification.
+            dropout_rate: dropout rate before the classifier; the published one by default.
+            drop_connect_rate: stochastic depth: in training, block b of N is skipped at the rate
+                `drop_connect_rate * b / N`.
+            in_channels: channels of the images if not 3; a pretrained stem is adapted.
+            features: return five feature maps, of strides 2, 4, 8, 16 and 32, instead of class scores.
             dtype: Keras dtype policy, for example "mixed_bfloat16".
-            framework: "tensorflow" (the default) or "pytorch", which differ in padding and batch-norm epsilon; with
-                weights it is only needed where the file does not identify its framework (timm's).
+            framework: "tensorflow" (the default) or "pytorch", which differ in padding and batch-norm epsilon. With
+                weights, it is only needed if the file does not identify its framework (timm's files).
 
         Returns:
-            A functional `keras.Model` of built-in layers.
+            A functional `keras.Model` of built-in layers, from images (batch, height, width, 3), pixels 0..255, to
+            probabilities (batch, classes), float32. Without a classifier, from images to the last feature map, to a
+            vector (with `pooling`), or to five feature maps (with `features`).
 
         Raises:
             ValueError: an argument is out of range.
             WeightsError: the weights do not exist, cannot be downloaded or read, or do not fit.
 
         Example:
-            >>> EfficientNetB0(weights=None).count_params() > 0
-            True
+            >>> EfficientNetB0(weights=None, classes=10).output_shape
+            (None, 10)
         """

@@ -1,7 +1,7 @@
-"""ImageNet's side of a model: pixels in (`preprocess_input`), labels out (`decode_predictions`); nothing is downloaded.
+"""ImageNet's pixels in (`preprocess_input`) and labels out (`decode_predictions`), without downloads.
 
-Source: keras.applications.imagenet_utils for the arguments and the tuples. The class index that it downloads is shipped
-beside this file, with seven labels made clear: there, the bird and the machine are both "crane".
+Arguments and results are those of keras.applications.imagenet_utils. The class index that Keras downloads is part of
+this package. Seven labels in it are disambiguated: in the original, both the bird and the machine are "crane".
 """
 
 import json
@@ -27,22 +27,25 @@ def preprocess_input(
     weights: str | None = None,
     variant: str | None = None,
 ) -> Any:
-    """Normalise pixels for a model that does not do it itself (`include_preprocessing=False`).
+    """Normalise pixels for a model that does not normalise them itself (`include_preprocessing=False`).
 
-    By default the models of this package do, and take pixels as they are: with `model=` this is looked up.
+    By default, the models of this package normalise inside and expect unchanged pixels. Pass `model=` to do the right
+    thing in both cases.
 
     Args:
-        x: RGB images, values 0..255, (batch, height, width, 3) or one alone, or channels first; array or tensor.
-        data_format: "channels_last" or "channels_first"; by default what Keras is set to.
-        model: the model that the images are for; without `variant` its name tells the network.
-        weights: the weight set of that model, as in "advprop"; by default what the network starts from.
-        variant: the network, as in "lite0"; by default "b0".
+        x: RGB images, values 0..255: an array or tensor of shape (batch, height, width, 3) or (height, width, 3), or
+            with the channels first.
+        data_format: "channels_last" or "channels_first"; by default Keras's setting.
+        model: the model that will receive the images. Without `variant`, its name identifies the network.
+        weights: the weight set of the model, such as "advprop"; by default the network's usual normalisation.
+        variant: the network, such as "lite0"; "b0" by default.
 
     Returns:
-        float32 of the shape and the kind of `x`, which stays as it is; `x` itself if `model` normalises inside.
+        float32, an array or tensor like `x`, of the same shape; `x` itself if `model` normalises inside. `x` is not
+        changed.
 
     Raises:
-        ValueError: an unknown `data_format`, network or set, or images without three channels.
+        ValueError: `data_format`, the network or the weight set does not exist, or the images do not have 3 channels.
 
     Example:
         >>> preprocess_input(np.full((1, 1, 3), 255, "uint8"), "channels_last", variant="lite0").tolist()
@@ -52,17 +55,17 @@ def preprocess_input(
         return x
     if model is None and weights is None and variant is None:
         _warn_once(
-            "preprocess_input was called without model=, weights= or variant=: it normalises with ImageNet's mean and "
-            "standard deviation, which only models built with include_preprocessing=False need. The default models "
-            "normalise inside and take 0..255 as it is (the function of this name in keras.applications does "
-            "nothing): do not call it for them. Pass model=, or weights= or variant=, to say which it is."
+            "preprocess_input was called without model=, weights= or variant=, and normalised the images with "
+            "ImageNet's mean and standard deviation. Only models built with include_preprocessing=False need this; "
+            "the default models normalise inside and expect 0..255. (In keras.applications, preprocess_input does "
+            "nothing.) Pass model=, weights= or variant=."
         )
     constants = _constants(find_variant(variant).name if variant else _variant_of(model), weights)
     return _normalize(x, constants, _channel_axis(x, data_format))
 
 
 def normalizes_inside(model: Any) -> bool:
-    """Whether a model normalises its pixels itself: whether anything is calculated before its first weights."""
+    """Whether a model normalises its pixels: whether it computes anything before the first layer with weights."""
     for step in _flat(model):
         if _calculates(step):
             return True
@@ -72,17 +75,17 @@ def normalizes_inside(model: Any) -> bool:
 
 
 def _calculates(step: Any) -> bool:
-    """Whether a layer or an operation changes pixels as normalising does: x / 255 in a graph is an operation."""
+    """Whether a layer or operation can be a normalisation; x / 255 in a functional model is an operation."""
     from keras_effnet.weights.formats.keras_config import OPERATORS
 
     kind = type(step).__name__
-    # tf_keras makes one kind of layer of all operations.
+    # tf_keras has a single layer class for all operations.
     is_operation = kind in OPERATORS or (kind == "TFOpLambda" and "cast" not in step.name)
     return kind in ("Rescaling", "Normalization", "Lambda") or is_operation
 
 
 def _flat(model: Any) -> Iterator[Any]:
-    """The layers and operations of a model in order; a nested model comes before its own."""
+    """The layers and operations of a model in order, each nested model followed by its own."""
     for step in getattr(model, "operations", model.layers):
         yield step
         if hasattr(step, "layers"):
@@ -90,7 +93,7 @@ def _flat(model: Any) -> Iterator[Any]:
 
 
 def _variant_of(model: Any) -> str | None:
-    """The network that a model, or a model nested in it, is named after."""
+    """The network that a model, or a model nested in it, is named after, if any."""
     for layer in () if model is None else (model, *_flat(model)):
         with suppress(ValueError):
             return find_variant(layer.name).name
@@ -98,7 +101,7 @@ def _variant_of(model: Any) -> str | None:
 
 
 def _constants(variant: str | None, weights: str | None) -> Normalization:
-    """What a weight set was trained with, or without one what the network starts from."""
+    """The normalisation of a weight set, or of the network if no set is given."""
     if weights is None:
         return VARIANTS[variant or "b0"].normalization
     rows = [row for row in WEIGHTS.values() if variant in (None, row.variant)]
@@ -107,7 +110,7 @@ def _constants(variant: str | None, weights: str | None) -> Normalization:
             return row.normalization
     raise ValueError(
         f"There is no weight set {weights!r} for {variant or 'any network'}. Expected one of "
-        f"{', '.join(sorted({row.name for row in rows}))}. Choose one of these, or leave weights= out for a file."
+        f"{', '.join(sorted({row.name for row in rows}))}. For weights from a file, leave out weights=."
     )
 
 
@@ -117,14 +120,12 @@ def _channel_axis(x: Any, data_format: str | None) -> int:
 
         data_format = keras.backend.image_data_format()
     if data_format not in ("channels_first", "channels_last"):
-        raise ValueError(
-            f"data_format is {data_format!r}. Expected 'channels_first' or 'channels_last'. Pass one of these."
-        )
+        raise ValueError(f"data_format is {data_format!r}. Expected 'channels_first' or 'channels_last'.")
     axis = -3 if data_format == "channels_first" else -1
     if len(x.shape) not in (3, 4) or x.shape[axis] not in (3, None):
         raise ValueError(
             f"The images have the shape {tuple(x.shape)}, {data_format}. Expected three or four dimensions with three "
-            "channels (RGB). Convert the images, or pass the data_format that they have."
+            "channels (RGB). Convert the images, or pass their data_format."
         )
     return axis
 
@@ -144,10 +145,10 @@ def _normalize(x: Any, constants: Normalization, axis: int) -> Any:
 
 
 def check_input_range(images: Any, model: Any) -> None:
-    """Warn, once in a process, when images that were already scaled to 0..1 meet a model that normalises inside.
+    """Warn, once per process, if images are already scaled to 0..1 although the model normalises inside.
 
     Args:
-        images: the pixels that `model` is about to get, an array or a tensor of any shape.
+        images: the pixels that `model` will receive, an array or tensor of any shape.
         model: a Keras model.
 
     Example:
@@ -158,8 +159,8 @@ def check_input_range(images: Any, model: Any) -> None:
     if not pixels.size or pixels.dtype.kind in "biu" or pixels.max() > 1.0 or not normalizes_inside(model):
         return
     _warn_once(
-        "The images are at most 1.0, but the model normalises inside and expects 0..255: everything looks black to it. "
-        "Pass the pixels as they are, without dividing them by 255 or normalising them."
+        "The largest pixel is at most 1.0, but the model normalises inside and expects 0..255, so that the images are "
+        "almost black to it. Pass the original pixels, without dividing them by 255 or normalising them."
     )
 
 
@@ -170,7 +171,7 @@ def _warn_once(message: str) -> None:
 
 @cache
 def class_index() -> tuple[tuple[str, str], ...]:
-    """The 1000 classes of ImageNet as (wnid, label), in the order of the models' outputs.
+    """Return the 1000 classes of ImageNet as (wnid, label), in the order of the models' outputs.
 
     Example:
         >>> class_index()[281]
@@ -182,7 +183,7 @@ def class_index() -> tuple[tuple[str, str], ...]:
 
 @cache
 def labels() -> tuple[str, ...]:
-    """The 1000 labels of ImageNet, in the order of the models' outputs.
+    """Return the 1000 labels of ImageNet, in the order of the models' outputs.
 
     Example:
         >>> labels()[281]
@@ -192,17 +193,17 @@ def labels() -> tuple[str, ...]:
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Name the classes with the highest scores, as `keras.applications` does, but offline.
+    """Name the classes with the highest scores, as in `keras.applications`, but offline.
 
     Args:
-        preds: scores of shape (batch, 1000), an array of NumPy or a tensor of any backend.
-        top: how many classes to name.
+        preds: scores of shape (batch, 1000), a NumPy array or a tensor of any backend.
+        top: number of classes per image.
 
     Returns:
-        For every image a list of (wnid, label, score), the highest score first.
+        For each image, a list of (wnid, label, score) with the highest score first.
 
     Raises:
-        ValueError: another shape, or `top` below 1.
+        ValueError: `preds` has another shape, or `top` is below 1.
 
     Example:
         >>> decode_predictions(np.eye(1000)[281:282], top=1)[0][0][:2]
@@ -211,14 +212,14 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     scores = _to_numpy(preds)
     if scores.ndim != 2 or scores.shape[1] != len(class_index()):
         raise ValueError(
-            f"The predictions have the shape {scores.shape}. Expected a batch of them: (batch, 1000), the classes of "
-            "ImageNet. For one image add an axis, as in preds[None]; a model with other classes has its own labels."
+            f"The predictions have the shape {scores.shape}. Expected (batch, 1000), scores of ImageNet's classes. For "
+            "a single image, add an axis: preds[None]."
         )
     if top < 1:
-        raise ValueError(f"top is {top!r}. Expected at least 1. Pass the number of labels for each image.")
+        raise ValueError(f"top is {top!r}. Expected at least 1.")
     return [[(*class_index()[i], row[i]) for i in np.argsort(row)[-top:][::-1]] for row in scores]
 
 
 def _to_numpy(x: Any) -> np.ndarray:
-    # A torch tensor that is part of a gradient, or on a GPU, does not become an array by itself.
+    # NumPy cannot convert a torch tensor that is on a GPU or requires a gradient.
     return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)

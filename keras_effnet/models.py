@@ -1,4 +1,4 @@
-"""The builders: `EfficientNetB0` and its relatives, and `EfficientNet` for tables of one's own (arXiv:1905.11946)."""
+"""The builders: `EfficientNetB0` and its relatives, and `EfficientNet` for your own tables (arXiv:1905.11946)."""
 
 import inspect
 from collections.abc import Sequence
@@ -33,18 +33,13 @@ def create(
     dtype: Any = None,
     framework: str | None = None,
 ) -> keras.Model:
-    """Build the model of a variant and load its weights; the arguments are those of `EfficientNet`."""
+    """Build the model of a variant and load its weights; the arguments are those of `EfficientNetB0`."""
     dropout_rate = variant.dropout_rate if dropout_rate is None else dropout_rate
     _check(pooling=pooling, classes=classes, dropout_rate=dropout_rate, drop_connect_rate=drop_connect_rate)
     include_top = include_top and not features
     image = image_input(input_tensor, input_shape, in_channels, size=variant.resolution if include_top else None)
-    # Read first: the file may say how its pixels are normalised, and a wrong name should not cost a built graph.
-    pretrained = (
-        None
-        if weights is None
-        else weight_sets.open_weights(variant, weights, include_top=include_top, framework=framework)
-    )
-    trained_with = find_framework(framework or "tensorflow") if pretrained is None else pretrained.framework
+    # Before building: the file may define the normalisation, and a wrong name should fail early.
+    pretrained = _open(variant, weights, include_top=include_top, framework=framework)
     normalization = variant.normalization if pretrained is None else pretrained.normalization
     with dtype_policy(dtype):
         outputs = build(
@@ -58,33 +53,50 @@ def create(
             dropout_rate=dropout_rate,
             drop_connect_rate=drop_connect_rate,
             features=features,
-            conventions=Conventions(
-                variant.activation,
-                padding=trained_with.padding,
-                bn_epsilon=trained_with.bn_epsilon,
-                initialize=pretrained is None,
-            ),
+            conventions=_conventions(variant, pretrained, framework),
         )
-        sources = keras.utils.get_source_inputs(image)
-        inputs = sources[0] if len(sources) == 1 else sources
-        # By the model's own policy `compile` decides whether the loss has to be scaled.
-        model = keras.Model(inputs, outputs, name=name)
+        # Inside the policy: `compile` uses the model's own policy to decide whether to scale the loss.
+        model = keras.Model(_sources(image), outputs, name=name)
     if pretrained is not None:
-        theirs = set() if input_tensor is None else {layer.name for layer in keras.Model(inputs, image).layers}
-        ours = [layer for layer in model.layers if layer.name not in theirs]
-        weight_sets.put(pretrained, ours, new_head=include_top and classes not in (1000, pretrained.classes))
-        restore_initializers(ours)
+        below = () if input_tensor is None else keras.Model(_sources(image), image).layers
+        _load(model, pretrained, below, new_head=include_top and classes not in (1000, pretrained.classes))
     return model
+
+
+def _open(variant: Variant, weights: Any, *, include_top: bool, framework: str | None) -> weight_sets.Pretrained | None:
+    if weights is None:
+        return None
+    return weight_sets.open_weights(variant, weights, include_top=include_top, framework=framework)
+
+
+def _conventions(variant: Variant, pretrained: weight_sets.Pretrained | None, framework: str | None) -> Conventions:
+    kind = find_framework(framework or "tensorflow") if pretrained is None else pretrained.framework
+    return Conventions(
+        variant.activation, padding=kind.padding, bn_epsilon=kind.bn_epsilon, initialize=pretrained is None
+    )
+
+
+def _sources(image: Any) -> Any:
+    sources = keras.utils.get_source_inputs(image)
+    return sources[0] if len(sources) == 1 else sources
+
+
+def _load(model: Any, pretrained: weight_sets.Pretrained, below: Sequence[Any], *, new_head: bool) -> None:
+    """Load the weights into all layers except those below the user's `input_tensor`."""
+    names = {layer.name for layer in below}
+    layers = [layer for layer in model.layers if layer.name not in names]
+    weight_sets.put(pretrained, layers, new_head=new_head)
+    restore_initializers(layers)
 
 
 def _check(*, pooling: str | None, classes: int, dropout_rate: float, drop_connect_rate: float) -> None:
     if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling is {pooling!r}. Expected None, 'avg' or 'max'. Choose one of these.")
+        raise ValueError(f"pooling is {pooling!r}. Expected None, 'avg' or 'max'.")
     if classes < 1:
         raise ValueError(f"classes is {classes!r}. Expected at least 1. Pass the number of labels.")
     for name, rate in (("dropout_rate", dropout_rate), ("drop_connect_rate", drop_connect_rate)):
         if not 0 <= rate < 1:
-            raise ValueError(f"{name} is {rate!r}. Expected at least 0 and less than 1. 0 switches it off.")
+            raise ValueError(f"{name} is {rate!r}. Expected at least 0 and less than 1. Pass 0 to switch it off.")
 
 
 def EfficientNet(
@@ -101,28 +113,29 @@ def EfficientNet(
     head_filters: int = 1280,
     **options: Unpack[Options],
 ) -> keras.Model:
-    """Build a network of your own: a block table and how far it is scaled.
+    """Build your own network from a block table and scaling coefficients.
 
     Args:
-        width_coefficient: factor on every number of filters, rounded to multiples of 8.
-        depth_coefficient: factor on every number of repeats, rounded up.
+        width_coefficient: factor for all numbers of filters; the results are rounded to multiples of 8.
+        depth_coefficient: factor for all numbers of repeats; the results are rounded up.
         resolution: side of the square input image in pixels.
         blocks: rows of `BlockArgs`, or block strings such as "r1_k3_s11_e1_i32_o16_se0.25".
-        dropout_rate: rate of the dropout before the classifier.
+        dropout_rate: dropout rate before the classifier.
         activation: "swish" or "relu6".
-        normalization: mean and standard deviation of the pixels; a weight file that carries its own wins.
-        fix_ends: leave stem, head and the repeats of the first and the last stage unscaled (EfficientNet-Lite).
+        normalization: mean and standard deviation of the pixels. If a weight file contains its own, that is used.
+        fix_ends: do not scale stem, head and the repeats of the first and the last stage (EfficientNet-Lite).
         stem_filters: filters of the first convolution before scaling.
         head_filters: filters of the last convolution before scaling.
-        **options: all arguments of `EfficientNetB0`; `weights` is None (random) or the path of a file.
+        **options: the arguments of `EfficientNetB0`. `weights` is None (random weights, the default) or the path of a
+            weight file.
 
     Returns:
         A functional `keras.Model` from images (batch, height, width, 3), pixels 0..255, to probabilities
         (batch, classes).
 
     Raises:
-        ValueError: an argument that no network can have.
-        WeightsError: a weight file that cannot be read or does not fit.
+        ValueError: an argument is out of range.
+        WeightsError: the weight file cannot be read or does not fit the network.
 
     Example:
         >>> from dataclasses import replace
@@ -149,7 +162,7 @@ def EfficientNet(
 
 
 def _builder(key: str, best: str) -> Builder:
-    """Bind `create` to a variant: the signature is that of `Builder.__call__`, and `best` the default of `weights`."""
+    """Bind `create` to a variant, with the signature of `Builder.__call__` and `best` as the default of `weights`."""
     variant, title = VARIANTS[key], f"EfficientNet{key.capitalize()}"
     defaults = {"weights": best, "name": title.lower()}
     declared = inspect.signature(Builder.__call__)
@@ -175,17 +188,17 @@ def _builder(key: str, best: str) -> Builder:
 
 
 def _document(variant: Variant, title: str, best: str) -> str:
-    """The docstring of a builder: that of `Builder.__call__` with the numbers of its variant in front."""
+    """The docstring of a builder: the defaults of its variant, then the docstring of `Builder.__call__`."""
     arguments = inspect.cleandoc(Builder.__call__.__doc__ or "").partition("\n")[2]
     size = variant.resolution
     return (
-        f"{title} for images of {size} x {size} pixels.\n\n"
+        f"Build {title}, for images of {size} x {size} pixels, and load its weights.\n\n"
         f'Defaults: weights="{best}", input_shape=({size}, {size}, 3), dropout_rate={variant.dropout_rate}.\n'
         f"{arguments.replace('EfficientNetB0', title)}\n"
     )
 
 
-# Each with the set that scores best among those published for it; "imagenet" is the AutoAugment one.
+# By default, the published set with the best accuracy; "imagenet" was trained with AutoAugment.
 EfficientNetB0 = _builder("b0", "imagenet")
 EfficientNetB1 = _builder("b1", "imagenet")
 EfficientNetB2 = _builder("b2", "imagenet")

@@ -1,4 +1,4 @@
-"""Weights cross between Keras 3 and tf_keras as .weights.h5; each side runs in a process of its own."""
+"""Exchange of weights between Keras 3 and tf_keras as .weights.h5; each runs in its own process."""
 
 import importlib.util
 import os
@@ -41,7 +41,7 @@ def python(flavour, *arguments):
 
 
 @pytest.mark.parametrize(("writer", "reader"), [("keras", "tf_keras"), ("tf_keras", "keras")])
-def test_weights_h5_crosses_between_the_two_kerases(writer, reader, tmp_path, photo):
+def test_weights_h5_is_exchanged_between_keras_3_and_tf_keras(writer, reader, tmp_path, photo):
     for package in ("tensorflow", "tf_keras"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
@@ -54,4 +54,4 @@ def test_weights_h5_crosses_between_the_two_kerases(writer, reader, tmp_path, ph
         crossed, *arrived = np.load(tmp_path / "here.npz").values()
         assert all(np.array_equal(a, b) for a, b in zip(arrived, weights, strict=True))
         assert np.abs(crossed - scores).max() <= 1e-6
-        assert np.abs(np.log(crossed / scores)).max() <= 1e-4  # the two Kerases compile graphs of their own
+        assert np.abs(np.log(crossed / scores)).max() <= 1e-4  # the two compile different graphs

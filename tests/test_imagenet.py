@@ -1,4 +1,4 @@
-"""ImageNet's side: labels against the file that Keras publishes, normalisation against plain arithmetic."""
+"""ImageNet's labels, compared with the file that Keras publishes, and normalisation, compared with arithmetic."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ EXPECTED = {
 
 
 @pytest.fixture(autouse=True)
-def nothing_was_warned_of_yet() -> Iterator[None]:
+def warnings_not_shown_yet() -> Iterator[None]:
     keras_effnet.imagenet._warn_once.cache_clear()
     yield
     keras_effnet.imagenet._warn_once.cache_clear()
@@ -49,22 +49,22 @@ def tensor(x: np.ndarray) -> object:
 # --- labels ---
 
 
-def test_the_class_index_is_that_of_keras_but_for_seven_labels_made_clear() -> None:
+def test_the_class_index_matches_keras_except_for_seven_disambiguated_labels() -> None:
     index = json.loads((Path(keras_effnet.imagenet.__file__).parent / "imagenet_class_index.json").read_text("utf-8"))
     published = {21: "kite", 134: "crane", 271: "red_wolf", 517: "crane", 638: "maillot", 639: "maillot", 677: "nail"}
     for i, label in published.items():
         index[str(i)][1] = label
-    # The digest against which keras.applications.imagenet_utils checks the file that it downloads.
+    # The digest that keras.applications.imagenet_utils expects of the file that it downloads.
     assert hashlib.md5(json.dumps(index).encode()).hexdigest() == "c2c37ea517e94d9795004a39431a14cb"
 
 
-def test_well_known_labels() -> None:
+def test_well_known_labels_have_their_index() -> None:
     assert len(labels()) == 1000
     expected = {0: "tench", 281: "tabby", 285: "Egyptian_cat", 967: "espresso", 999: "toilet_tissue"}
     assert {i: labels()[i] for i in expected} == expected
 
 
-def test_decoding_equals_keras_applications(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_predictions_match_keras_applications(monkeypatch: pytest.MonkeyPatch) -> None:
     module = pytest.importorskip("keras.src.applications.imagenet_utils", reason="Keras 3 is not installed")
     path = Path(keras_effnet.imagenet.__file__).parent / "imagenet_class_index.json"
     monkeypatch.setattr(module, "CLASS_INDEX", json.loads(path.read_text("utf-8")))
@@ -77,12 +77,12 @@ def test_decoding_equals_keras_applications(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("shape", [(1000,), (1, 999), (1, 1001), (1, 1, 1000), ()])
-def test_other_shapes_of_predictions_are_refused(shape: tuple[int, ...]) -> None:
+def test_predictions_of_another_shape_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"have the shape .* Expected .*\(batch, 1000\)"):
         decode_predictions(np.zeros(shape))
 
 
-def test_no_labels_at_all_are_refused() -> None:
+def test_top_below_1_is_rejected() -> None:
     with pytest.raises(ValueError, match="top is 0"):
         decode_predictions(np.zeros((1, 1000)), top=0)
 
@@ -104,7 +104,7 @@ def test_no_labels_at_all_are_refused() -> None:
         ({"variant": "lite0", "weights": "imagenet"}, "lite"),
     ],
 )
-def test_each_set_has_its_own_constants(arguments: dict[str, str], which: str) -> None:
+def test_each_weight_set_has_its_own_normalisation(arguments: dict[str, str], which: str) -> None:
     before = PIXELS.copy()
     result = preprocess_input(PIXELS, "channels_last", **arguments)
     assert result.dtype == np.float32
@@ -112,13 +112,13 @@ def test_each_set_has_its_own_constants(arguments: dict[str, str], which: str) -
     np.testing.assert_array_equal(PIXELS, before)
 
 
-def test_it_agrees_with_the_torch_mode_of_keras_applications() -> None:
+def test_preprocess_input_matches_the_torch_mode_of_keras_applications() -> None:
     utils = keras.applications.imagenet_utils
     expected = utils.preprocess_input(PIXELS.astype(np.float32), "channels_last", mode="torch")
     np.testing.assert_allclose(preprocess_input(PIXELS, "channels_last", weights="imagenet"), expected, atol=1e-5)
 
 
-def test_one_image_and_channels_first() -> None:
+def test_single_images_and_channels_first_are_normalised() -> None:
     one = preprocess_input(PIXELS[0], "channels_last", weights="imagenet")
     np.testing.assert_allclose(one, EXPECTED["imagenet"][0], atol=1e-5)
     first = preprocess_input(PIXELS.transpose(0, 3, 1, 2), "channels_first", weights="imagenet")
@@ -127,7 +127,7 @@ def test_one_image_and_channels_first() -> None:
     np.testing.assert_allclose(first, EXPECTED["imagenet"][0].transpose(2, 0, 1), atol=1e-5)
 
 
-def test_floats_are_not_written_over() -> None:
+def test_the_input_array_is_not_changed() -> None:
     pixels = PIXELS.astype(np.float32)
     preprocess_input(pixels, "channels_last", weights="advprop")
     np.testing.assert_array_equal(pixels, PIXELS)
@@ -141,20 +141,20 @@ def test_tensors_of_the_backend_stay_tensors() -> None:
     np.testing.assert_array_equal(to_numpy(x), PIXELS)
 
 
-def test_it_goes_into_a_graph() -> None:
+def test_preprocess_input_works_in_a_functional_model() -> None:
     image = keras.Input((5, 4, 3))
     model = keras.Model(image, preprocess_input(image, "channels_last", weights="imagenet"))
     np.testing.assert_allclose(to_numpy(model(tensor(PIXELS.astype("float32")))), EXPECTED["imagenet"], atol=1e-5)
 
 
-def test_a_model_that_normalises_inside_gets_its_pixels_unchanged() -> None:
+def test_pixels_stay_unchanged_for_a_model_that_normalises_inside() -> None:
     model = network(keras.layers.Rescaling(1 / 255))
     assert preprocess_input(PIXELS, model=model) is PIXELS
     nested = keras.Sequential([keras.layers.RandomFlip("horizontal"), model, keras.layers.GlobalAveragePooling2D()])
     assert preprocess_input(PIXELS, model=nested) is PIXELS
 
 
-def test_a_model_that_does_not_normalise_gets_them_normalised() -> None:
+def test_pixels_are_normalised_for_a_model_that_does_not_normalise() -> None:
     model = network()
     result = preprocess_input(PIXELS, "channels_last", model=model)
     np.testing.assert_allclose(result, EXPECTED["imagenet"], atol=1e-5)
@@ -162,19 +162,19 @@ def test_a_model_that_does_not_normalise_gets_them_normalised() -> None:
     np.testing.assert_allclose(result, EXPECTED["advprop"], atol=1e-5)
 
 
-def test_the_name_of_the_model_tells_the_network() -> None:
+def test_the_name_of_the_model_identifies_the_network() -> None:
     lite = network(name="efficientnetlite0")
     for model in (lite, keras.Sequential([lite, keras.layers.GlobalAveragePooling2D()])):
         result = preprocess_input(PIXELS, "channels_last", model=model)
         np.testing.assert_allclose(result, EXPECTED["lite"], atol=1e-5)
 
 
-def test_a_rescaling_behind_the_first_weights_is_not_normalisation() -> None:
+def test_a_rescaling_after_the_first_weights_is_not_normalisation() -> None:
     assert not normalizes_inside(network())
     assert normalizes_inside(network(keras.layers.Rescaling(1 / 255)))
 
 
-def test_called_without_a_model_or_a_set_it_warns_once_and_normalises() -> None:
+def test_without_a_model_or_weight_set_it_warns_once_and_normalises() -> None:
     with pytest.warns(UserWarning, match="default models normalise inside") as caught:
         result = preprocess_input(PIXELS, "channels_last")
     assert caught[0].filename == __file__
@@ -184,7 +184,7 @@ def test_called_without_a_model_or_a_set_it_warns_once_and_normalises() -> None:
         preprocess_input(PIXELS, "channels_last")
 
 
-def test_what_does_not_exist_is_refused_with_what_does() -> None:
+def test_unknown_names_are_rejected_with_a_list_of_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no weight set 'imagnet' .*advprop, .*noisy-student"):
         preprocess_input(PIXELS, weights="imagnet")
     with pytest.raises(ValueError, match=r"no weight set 'advprop' for lite0.* one of imagenet\."):
@@ -196,7 +196,7 @@ def test_what_does_not_exist_is_refused_with_what_does() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 3, 8, 8), (1, 8, 8, 1), (1, 1, 8, 8, 3)])
-def test_images_without_three_channels_are_refused(shape: tuple[int, ...]) -> None:
+def test_images_without_three_channels_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="have the shape"):
         preprocess_input(np.zeros(shape), "channels_last", weights="imagenet")
 
@@ -204,7 +204,7 @@ def test_images_without_three_channels_are_refused(shape: tuple[int, ...]) -> No
 # --- check_input_range ---
 
 
-def test_scaled_images_before_a_model_that_rescales_are_warned_of_once() -> None:
+def test_images_0_to_1_for_a_model_that_rescales_cause_one_warning() -> None:
     model = network(keras.layers.Rescaling(1 / 255))
     with pytest.warns(UserWarning, match=r"normalises inside and expects 0\.\.255") as caught:
         check_input_range(PIXELS / PIXELS.max(), model)
@@ -219,7 +219,7 @@ def test_tensors_are_checked_too() -> None:
         check_input_range(tensor((PIXELS / 255).astype(np.float32)), network(keras.layers.Rescaling(1 / 255)))
 
 
-def test_right_images_pass_without_a_warning() -> None:
+def test_images_of_the_expected_range_cause_no_warning() -> None:
     rescaling = network(keras.layers.Rescaling(1 / 255))
     check_input_range(PIXELS, rescaling)
     check_input_range(PIXELS.astype(np.float32), rescaling)

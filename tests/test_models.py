@@ -1,4 +1,4 @@
-"""The networks, against `keras.applications` with the same weights, and against themselves in other circumstances."""
+"""The networks, compared with `keras.applications` at equal weights, and with themselves under other options."""
 
 import inspect
 import json
@@ -26,7 +26,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def peer(name, **options):
-    """A `keras.applications` model with random weights and statistics, normalising as its published weights do."""
+    """A `keras.applications` model with random weights and the normalisation of its published weights."""
     model = getattr(keras.applications, f"EfficientNet{name}")(weights=None, classifier_activation=None, **options)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization):
@@ -37,7 +37,7 @@ def peer(name, **options):
 
 @pytest.fixture
 def pair(randomise, arrays):
-    """The peer's model and ours with the same random weights and statistics."""
+    """A model of `keras.applications` and ours, with equal random weights and statistics."""
 
     def make(name, **options):
         theirs = peer(name, **options)
@@ -55,33 +55,33 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("name", [pytest.param("B0", marks=builders), "B1", "B3"])
-def test_logits_are_those_of_keras_applications_at_native_size(name, photo, run, pair):
+def test_logits_match_keras_applications_at_native_size(name, photo, run, pair):
     theirs, ours = pair(name)
     images = photo(VARIANTS[name.lower()].resolution)
     assert_same(run(ours, images), run(theirs, images))
 
 
 @pytest.mark.parametrize("name", ["B2", "B4", "B5", "B6", "B7"])
-def test_logits_are_those_of_keras_applications_at_an_odd_size(name, photo, run, pair):
+def test_logits_match_keras_applications_at_an_odd_size(name, photo, run, pair):
     theirs, ours = pair(name, input_shape=(75, 101, 3))
     images = photo(101)[:, :75]
     assert_same(run(ours, images), run(theirs, images))
 
 
 @pytest.mark.parametrize("pooling", [None, "avg", "max"])
-def test_headless_features_are_those_of_keras_applications(pooling, photo, run, pair):
+def test_features_without_a_classifier_match_keras_applications(pooling, photo, run, pair):
     theirs, ours = pair("B0", include_top=False, pooling=pooling, input_shape=(96, 96, 3))
     assert_same(run(ours, photo(96)), run(theirs, photo(96)))
 
 
 @builders
-def test_weight_bearing_layers_have_the_names_of_keras_applications():
+def test_layers_with_weights_have_the_names_of_keras_applications():
     golden = json.loads((GOLDENS / "layer_names.json").read_text())
     model = keras_effnet.EfficientNetB0(weights=None)
     assert [layer.name for layer in model.layers if layer.weights] == golden["b0"]
 
 
-def test_the_golden_names_are_those_of_the_installed_keras_applications():
+def test_the_golden_names_match_the_installed_keras_applications():
     golden = json.loads((GOLDENS / "layer_names.json").read_text())
     for key in golden:
         layers = peer(key.upper()).layers
@@ -90,7 +90,7 @@ def test_the_golden_names_are_those_of_the_installed_keras_applications():
 
 
 @pytest.mark.parametrize("key", ["b0", "b1", "b4", "b7", "lite0", "lite4"])
-def test_built_models_have_the_parameters_that_arithmetic_says(key):
+def test_built_models_have_the_computed_number_of_parameters(key):
     model = create(VARIANTS[key])
     cost = complexity(VARIANTS[key])
     assert model.count_params() == cost.parameters
@@ -98,7 +98,7 @@ def test_built_models_have_the_parameters_that_arithmetic_says(key):
 
 
 @pytest.mark.parametrize("key", [pytest.param("b1", marks=builders), "b3"])
-def test_a_shape_left_open_gives_what_the_static_shape_gives(key, photo, randomise, run):
+def test_an_open_input_shape_gives_the_same_logits_as_a_fixed_one(key, photo, randomise, run):
     static = create(VARIANTS[key], classifier_activation=None)
     randomise(static)
     free = create(VARIANTS[key], classifier_activation=None, input_shape=(None, None, 3))
@@ -117,7 +117,7 @@ def test_b1_built_after_b7_equals_b1_built_alone():
 
 
 @builders
-def test_the_signature_begins_as_in_keras_applications():
+def test_the_signature_starts_as_in_keras_applications():
     theirs = inspect.signature(keras.applications.EfficientNetB0).parameters.values()
     ours = inspect.signature(keras_effnet.EfficientNetB0).parameters.values()
     shared = [(p.name, p.default) for p in theirs if p.name not in ("name", "kwargs")]
@@ -128,7 +128,7 @@ def test_the_signature_begins_as_in_keras_applications():
 
 
 @builders
-def test_the_drop_rates_of_a_built_b0_are_the_formula():
+def test_the_drop_rates_of_a_built_b0_match_the_formula():
     model = create(VARIANTS["b0"])
     rates = {layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")}
     blocks = [f"block{i + 1}{'abcd'[j]}" for i, row in enumerate(B0_BLOCKS) for j in range(row.repeats)]
@@ -137,7 +137,7 @@ def test_the_drop_rates_of_a_built_b0_are_the_formula():
 
 
 @builders
-def test_features_are_the_ends_of_the_strides():
+def test_features_are_the_last_maps_of_each_stride():
     model = keras_effnet.EfficientNetB0(weights=None, features=True, input_shape=(224, 224, 3))
     assert [tuple(shape) for shape in model.output_shape] == [
         (None, 112, 112, 16),
@@ -150,7 +150,7 @@ def test_features_are_the_ends_of_the_strides():
 
 
 @builders
-def test_preprocessing_can_be_left_to_the_caller(photo, randomise, run):
+def test_preprocessing_can_be_done_by_the_caller(photo, randomise, run):
     inside = create(tiny(), classifier_activation=None)
     randomise(inside)
     outside = create(tiny(), classifier_activation=None, include_preprocessing=False)
@@ -161,7 +161,7 @@ def test_preprocessing_can_be_left_to_the_caller(photo, randomise, run):
 
 
 @builders
-def test_an_input_tensor_and_what_is_before_it_become_part_of_the_model(photo, run):
+def test_an_input_tensor_and_the_layers_before_it_become_part_of_the_model(photo, run):
     image = keras.Input((32, 32, 3))
     flipped = keras.layers.Conv2D(3, 1, name="before")(image)
     model = create(tiny(), input_tensor=flipped)
@@ -191,9 +191,9 @@ def test_mixed_precision_keeps_normalisation_and_logits_in_float32(policy, photo
 
 
 @builders
-def test_channels_first_is_the_same_network(photo, randomise, run):
+def test_channels_first_gives_the_same_logits(photo, randomise, run):
     if LEGACY or keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow has no convolutions with the channels first on a CPU")
+        pytest.skip("TensorFlow has no channels-first convolutions on a CPU")
     last = create(tiny(), classifier_activation=None)
     randomise(last)
     keras.backend.set_image_data_format("channels_first")
@@ -208,7 +208,7 @@ def test_channels_first_is_the_same_network(photo, randomise, run):
 
 
 @builders
-def test_a_saved_model_gives_the_same_answer(tmp_path, photo, randomise, run):
+def test_a_saved_model_gives_the_same_scores(tmp_path, photo, randomise, run):
     model = create(tiny(activation="relu6"))
     randomise(model)
     model.save(tmp_path / "model.keras")
@@ -216,9 +216,9 @@ def test_a_saved_model_gives_the_same_answer(tmp_path, photo, randomise, run):
     np.testing.assert_allclose(run(again, photo(32)), run(model, photo(32)), rtol=1e-6)
 
 
-def test_a_saved_model_loads_where_this_package_is_not(tmp_path):
+def test_a_saved_model_loads_without_this_package(tmp_path):
     if LEGACY:
-        pytest.skip("one flavour is enough: the test starts an interpreter")
+        pytest.skip("tested with Keras 3 only, because it starts an interpreter")
     model = create(tiny(activation="relu6"))
     model.save(tmp_path / "model.keras")
     code = (
@@ -239,7 +239,7 @@ def test_a_stage_can_be_changed_without_touching_the_others():
 
 
 @builders
-def test_kernels_are_drawn_as_published():
+def test_kernels_have_the_published_distribution():
     # VarianceScaling(2.0, fan_out): the standard deviation of a 1 x 1 convolution is sqrt(2 / filters).
     kernels = {layer.name: layer.get_weights()[0] for layer in create(VARIANTS["b0"]).layers if layer.weights}
     assert kernels["top_conv"].std() == pytest.approx(np.sqrt(2 / 1280), rel=0.02)
@@ -261,18 +261,18 @@ def test_kernels_are_drawn_as_published():
         ({"dropout_rate": -0.1}, "dropout_rate is -0.1"),
     ],
 )
-def test_bad_arguments_are_refused_with_what_was_expected(options, message):
+def test_invalid_arguments_are_rejected_with_what_was_expected(options, message):
     with pytest.raises(ValueError, match=message):
         keras_effnet.EfficientNetB0(weights=None, **options)
 
 
 @builders
-def test_an_image_is_no_input_tensor():
+def test_an_array_as_input_tensor_is_rejected():
     with pytest.raises(TypeError, match="Expected a Keras tensor"):
         keras_effnet.EfficientNetB0(weights=None, input_tensor=np.zeros((1, 224, 224, 3)))
 
 
 @builders
-def test_an_unknown_activation_is_refused():
+def test_an_unknown_activation_is_rejected():
     with pytest.raises(ValueError, match="activation is 'gelu'. Expected one of relu6, swish"):
         EfficientNet(1.0, 1.0, 64, activation="gelu")

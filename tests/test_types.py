@@ -68,8 +68,14 @@ def test_dir_lists_the_public_names_and_the_documented_modules() -> None:
 
 def test_help_of_a_builder_has_the_numbers_of_its_variant() -> None:
     text = inspect.getdoc(keras_effnet.EfficientNetB8)
-    assert text.startswith("EfficientNetB8 for images of 672 x 672 pixels.")
-    for part in ('weights="advprop"', "dropout_rate=0.5", "Args:", "Raises:", ">>> EfficientNetB8(weights=None)"):
+    assert text.startswith("Build EfficientNetB8, for images of 672 x 672 pixels, and load its weights.")
+    for part in (
+        'weights="advprop"',
+        "dropout_rate=0.5",
+        "Args:",
+        "Raises:",
+        ">>> EfficientNetB8(weights=None, classes=10)",
+    ):
         assert part in text
 
 
