@@ -1,21 +1,21 @@
 """AutoAugment's policy v0 and RandAugment as tables (arXiv:1805.09501, 1909.13719).
 
 Source: github.com/tensorflow/tpu, models/official/efficientnet/autoaugment.py: the policy that EfficientNet was trained
-with, the sixteen operations, and what a level from 0 to 10 means to each.
+with, the sixteen operations, and the argument of each operation at levels 0 to 10.
 """
 
 from dataclasses import dataclass
 
 MAX_LEVEL = 10
-# What is put where a rotation, a shift or a cut leaves nothing.
+# Fills the pixels that a rotation, a shear, a translation or Cutout leaves empty.
 REPLACE = 128
 
-# In the order in which RandAugment numbers them.
+# In RandAugment's order.
 OPERATIONS = (
     *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "Color", "Contrast", "Brightness"),
     *("Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY", "Cutout", "SolarizeAdd"),
 )
-# Those whose argument is negated for every other image.
+# The argument of these is negated for half of the images, at random.
 SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 
@@ -25,8 +25,8 @@ class Step:
 
     Args:
         operation: one of `OPERATIONS`.
-        probability: that it is applied.
-        level: how strongly, 0 to 10 and for RandAugment beyond.
+        probability: of applying it.
+        level: its strength, 0 to 10; RandAugment also uses higher levels.
     """
 
     operation: str
@@ -36,13 +36,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Policy:
-    """What may happen to an image.
+    """An augmentation policy.
 
     Args:
-        rows: of these one is drawn for each image and layer, and its steps are taken one after the other.
-        layers: how many rows an image gets.
-        cutout: half the side of the square that Cutout cuts at level 10, in pixels.
-        translate: how far the translations shift at level 10, in pixels.
+        rows: sequences of steps; each layer draws one row per image and applies its steps in order.
+        layers: how many rows are drawn per image.
+        cutout: half the side of Cutout's square at level 10, in pixels.
+        translate: shift of the translations at level 10, in pixels.
     """
 
     rows: tuple[tuple[Step, ...], ...]
@@ -51,7 +51,7 @@ class Policy:
     translate: int
 
     def argument(self, step: Step) -> float:
-        """What the level of a step means to its operation: degrees, pixels, bits, a threshold or a factor.
+        """Convert the level of a step to the argument of its operation: degrees, pixels, bits, a threshold or a factor.
 
         Example:
             >>> AUTOAUGMENT.argument(Step("Rotate", 0.6, 8))
@@ -118,7 +118,7 @@ AUTOAUGMENT = Policy(
 
 
 def randaugment(layers: int = 2, magnitude: float = 10) -> Policy:
-    """RandAugment: so many operations an image, each drawn from all sixteen, all at one magnitude.
+    """RandAugment: each image gets `layers` operations, drawn from all sixteen, at one magnitude.
 
     Example:
         >>> len(randaugment(2, 10).rows)

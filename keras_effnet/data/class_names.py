@@ -1,4 +1,4 @@
-"""Names of classes, as folders and lists have them, matched to the outputs of a model: by wnid, by label, by order."""
+"""Match class names from folders and lists to the outputs of a model: by wnid, by label or by order."""
 
 import re
 from collections import defaultdict
@@ -16,23 +16,24 @@ _PHOTO_AND_CLASS = re.compile(rf"(.*?\.(?:{_SUFFIXES}))[\s,;]+(\S.*)", re.IGNORE
 
 @dataclass(frozen=True)
 class Matched:
-    """Outputs of a model, and what had to be assumed to find them."""
+    """Outputs of a model, and notes on the assumptions made to find them."""
 
     targets: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
 
 def match_classes(names: Sequence[str], classes: Classes, where: str) -> Matched:
-    """Find the output of a model for each name of a class.
+    """Find the output of a model for each class name.
 
     Args:
-        names: wnids (n02123045, with or without more behind it) or labels, whose case, spaces and underscores do not
-            count; or as many numbers in the model's order, for ImageNet's classes any other names.
-        classes: those of the model, (wnid or None, label) each.
-        where: they come from, for the messages.
+        names: wnids (n02123045, optionally followed by more text) or labels; case, spaces and underscores are ignored.
+            If no name matches, and there are as many names as classes, the names are taken in the model's order: always
+            if they are numbers, and any names if the model has ImageNet's classes.
+        classes: of the model, a pair (wnid or None, label) each.
+        where: the source of the names, for messages.
 
     Raises:
-        ValueError: names that are no class of the model, or several; lists them.
+        ValueError: names that match no class, or several; the message lists them.
 
     Example:
         >>> match_classes(["n02123045", "Tiger Cat"], ((None, "tiger_cat"), ("n02123045", "tabby")), "photos").targets
@@ -45,7 +46,7 @@ def match_classes(names: Sequence[str], classes: Classes, where: str) -> Matched
             known[wnid].append(i)
     found = [known.get(_wnid(name)) or known.get(_plain(name), []) for name in names]
     numbered = not any(label.isdecimal() for _, label in classes) and all(name.isdecimal() for name in names)
-    # The order of labels of one's own is chance: names unlike them are other classes.
+    # Custom labels have an arbitrary order, so different names must be different classes.
     in_order = numbered or all(wnid for wnid, _ in classes)
     if not any(found) and len(names) == len(classes) and in_order:
         return Matched(tuple(range(len(names))), (_in_order(names, classes, where),))
@@ -53,10 +54,10 @@ def match_classes(names: Sequence[str], classes: Classes, where: str) -> Matched
     faults += [f"{name} (several: {_several(o, classes)})" for name, o in zip(names, found, strict=True) if len(o) > 1]
     if faults:
         raise ValueError(
-            f"{where} has {len(names)} classes, of which {len(faults)} cannot be found in the model: "
-            f"{', '.join(faults)}. Expected wnids such as n02123045 or labels of the model's {len(classes)} "
-            f"({classes[0][1]}, ..., {classes[-1][1]}), or exactly {len(classes)} "
-            f"{'numbers or names' if classes[0][0] else 'numbers'} in its order. Rename them, or leave them out."
+            f"{len(faults)} of the {len(names)} classes of {where} are not classes of the model: {', '.join(faults)}. "
+            f"Expected wnids such as n02123045, labels of the model's {len(classes)} classes ({classes[0][1]}, ..., "
+            f"{classes[-1][1]}), or exactly {len(classes)} {'numbers or names' if classes[0][0] else 'numbers'} in the "
+            "model's order. Rename or remove them."
         )
     return Matched(tuple(outputs[0] for outputs in found))
 
@@ -77,51 +78,50 @@ def _several(outputs: Sequence[int], classes: Classes) -> str:
 def _in_order(names: Sequence[str], classes: Classes, where: str) -> str:
     if all(name.isdecimal() for name in names) and list(names) != sorted(names, key=int):
         raise ValueError(
-            f"{where} has the classes {', '.join(names[:3])}, ...: their order as names is not that as numbers. "
-            "Expected names that say which class of the model they are. Fill the numbers up with zeros (001, 002), "
-            "or give the model's labels."
+            f"The classes {', '.join(names[:3])}, ... of {where} sort differently as names and as numbers. Expected "
+            "an unambiguous order. Pad the numbers with zeros (001, 002), or use the model's labels."
         )
     return (
-        f"{where} has no class with the name of one of the model's: all {len(names)} were taken in order, from "
-        f"{names[0]!r} for {classes[0][1]!r} to {names[-1]!r} for {classes[-1][1]!r}."
+        f"No class of {where} has the name of a class of the model. All {len(names)} were matched by order, from "
+        f"{names[0]!r} to {classes[0][1]!r} up to {names[-1]!r} to {classes[-1][1]!r}."
     )
 
 
 def read_labels(file: Path, photos: Sequence[str], classes: Classes) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Read which class each photo has.
+    """Read the class of each photo from a text file.
 
     Args:
-        file: with lines "photo class", or with a class in each line for the photos in their order; a class is a wnid,
-            a label, or, where none is a label, the whole number of an output, counted from 0.
-        photos: their paths below their folder, sorted, with forward slashes.
-        classes: those of the model, (wnid or None, label) each.
+        file: has lines "photo class", or one class per line in the order of the photos. A class is a wnid or a label;
+            if none of them is a label, numbers are outputs of the model, counted from 0.
+        photos: sorted paths relative to their folder, with forward slashes.
+        classes: of the model, a pair (wnid or None, label) each.
 
     Returns:
-        The output for each photo, and what had to be assumed.
+        The output for each photo, and notes on the assumptions made.
 
     Raises:
-        ValueError: a file that cannot be read, or does not fit the photos or the model.
+        ValueError: the file cannot be read, or does not match the photos or the model.
     """
     try:
         lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"The labels {str(file)!r} cannot be read: {error}. Expected a text file. Check the path."
+            f"The label file {str(file)!r} cannot be read: {error}. Expected a text file. Check the path."
         ) from error
     pairs = [_PHOTO_AND_CLASS.fullmatch(line) for line in lines]
     if not any(pairs):
         if len(lines) != len(photos):
             raise ValueError(
-                f"The labels {str(file)!r} have {len(lines)} lines, but there are {len(photos)} photos. Expected a "
-                "line for each, in the order of their names. Complete the file, or write the photos' names into it."
+                f"The label file {str(file)!r} has {len(lines)} lines for {len(photos)} photos. Expected one line per "
+                "photo, in the order of their names. Complete the file, or add the names of the photos to it."
             )
         matched = _outputs(lines, classes, file)
         return dict(zip(photos, matched.targets, strict=True)), matched.notes
     odd = next((line for line, pair in zip(lines, pairs, strict=True) if not pair), None)
     if odd is not None:
         raise ValueError(
-            f"The labels {str(file)!r} have the line {odd!r}. Expected a photo and its class in each line, as in the "
-            "others. Correct the line."
+            f"The label file {str(file)!r} has the line {odd!r}. Expected a photo and its class, as in other lines. "
+            "Correct the line."
         )
     matched = _outputs([pair[2] for pair in pairs if pair], classes, file)
     return _by_name(file, [pair[1] for pair in pairs if pair], matched, photos)
@@ -129,22 +129,22 @@ def read_labels(file: Path, photos: Sequence[str], classes: Classes) -> tuple[di
 
 def _outputs(names: Sequence[str], classes: Classes, file: Path) -> Matched:
     labels = {label for _, label in classes}
-    # A number that is a label of the model means this one, and not the output of that number.
+    # If a label of the model is a number, numbers are labels, not outputs.
     if not labels.isdisjoint(names) or not all(re.fullmatch(r"-?\d+", name) for name in names):
         distinct = sorted(set(names))
-        matched = match_classes(distinct, classes, f"The list {str(file)!r}")
+        matched = match_classes(distinct, classes, f"the list {str(file)!r}")
         outputs = dict(zip(distinct, matched.targets, strict=True))
         return Matched(tuple(outputs[name] for name in names), matched.notes)
     targets, last = tuple(map(int, names)), len(classes) - 1
     beyond = sorted({target for target in targets if not 0 <= target <= last})
     if beyond:
         raise ValueError(
-            f"The labels {str(file)!r} have the numbers {', '.join(map(str, beyond[:5]))}. Expected the outputs of the "
-            f"model, 0 to {last}. Subtract 1 if they count from 1 in the model's order; those of "
-            "ILSVRC2012_validation_ground_truth.txt have another order: take a list with wnids."
+            f"The label file {str(file)!r} contains the numbers {', '.join(map(str, beyond[:5]))}. Expected outputs of "
+            f"the model, 0 to {last}. Subtract 1 if they count from 1 in the model's order. "
+            "ILSVRC2012_validation_ground_truth.txt has another order: use a list of wnids instead."
         )
     note = (
-        f"The numbers in {str(file)!r} were taken as outputs of the model, counted from 0: 0 is {classes[0][1]!r}, "
+        f"The numbers in {str(file)!r} were read as outputs of the model, counted from 0: 0 is {classes[0][1]!r}, "
         f"{last} is {classes[-1][1]!r}."
     )
     return Matched(targets, (note,))
@@ -159,8 +159,8 @@ def _by_name(
     if missing or twice:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ValueError(
-            f"The labels {str(file)!r} lack {len(missing)} of the {len(photos)} photos ({shown}), and {twice} lines "
-            "name a photo again. Expected one line for each. Complete the file, or take the photos out of the folder."
+            f"The label file {str(file)!r} lacks {len(missing)} of the {len(photos)} photos ({shown}), and {twice} "
+            "lines repeat a photo. Expected one line per photo. Correct the file, or remove the photos from the folder."
         )
     absent = len(targets) - len(photos)
     note = (f"{absent} lines of {str(file)!r} name photos that are not in the folder.",) if absent else ()
@@ -168,10 +168,10 @@ def _by_name(
 
 
 def find_class(name: int | str, classes: Classes) -> int:
-    """The output of a class that is given by index, label or wnid; case, spaces and underscores do not count.
+    """Find the output of a class by index, label or wnid; case, spaces and underscores are ignored.
 
     Raises:
-        ValueError: no such class, or several.
+        ValueError: no class matches, or several do.
 
     Example:
         >>> find_class("Tiger Cat", ((None, "tabby"), ("n02123159", "tiger_cat")))
@@ -185,7 +185,7 @@ def find_class(name: int | str, classes: Classes) -> int:
         return found[0]
     labels = {_plain(label): label for _, label in classes}
     choices = sorted(labels[key] for key in get_close_matches(text, labels, n=5, cutoff=0.5)) or sorted(labels.values())
-    several = f"is the label of the outputs {', '.join(map(str, found))}" if found else "is none of the model's classes"
+    several = f"is the label of the outputs {', '.join(map(str, found))}" if found else "is not a class of the model"
     raise ValueError(
         f"The class {name!r} {several}. Expected an index from 0 to {len(classes) - 1}, a wnid or a label, such as "
         f"{', '.join(choices[:5])}. Choose one of the model's {len(classes)} classes."

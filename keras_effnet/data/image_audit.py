@@ -1,4 +1,4 @@
-"""Image files that are not plain RGB: read all the same, counted by kind, or refused; broken ones are left out."""
+"""Non-RGB images: converted and counted by kind, or rejected in strict mode. Unreadable files are skipped."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from keras_effnet.data.photos import NamedPhoto
 from keras_effnet.data.sharding import Gaps
 from keras_effnet.images import ImageError
 
-# What is done about each kind.
+# How each kind is handled.
 KINDS = {
-    "16-bit": "brought to 8 bits",
+    "16-bit": "reduced to 8 bits",
     "CMYK": "converted to RGB",
-    "animated": "first frame taken",
+    "animated": "first frame used",
     "grey": "repeated in three channels",
     "other": "converted to RGB",
-    "rotated": "turned upright, as EXIF says",
-    "transparent": "laid on white",
+    "rotated": "turned upright according to EXIF",
+    "transparent": "blended with white",
     "unreadable": "left out",
     "wrong label": "left out",
 }
@@ -28,13 +28,13 @@ ORIENTATION = 0x0112
 
 @dataclass
 class OddFiles:
-    """The odd files of a data set, each counted once however often it is read.
+    """The files of a data set that are not plain RGB; each file is counted once, however often it is read.
 
     Args:
-        total: images in the data set; once all of them are unreadable, reading stops.
-        strict: refuse every odd file instead.
-        refused: why reading was stopped, None if it was not.
-        gaps: where in an epoch images were left out.
+        total: images in the data set; reading stops once none of them can be used.
+        strict: reject these files instead of converting or skipping them.
+        refused: the error that stopped reading, or None.
+        gaps: positions of the skipped images in each epoch.
     """
 
     total: int
@@ -44,14 +44,14 @@ class OddFiles:
     gaps: Gaps = field(default_factory=Gaps)
 
     def read(self, name: str, source: str | bytes) -> np.ndarray | None:
-        """Decode a file, uint8 (height, width, 3), and note what is odd about it; None if it cannot be read.
+        """Decode a file to uint8 (height, width, 3) and count its kinds; None if it cannot be read.
 
         Args:
-            name: what to call it.
+            name: the file's name in the report.
             source: its path or its bytes.
 
         Raises:
-            ValueError: it is odd and `strict` is set, or no image could be read at all.
+            ValueError: the file is not plain RGB and `strict` is set, or no image of the data set can be read.
 
         Example:
             >>> odd = OddFiles(total=2)
@@ -78,17 +78,17 @@ class OddFiles:
         return pixels
 
     def note(self, name: str, kind: str, reason: str = "") -> None:
-        """Count a file as being of a kind.
+        """Count a file under a kind.
 
         Raises:
-            ValueError: `strict` is set, or no image is left.
+            ValueError: `strict` is set, or all images of the data set are left out.
         """
         self.names[kind].add(name)
         left_out = set().union(*(self.names[kind] for kind in LEFT_OUT))
         if self.strict:
             self.refused = ValueError(
                 f"{name!r} is {kind}. {reason}{' ' if reason else ''}Expected plain RGB photos, since strict is set. "
-                f"Convert or remove it, or leave strict out: it is {KINDS[kind]} then."
+                f"Convert or remove it; without strict it is {KINDS[kind]}."
             )
         elif len(left_out) >= self.total:
             self.refused = ValueError(
@@ -99,16 +99,16 @@ class OddFiles:
             raise self.refused
 
     def seen(self) -> dict[str, list[str]]:
-        """The names of the odd files of each kind, to go on counting with `recall`."""
+        """The names of the counted files by kind, to be restored with `recall`."""
         return {kind: sorted(names) for kind, names in self.names.items() if names}
 
     def recall(self, seen: Mapping[str, Iterable[str]]) -> None:
-        """Count what `seen` gave in an earlier process as seen."""
+        """Restore the names that `seen` returned in an earlier process."""
         for kind, names in seen.items():
             self.names[kind].update(names)
 
     def report(self, most: int = 5) -> dict[str, dict[str, object]]:
-        """How many files of each kind there were, what was done, and the names of the first few."""
+        """For each kind that occurred: how many files, how they were handled, and the first few names."""
         return {
             kind: {"count": len(names), "done": KINDS[kind], "files": sorted(names)[:most]}
             for kind, names in self.names.items()

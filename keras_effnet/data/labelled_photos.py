@@ -1,4 +1,4 @@
-"""Photos with known classes, from folders, a list, TFRecords or TensorFlow Datasets, in the classes of a model."""
+"""Labelled photos from folders, a list, TFRecords or TensorFlow Datasets, with labels as outputs of a model."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ from keras_effnet.data.tf_records import Record, count_records, open_dataset, re
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import SUFFIXES, find_images
 
-# What the folders of the parts of a data set are called, whatever their case.
+# Folder names of the splits of a data set; case is ignored.
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 
 Location = str | os.PathLike[str]
@@ -21,7 +21,7 @@ Location = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Example:
-    """One photo and the output of the model that is its class, or the error that stands in their place."""
+    """One photo and its target, the output of the model for its class; or the error if there is no photo."""
 
     photo: Photo = ""
     target: int = -1
@@ -34,8 +34,8 @@ class Examples:
 
     Args:
         rows: the photos, in order.
-        total: how many there are; fewer come if a file is damaged.
-        notes: what had to be assumed.
+        total: number of photos; `rows` yields fewer if a file is damaged.
+        notes: assumptions made.
     """
 
     rows: Iterable[Example]
@@ -51,19 +51,19 @@ def open_examples(
     split: str | None = None,
     limit: int | None = None,
 ) -> Examples:
-    """Find labelled photos and match their classes to those of a model; nothing is dropped in silence.
+    """Find labelled photos and match their classes to those of a model. Nothing is skipped silently.
 
     Args:
-        data: a folder with a folder for each class, or with val/ or test/ that holds these; a folder of photos beside
-            `labels`; TFRecord files in ImageNet's layout, or patterns of them; or "tfds:NAME".
-        classes: those of the model, (wnid or None, label) each.
-        labels: a file with a line "photo class" for each photo, or a class for each photo in the order of their names.
-        split: of "tfds:NAME", by default "validation".
-        limit: at most so many photos: of a folder evenly spread, else the first.
+        data: a folder with one folder per class, or with a val/ or test/ folder that contains them; with `labels`, a
+            folder of photos; TFRecord files in ImageNet's layout, or glob patterns; or "tfds:NAME".
+        classes: of the model, a pair (wnid or None, label) each.
+        labels: a text file with lines "photo class", or with one class per line in the order of the photos' names.
+        split: of "tfds:NAME", "validation" by default.
+        limit: maximum number of photos: evenly spaced ones from a folder, otherwise the first ones.
 
     Raises:
-        ImportError: TensorFlow or TensorFlow Datasets is missing for what only they read.
-        ValueError: nothing there, or classes that are none of the model's; lists them.
+        ImportError: TensorFlow or TensorFlow Datasets is needed for this data and not installed.
+        ValueError: there is no data, or classes are not in the model; the message lists them.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -87,38 +87,38 @@ def open_examples(
     if limit is None or limit >= examples.total:
         return examples
     rows = list(examples.rows)
-    # The first ones alone would be those of the first classes.
+    # The first photos would all belong to the first classes.
     return Examples([rows[i * len(rows) // limit] for i in range(limit)], limit, examples.notes)
 
 
 def _refuse(option: str, value: object, belongs_to: str, given: object) -> None:
     if value is not None and given is None:
         raise ValueError(
-            f"{option} is {str(value)!r}. Expected it with {belongs_to} only. Leave it out, or give {belongs_to}."
+            f"{option} is {str(value)!r}. Expected it with {belongs_to} only. Omit {option}, or pass {belongs_to}."
         )
 
 
 def _files(names: Sequence[str]) -> list[str]:
     files: list[str] = []
     for name in names:
-        # Unlike this, pathlib takes no absolute patterns.
+        # pathlib does not support absolute patterns.
         found = [name] if Path(name).is_file() else sorted(glob.glob(name))  # noqa: PTH207
         if not found or not all(Path(file).is_file() for file in found):
             raise ValueError(
-                f"There is no data {name!r}. Expected one folder of photos, TFRecord files or patterns of them, or one "
-                "tfds:NAME. Check the path; for a folder of TFRecords give its files, as in 'folder/validation-*'."
+                f"There is no data {name!r}. Expected one folder of photos, TFRecord files or glob patterns, or one "
+                "tfds:NAME. Check the path. For a folder of TFRecords pass its files, as in 'folder/validation-*'."
             )
         files += found
     return files
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones."""
+    """The subfolders of a folder, sorted; hidden ones are ignored."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
-    """The folders of the parts train, val and test, as far as they are there and hold folders themselves."""
+    """The folders of the splits train, val and test; only those that exist and contain subfolders."""
     named = {path.name.casefold(): path for path in subfolders(folder) if subfolders(path)}
     found = {split: next((named[name] for name in names if name in named), None) for split, names in SPLITS.items()}
     return {split: path for split, path in found.items() if path}
@@ -127,7 +127,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
 def _of_folders(folder: Path, classes: Classes) -> Examples:
     splits = find_splits(folder)
     if held_out := splits.get("val") or splits.get("test"):
-        note = f"The photos are those in {held_out.name}/ of the folder {str(folder)!r}."
+        note = f"Only the photos in {held_out.name}/ of the folder {str(folder)!r} are used."
         found = _of_classes(held_out, classes)
         return replace(found, notes=(note, *found.notes))
     return _of_classes(folder, classes)
@@ -139,11 +139,11 @@ def _of_classes(folder: Path, classes: Classes) -> Examples:
     loose = [path.name for path in inside if path.suffix.lower() in SUFFIXES and path not in folders]
     if not folders or loose:
         raise ValueError(
-            f"The folder {str(folder)!r} holds {len(folders)} folders and {len(loose)} photos beside them. Expected a "
-            "folder for each class, and all photos in these. For photos in one folder give labels=, the file that "
-            "names their classes; for TFRecords their names."
+            f"The folder {str(folder)!r} contains {len(folders)} folders and {len(loose)} photos. Expected one folder "
+            "per class, and no photos outside them. For unsorted photos pass labels=, a file with their classes; for "
+            "TFRecords pass the files."
         )
-    matched = match_classes([path.name for path in folders], classes, f"The folder {str(folder)!r}")
+    matched = match_classes([path.name for path in folders], classes, f"the folder {str(folder)!r}")
     rows = [
         Example(photo, target)
         for path, target in zip(folders, matched.targets, strict=True)
@@ -155,7 +155,7 @@ def _of_classes(folder: Path, classes: Classes) -> Examples:
 def _of_list(folder: Path, labels: Path, classes: Classes) -> Examples:
     photos = sorted((path for path in find_images([folder]) if path != folder), key=lambda path: path.parts)
     if not photos:
-        raise ValueError(f"The folder {str(folder)!r} holds no photos. Expected *.jpg, *.png, ... Check the path.")
+        raise ValueError(f"The folder {str(folder)!r} contains no photos. Expected *.jpg, *.png, ... Check the path.")
     names = [path.relative_to(folder).as_posix() for path in photos]
     targets, notes = read_labels(labels, names, classes)
     rows = [Example(photo, targets[name]) for photo, name in zip(photos, names, strict=True)]
@@ -171,12 +171,12 @@ def _of_records(files: Sequence[str], classes: Classes, limit: int | None) -> Ex
 def _example(record: Record, classes: Classes, wnids: Set[str | None]) -> Example:
     if record.error:
         return Example(error=record.error)
-    target = record.label - 1  # 0 is left to a background that the photos do not have
+    target = record.label - 1  # 0 is reserved for a background class, which no photo has
     if not 0 <= target < len(classes) or (record.wnid in wnids and classes[target][0] != record.wnid):
-        says = f"{record.label} {record.wnid}".strip()
+        label = f"{record.label} {record.wnid}".strip()
         error = (
-            f"{record.name!r} has the label {says}. Expected 1 to {len(classes)}, the model's classes in order, and "
-            "the same one by number and by wnid. Write the records anew, with labels that count from 1."
+            f"{record.name!r} has the label {label}. Expected a number from 1 to {len(classes)}, in the order of the "
+            "model's classes, and the wnid of the same class. Rewrite the records with labels that count from 1."
         )
         return Example(error=error)
     return Example((record.name, record.image), target)

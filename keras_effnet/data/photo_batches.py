@@ -1,7 +1,7 @@
-"""Photos as a network sees them in training: decoded once, a new random crop every epoch.
+"""Batches of photos for fine-tuning: photos are decoded once, and each epoch draws new random crops.
 
-Source of the crops: arXiv:1409.4842, section 6 (a random area and aspect ratio); the smallest area is larger here: a
-few hundred photos and a pretrained network need no more.
+Source of the crops: arXiv:1409.4842, section 6 (random area and aspect ratio). The minimum area is larger here, which
+is enough for a few hundred photos and a pretrained network.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +30,11 @@ class Photos:
     """Photos that could be read.
 
     Args:
-        rows: where they come from, and their classes.
-        prepare: what is done once to the pixels of each.
+        rows: their sources and classes.
+        prepare: applied once to the pixels of each photo.
         odd: counts the photos that are not plain RGB.
-        kept: the result, None where memory had no room: such a photo is read again each time.
-        lost: why photos could not be read again, by their index.
+        kept: the prepared pixels, or None for photos that did not fit into memory: these are read again every time.
+        lost: for each photo that could not be read again, the error by its index.
     """
 
     rows: tuple[Example, ...]
@@ -47,7 +47,7 @@ class Photos:
         return len(self.rows)
 
     def pixels(self, index: int) -> np.ndarray:
-        """A prepared photo, or where it cannot be read again the first of its class that can."""
+        """The prepared pixels of a photo; if it cannot be read again, those of another photo of its class."""
         target = self.rows[index].target
         for i in (index, *(i for i, row in enumerate(self.rows) if row.target == target)):
             kept = self.kept[i]
@@ -58,24 +58,24 @@ class Photos:
         raise ValueError(self.lost[index])
 
     def labels(self, classes: int) -> np.ndarray:
-        """One row a photo with a one at its class, float32 of shape (photos, classes)."""
+        """One-hot labels, float32 of shape (photos, classes)."""
         return np.eye(classes, dtype=np.float32)[[row.target for row in self.rows]]
 
 
 def read_photos(
-    rows: Sequence[Example], prepare: Prepare, *, room: int, tick: Callable[[], object], odd: OddFiles | None = None
+    rows: Sequence[Example], prepare: Prepare, *, memory: int, tick: Callable[[], object], odd: OddFiles | None = None
 ) -> tuple[Photos, tuple[str, ...]]:
-    """Decode photos on threads and keep them in memory as far as there is room.
+    """Decode photos on threads, and keep as many in memory as fit.
 
     Args:
         rows: the photos.
-        prepare: from uint8 (height, width, 3) to what is kept.
-        room: bytes that may be kept.
+        prepare: converts uint8 pixels (height, width, 3) to what is kept.
+        memory: limit for the kept pixels, in bytes.
         tick: called after each photo.
         odd: counts the photos that are not plain RGB.
 
     Returns:
-        The photos that could be read, and why the others could not, one message each.
+        The photos that could be read, and one error message for each of the others.
     """
     odd = odd or OddFiles(len(rows))
     good, kept, errors = [], [], []
@@ -87,9 +87,9 @@ def read_photos(
                 if isinstance(result, str):
                     errors.append(result)
                     continue
-                room -= result.nbytes
+                memory -= result.nbytes
                 good.append(row)
-                kept.append(result if room >= 0 else None)
+                kept.append(result if memory >= 0 else None)
     return Photos(tuple(good), prepare, odd, tuple(kept)), tuple(errors)
 
 
@@ -102,7 +102,7 @@ def _read(row: Example, prepare: Prepare, odd: OddFiles) -> np.ndarray | str:
 
 
 def shrink(image: np.ndarray, size: int) -> np.ndarray:
-    """Scale a photo down until crops of `size` pixels lose nothing; a smaller one stays as it is.
+    """Scale a photo down to the smallest size that crops of `size` pixels need; smaller photos are returned unchanged.
 
     Args:
         image: uint8 (height, width, 3).
@@ -117,14 +117,14 @@ def shrink(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def random_view(image: np.ndarray, size: int, rng: np.random.Generator, *, smallest: float, mirror: bool) -> np.ndarray:
-    """Cut a random part out, resize it to a square, and mirror every second one.
+    """Cut out a random rectangle, resize it to a square, and mirror it with probability 1/2.
 
     Args:
         image: uint8 (height, width, 3).
         size: side of the result in pixels.
-        rng: what draws.
-        smallest: part of the photo's area that is left at least.
-        mirror: whether left and right may be swapped.
+        rng: random generator.
+        smallest: minimum area of the crop, as a share of the photo's area.
+        mirror: whether to mirror at all.
 
     Returns:
         float32 (size, size, 3), 0..255.
@@ -138,7 +138,7 @@ def random_view(image: np.ndarray, size: int, rng: np.random.Generator, *, small
 
 
 def center_view(image: np.ndarray, size: int, *, mirrored: bool) -> np.ndarray:
-    """The central square as evaluation takes it, float32 (size, size, 3), 0..255."""
+    """The central square that evaluation uses, float32 (size, size, 3), 0..255."""
     height, width = image.shape[:2]
     side = size / (size + CROP_PADDING) * min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
@@ -153,14 +153,14 @@ def _resized(image: np.ndarray, size: int, box: tuple[float, float, float, float
 def training_batches(
     photos: Photos, view: Callable[[np.ndarray, Any], np.ndarray], *, classes: int, batch_size: int, seed: int
 ) -> Iterator[Batch]:
-    """Batches without end: every epoch a new order and a new view of each photo; what fills no batch is left out.
+    """Endless batches; every epoch has a new order and new crops. An incomplete last batch is dropped.
 
     Args:
-        photos: what is trained.
-        view: from the pixels of a photo and a random generator to those of the batch.
-        classes: outputs of the model.
-        batch_size: photos in a batch, at most as many as there are.
-        seed: of orders and views: the same seed gives the same batches, however many threads work.
+        photos: the photos to train on.
+        view: maps the pixels of a photo and a random generator to an image of the batch.
+        classes: number of outputs of the model.
+        batch_size: photos per batch, at most the number of photos.
+        seed: of order and crops; the same seed gives the same batches with any number of threads.
     """
     labels = photos.labels(classes)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -176,7 +176,7 @@ def training_batches(
 
 
 def ordered_batches(photos: Photos, view: Prepare, *, batch_size: int) -> Iterator[Batch]:
-    """All photos once, in their order and without labels; the last one is repeated until the last batch is full."""
+    """Each photo once, in order and without labels; the last photo is repeated to fill the last batch."""
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(photos), batch_size):
             chosen = [min(i, len(photos) - 1) for i in range(start, start + batch_size)]

@@ -1,4 +1,4 @@
-"""Which part of the data is read, by which process, and from where a training resumes."""
+"""Sharding of batches between processes, and the position in the data from which training resumes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that one of several processes reads: as if a batch were read whole and then cut.
+    """The part of every batch that one of several processes reads.
 
     Args:
-        index: which of the processes.
-        count: how many there are.
-        pieces: batches in which a process wants its part of a batch, one for each of its replicas.
-        replicas: of all processes together, where every batch must have the same shape and part for each; None where
-            the last one may be as small as it comes.
+        index: of this process.
+        count: number of processes.
+        pieces: number of smaller batches that make up this process's part, one for each of its replicas.
+        replicas: total number of replicas over all processes, if every batch must have the same shape and divide evenly
+            between them; None if the last batch may be smaller.
     """
 
     index: int = 0
@@ -22,7 +22,7 @@ class Share:
     replicas: int | None = None
 
     def size(self, batch_size: int) -> int:
-        """Images of a piece.
+        """Images per piece.
 
         Example:
             >>> Share(1, 2, pieces=4).size(64)
@@ -31,7 +31,7 @@ class Share:
         return batch_size // (self.count * self.pieces)
 
     def holds(self, place: Any, batch_size: int) -> Any:
-        """Whether the image at a place, a number or a tensor, is in the part: the batches lie one behind the other.
+        """Whether this process reads the image at a place (a number or a tensor) in the sequence of batches.
 
         Example:
             >>> [place for place in range(8) if Share(1, 2).holds(place, 4)]
@@ -40,12 +40,13 @@ class Share:
         return place % batch_size // (batch_size // self.count) == self.index
 
     def held_out(self, total: int, batch_size: int) -> tuple[int, int | None]:
-        """The size of batches of which each image is seen once, and, where all must have one shape, the pieces to make.
+        """The batch size for one pass over the held-out images, and the number of pieces if all have the same shape.
 
-        Of the sizes from half of `batch_size` on, the largest of those that leave the fewest images out.
+        Among the sizes from half of `batch_size` up, this is the one that leaves out the fewest images; the largest in
+        case of a tie.
 
         Raises:
-            ValueError: fewer images than replicas.
+            ValueError: there are fewer images than replicas.
 
         Example:
             >>> Share().held_out(25_022, 4096), Share(replicas=8).held_out(25_022, 4096)
@@ -55,7 +56,7 @@ class Share:
             return batch_size, None
         if total < self.replicas:
             raise ValueError(
-                f"{total} images are held out and there are {self.replicas} replicas. Expected at least one for each. "
+                f"{total} images are held out for {self.replicas} replicas. Expected at least one image per replica. "
                 "Hold out a larger share of the images, or train on fewer devices."
             )
         largest = min(batch_size, total) // self.replicas * self.replicas
@@ -65,7 +66,7 @@ class Share:
         return size, total // size * self.pieces
 
     def left_out(self, total: int, batch_size: int) -> int:
-        """Held-out images that are never seen, since batches of the same shape do not add up to all of them.
+        """Number of held-out images that do not fit into batches of the same shape and are never used.
 
         Example:
             >>> Share(replicas=8).left_out(25_022, 4096)
@@ -77,13 +78,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Position:
-    """A place to go on from.
+    """A position from which training resumes.
 
     Args:
-        epoch: epochs that are done.
-        step: batches of the next epoch that are done.
-        place: rows of the source that these batches took, with the images that were left out; None if it is not known:
-            these batches then have to be made again, and thrown away.
+        epoch: number of finished epochs.
+        step: number of finished batches in the next epoch.
+        place: number of rows that these batches consumed, including skipped images; None if unknown, in which case the
+            batches are produced again and discarded.
     """
 
     epoch: int = 0
@@ -96,19 +97,19 @@ BEGIN = Position()
 
 @dataclass
 class Gaps:
-    """The places of the images that were left out, of each epoch that is not over.
+    """The places of skipped images, for each unfinished epoch.
 
-    Whether an image can be read may depend on where it is cropped, so the name alone does not tell.
+    Places and not names: whether an image can be read may depend on its crop.
     """
 
     places: dict[int, set[int]] = field(default_factory=dict)
 
     def add(self, epoch: int, place: int) -> None:
-        """Note that the image at a place was left out."""
+        """Record that the image at a place was skipped."""
         self.places.setdefault(epoch, set()).add(place)
 
     def after(self, position: Position, images: int) -> int:
-        """The place behind so many images that were used, counted from a position; images may be read ahead of it.
+        """The place after `images` used images, counted from a position. Skipped images beyond that place are ignored.
 
         Example:
             >>> gaps = Gaps()
@@ -124,5 +125,5 @@ class Gaps:
         return place
 
     def forget(self, epoch: int) -> None:
-        """Drop the places of an epoch that is over."""
+        """Drop the places of a finished epoch."""
         self.places.pop(epoch, None)

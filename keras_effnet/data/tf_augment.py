@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment in a tf.data pipeline: each image draws its own operations, and only these are computed.
+"""AutoAugment and RandAugment for tf.data: each image draws its own operations, and only those are computed.
 
 Source: the policies of github.com/tensorflow/tpu, models/official/efficientnet/autoaugment.py (see augment_policies).
 """
@@ -10,12 +10,12 @@ from keras_effnet.data.tf_augment_ops import operations
 
 
 def augment(image: Any, policy: Policy, *, seed: Any) -> Any:
-    """Apply what a policy draws for this seed.
+    """Augment an image with the operations that a policy draws for this seed.
 
     Args:
         image: uint8 tensor (height, width, 3).
         policy: `AUTOAUGMENT`, or `randaugment(layers, magnitude)`.
-        seed: int32 or int64 vector of two; the same seed draws the same.
+        seed: int32 or int64 vector of two; the same seed gives the same result.
 
     Returns:
         uint8 of the same shape.
@@ -47,7 +47,7 @@ def augment(image: Any, policy: Policy, *, seed: Any) -> Any:
 
 
 def _tables(policy: Policy) -> tuple[Any, ...]:
-    """Operation number, probability, argument and whether it has a sign, each (rows, steps)."""
+    """Operation index, probability, argument, and whether the argument has a random sign, each (rows, steps)."""
     import tensorflow as tf
 
     def table(value: Any, dtype: Any) -> Any:

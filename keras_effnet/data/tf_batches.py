@@ -1,7 +1,7 @@
-"""The input of training: images cropped, augmented and put into batches, by tf.data.
+"""The input pipeline of training: images are cropped, augmented and batched by tf.data.
 
-Source: imagenet_input.py and preprocessing.py of github.com/tensorflow/tpu, models/official/efficientnet. Every draw is
-a function of the seed, the epoch and the place in the epoch, so an epoch can be had again.
+Source: imagenet_input.py and preprocessing.py of github.com/tensorflow/tpu, models/official/efficientnet. Every random
+draw is a function of the seed, the epoch and the place in the epoch, so every epoch can be reproduced.
 """
 
 import os
@@ -20,15 +20,15 @@ from keras_effnet.data.tf_sources import Source, ordered_rows
 
 @dataclass(frozen=True)
 class Batches:
-    """What is made of a source.
+    """How batches are made from a source.
 
     Args:
-        batch_size: images of a batch, over all replicas.
+        batch_size: images per batch, over all replicas.
         size: side of the images in pixels.
-        classes: outputs of the model; labels are given as one-hot vectors.
+        classes: number of outputs of the model; labels become one-hot vectors.
         seed: of order, crops and augmentation.
-        policy: what is drawn for each image after crop and flip; None for nothing.
-        threads: images that are made at a time; None for as many as there are processors.
+        policy: augmentation after crop and flip; None for no augmentation.
+        threads: images processed in parallel; None for the number of available processors.
     """
 
     batch_size: int
@@ -40,7 +40,7 @@ class Batches:
 
     @property
     def parallel(self) -> int:
-        """Images that are made at a time."""
+        """Number of images processed in parallel."""
         if self.threads is None and hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return self.threads or os.cpu_count() or 1
@@ -55,10 +55,10 @@ def training_batches(
     start: Position = BEGIN,
     share: Share = Share(),  # noqa: B008  # frozen
 ) -> Any:
-    """Endless batches, `steps` an epoch, from a position on; what epoch e holds depends on the seed and on e alone.
+    """Endless batches from a position on, `steps` per epoch. The content of an epoch depends only on seed and epoch.
 
-    An epoch goes through the source once; if images are left out, or fewer are there than `steps` need, it starts again
-    from its beginning with other crops. Of several processes each makes its own part of the same batches.
+    An epoch reads the source once. If that is not enough for `steps` batches, or images are skipped, it starts over
+    with different crops. With several processes, each produces its own part of the same batches.
 
     Returns:
         tf.data.Dataset of (images, labels): uint8 with a policy and float32 without, (batch, size, size, 3), values
@@ -93,7 +93,7 @@ def training_batches(
 
 
 def _note_gap(valid: Any, epoch: Any, place: Any, odd: OddFiles) -> Any:
-    """Remember where an image is left out; the flag is passed on."""
+    """Record the place of a skipped image; returns the flag unchanged."""
     import tensorflow as tf
 
     def note(epoch: np.int64, place: np.int64) -> np.bool_:
@@ -107,10 +107,10 @@ def _note_gap(valid: Any, epoch: Any, place: Any, odd: OddFiles) -> Any:
 
 
 def validation_batches(source: Source, batches: Batches, *, odd: OddFiles, share: Share = Share()) -> Any:  # noqa: B008
-    """Each image once, in order, its central crop, the last batch as small as it comes; as `training_batches` else.
+    """Batches of the central crop of each image once, in order, in the format of `training_batches`.
 
-    Where `share.replicas` asks for batches of one shape, what does not fill the last one is left out, and in place of
-    an image that cannot be read one from the beginning is read again, so that all processes have the same number.
+    The last batch may be smaller. If `share.replicas` requires batches of the same shape, an incomplete last batch is
+    dropped, and unreadable images are replaced by images from the beginning, so that all processes have equally many.
     """
     import tensorflow as tf
 
@@ -145,7 +145,7 @@ def _without_flag(image: Any, label: Any, valid: Any) -> tuple[Any, Any]:
 
 
 def _has_class(name: Any, label: Any, classes: int, odd: OddFiles) -> Any:
-    """Whether a label is one of the model's; else it is noted."""
+    """Whether a label is a class of the model; if not, it is counted."""
     import tensorflow as tf
 
     def note(name: bytes, label: np.int64) -> np.bool_:

@@ -1,8 +1,8 @@
-"""From a file to a square image in a tf.data pipeline: random crops for training, the central one for validation.
+"""From a file to a square image in a tf.data pipeline: random crops for training, central crops for validation.
 
 Source: decode_and_random_crop, decode_and_center_crop and preprocess_for_train of github.com/tensorflow/tpu,
-models/official/efficientnet/preprocessing.py. JPEGs in RGB are decoded no further than the crop needs; all other files
-go through Pillow.
+models/official/efficientnet/preprocessing.py. Of RGB JPEGs only the crop is decoded; all other files are decoded by
+Pillow.
 """
 
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.images import CROP_PADDING
 
-# EXIF's orientation, another one than upright, in either order of bytes, near the start of a JPEG.
+# Matches a JPEG header with an EXIF orientation other than upright, in either byte order.
 _TURNED = (
     r"(?s)\C*Exif\x00\x00\C*"
     r"(\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08])\C*"
@@ -31,9 +31,9 @@ class Element:
     """One image of a source, as tensors.
 
     Args:
-        name: what to call it.
-        data: its bytes; its path, if `is_path`; or its pixels, uint8 (height, width, 3).
-        is_path: whether `data` has to be read from the disk first.
+        name: for reports and messages.
+        data: the bytes of a file; its path, if `is_path`; or pixels, uint8 (height, width, 3).
+        is_path: whether `data` is a path.
     """
 
     name: Any
@@ -42,10 +42,10 @@ class Element:
 
 
 def random_window(seed: Any, size: int) -> Window:
-    """Where to crop for training: 8 to 100 % of the area at 3:4 to 4:3, ten attempts, else the central square.
+    """Random crop for training: 8 to 100 % of the area, aspect ratio 3:4 to 4:3; the central square after ten failures.
 
     Returns:
-        From the shape of an image, int32 (3,), to (top, left, height, width).
+        A function from the shape of an image, int32 (3,), to (top, left, height, width).
     """
     import tensorflow as tf
 
@@ -61,14 +61,14 @@ def random_window(seed: Any, size: int) -> Window:
             use_image_if_no_bounding_boxes=True,
         )
         random = tf.concat([begin[:2], cut[:2]], 0)
-        # The whole image is what comes out when all attempts fail.
+        # TensorFlow returns the whole image if all attempts fail.
         return tf.where(tf.reduce_all(random[2:] == shape[:2]), central_window(size)(shape), random)
 
     return window
 
 
 def central_window(size: int) -> Window:
-    """Where to crop for validation: the central square with `size / (size + 32)` of the shorter side."""
+    """Central crop for validation: a square with `size / (size + 32)` of the shorter side."""
     import tensorflow as tf
 
     def window(shape: Any) -> Any:
@@ -81,13 +81,13 @@ def central_window(size: int) -> Window:
 
 
 def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: str) -> tuple[Any, Any]:
-    """Cut a window out of an image and resize it, bicubic as TensorFlow 1 did.
+    """Crop an image and resize the crop with TensorFlow 1's bicubic.
 
     Args:
         element: the image.
-        window: `random_window` or `central_window`.
+        window: from `random_window` or `central_window`.
         size: side of the result in pixels.
-        odd: takes note of what is no plain JPEG.
+        odd: counts the files that are not plain RGB.
         method: of the inverse cosine transform, "INTEGER_FAST" or "INTEGER_ACCURATE".
 
     Returns:
@@ -102,7 +102,7 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
 
     def fast(data: Any) -> Any:
         data = tf.io.read_file(data) if element.is_path else data
-        # Of what is no JPEG, TensorFlow would complain on stderr, file by file.
+        # TensorFlow logs an error to stderr for every file that is not a JPEG.
         shape = tf.io.extract_jpeg_shape(tf.where(starts_with(data, b"\xff\xd8\xff"), data, grey))
 
         def decode() -> Any:
@@ -126,14 +126,14 @@ def _grey_jpeg() -> bytes:
 
 
 def starts_with(data: Any, magic: bytes) -> Any:
-    """Whether a file begins with some bytes."""
+    """Whether the bytes of a file start with `magic`."""
     import tensorflow as tf
 
     return tf.strings.substr(data, 0, tf.minimum(len(magic), tf.strings.length(data))) == magic
 
 
 def _is_upright(data: Any) -> Any:
-    """Whether a JPEG is shown as it is stored."""
+    """Whether a JPEG has no EXIF rotation."""
     import tensorflow as tf
 
     header = tf.strings.substr(data, 0, tf.minimum(_HEADER, tf.strings.length(data)))
@@ -141,9 +141,9 @@ def _is_upright(data: Any) -> Any:
 
 
 def _or_else(function: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
-    """What a function makes of a value, or something else if it fails.
+    """The result of a function, or `otherwise` if it raises an error.
 
-    Only a dataset goes on after an error. One for each image costs time, so it does as little as can be.
+    In a graph, only a dataset can recover from an error. One dataset per image is slow, so keep the function small.
     """
     import tensorflow as tf
 
@@ -152,7 +152,7 @@ def _or_else(function: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
 
 
 def single_element(dataset: Any) -> Any:
-    """The one element of a dataset inside a graph, which is not worth being tuned."""
+    """The only element of a dataset inside a graph; skips tf.data's optimizations, which take longer than they save."""
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -173,7 +173,7 @@ def _reader(odd: OddFiles) -> Callable[[bytes, bytes], tuple[np.ndarray, np.bool
 
 
 def cut(image: Any, window: Window) -> Any:
-    """The window of an image (height, width, channels)."""
+    """Crop an image (height, width, channels) to a window."""
     import tensorflow as tf
 
     top, left, height, width = tf.unstack(window(tf.shape(image)))
@@ -181,7 +181,7 @@ def cut(image: Any, window: Window) -> Any:
 
 
 def resize(image: Any, size: int) -> Any:
-    """An image in three channels as float32 (size, size, 3), bicubic as TensorFlow 1 did."""
+    """Resize an RGB image to float32 (size, size, 3) with TensorFlow 1's bicubic."""
     import tensorflow as tf
 
     return tf.ensure_shape(tf.raw_ops.ResizeBicubic(images=image[None], size=[size, size])[0], (size, size, 3))

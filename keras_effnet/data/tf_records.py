@@ -1,6 +1,6 @@
-"""Labelled photos out of TensorFlow's files: TFRecords in ImageNet's layout, and the datasets of TensorFlow Datasets.
+"""Labelled photos from TFRecords in ImageNet's layout and from TensorFlow Datasets.
 
-Source of the layout: the features that github.com/tensorflow/models and cloud TPU's imagenet_to_gcs.py write.
+Source of the layout: the features written by github.com/tensorflow/models and by Cloud TPU's imagenet_to_gcs.py.
 """
 
 import os
@@ -15,20 +15,20 @@ from typing import Any
 
 from keras_effnet.errors import first_line
 
-# The files of ImageNet's training images in a folder.
+# File names of ImageNet's training images.
 SHARDS = "train-*-of-*"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One photo as it is stored.
+    """One stored photo.
 
     Args:
-        name: where it stands.
+        name: the file and the number of the record.
         image: the bytes of an image file.
-        label: as written there; ImageNet's TFRecords count from 1.
-        wnid: of its class, "" where the record does not say.
-        error: why there is no photo, None where there is.
+        label: as stored; ImageNet's TFRecords count from 1.
+        wnid: of the class, "" if the record does not contain it.
+        error: why there is no photo, None if there is one.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Record:
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """Read a TFRecord file one record after the other; where it is damaged it ends, in a `Record` with an error.
+    """Read the records of a TFRecord file in order; at the first damaged one, yield a `Record` with an error and stop.
 
     Raises:
         ImportError: TensorFlow is not installed.
@@ -51,10 +51,10 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
         try:
             data = next(stream, None)
         except tf.errors.OpError as error:
-            # Around the reason TensorFlow writes which of its operations noticed.
+            # TensorFlow adds the name of the failed operation before and after the reason.
             reason = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", error.message, flags=re.DOTALL)
-            fault = f"{name!r} cannot be read ({reason}), and nothing after it was."
-            yield Record(name, error=f"{fault} Expected a whole TFRecord file. Get the file again.")
+            fault = f"{name!r} cannot be read ({reason}), and the rest of the file was skipped."
+            yield Record(name, error=f"{fault} Expected a complete TFRecord file. Download or copy it again.")
             return
         if data is None:
             return
@@ -66,8 +66,8 @@ def _tensorflow() -> Any:
         import tensorflow as tf
     except ImportError as error:
         raise ImportError(
-            f"TFRecords are read by TensorFlow, which could not be imported: {error}. Expected tensorflow >= 2.19. Run "
-            'pip install "keras_effnet[tf-cpu]", or give a folder of photos instead.'
+            f"Reading TFRecords requires TensorFlow, which could not be imported: {error}. Expected tensorflow >= 2.19."
+            ' Run pip install "keras_effnet[tf-cpu]", or pass a folder of photos instead.'
         ) from error
     return tf
 
@@ -79,38 +79,38 @@ def _parse(name: str, data: bytes) -> Record:
     try:
         features = _tensorflow().train.Example.FromString(data).features.feature
     except DecodeError:
-        fault = "holds no tf.train.Example"
+        fault = "does not contain a tf.train.Example"
     else:
         image, label = features["image/encoded"].bytes_list.value, features["image/class/label"].int64_list.value
         wnid = features["image/class/synset"].bytes_list.value
         if len(image) != 1 or len(label) != 1:
-            fault = f"holds {len(image)} images and {len(label)} labels"
+            fault = f"contains {len(image)} images and {len(label)} labels"
     if fault:
-        error = f"{name!r} {fault}. Expected the features image/encoded and image/class/label. Write the file anew."
+        error = f"{name!r} {fault}. Expected the features image/encoded and image/class/label. Rewrite the file."
         return Record(name, error=error)
     return Record(name, image[0], label[0], wnid[0].decode("utf-8", "replace") if wnid else "")
 
 
 def count_records(paths: Sequence[str | os.PathLike[str]]) -> tuple[int, tuple[str, ...]]:
-    """How many records TFRecord files hold, by their lengths alone, and which files end within one.
+    """Count the records of TFRecord files by their lengths; also returns the files that end within a record.
 
-    A damaged file counts as far as it can be read.
+    Of a truncated file the complete records are counted.
     """
     names = [os.fspath(path) for path in paths]
-    # Elsewhere than on a disk every look takes its time.
+    # Remote file systems have a high latency.
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(_count, names))
     return sum(total for total, _ in found), tuple(name for name, (_, cut) in zip(names, found, strict=True) if cut)
 
 
 def _count(name: str) -> tuple[int, bool]:
-    """How many records a file holds, and whether it ends within one."""
+    """The number of records in a file, and whether it ends within one."""
     total, position = 0, 0
     remote = _tensorflow().io.gfile if "://" in name else None
     size = remote.stat(name).length if remote else Path(name).stat().st_size
     with remote.GFile(name, "rb") if remote else Path(name).open("rb") as file:
         while len(head := file.read(8)) == 8:
-            # A record is its length, the length's checksum, the data, the data's checksum.
+            # A record consists of its length, a checksum of the length, the data, and a checksum of the data.
             position += 16 + struct.unpack("<Q", head)[0]
             if position > size:
                 break
@@ -120,10 +120,10 @@ def _count(name: str) -> tuple[int, bool]:
 
 
 def find_remote_records(name: str) -> list[str]:
-    """The files of a pattern or a folder that TensorFlow reads from elsewhere than a disk: "gs://bucket/train-*".
+    """The files of a remote pattern or folder that TensorFlow can read, such as "gs://bucket/train-*".
 
     Raises:
-        ValueError: there are none, or TensorFlow cannot read there.
+        ValueError: no file matches, or TensorFlow cannot read the location.
     """
     tf = _tensorflow()
     try:
@@ -131,26 +131,26 @@ def find_remote_records(name: str) -> list[str]:
         found = sorted(tf.io.gfile.glob(pattern))
     except tf.errors.OpError as error:
         raise ValueError(
-            f"{name!r} cannot be read: {error.message}. Expected a place that TensorFlow can read. Check the name and "
-            "the permissions, or copy the files to a disk."
+            f"{name!r} cannot be read: {error.message}. Expected a location that TensorFlow can read. Check the name "
+            "and the permissions, or copy the files to a local disk."
         ) from error
     if not found:
         raise ValueError(
-            f"There are no files {name!r}. Expected TFRecord files, which alone are read from elsewhere than a disk. "
-            "Check the pattern, or copy the photos to a disk."
+            f"There are no files {name!r}. Expected TFRecord files, the only remote format. Check the pattern, or copy "
+            "the photos to a local disk."
         )
     return found
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split of a dataset of TensorFlow Datasets.
+    """One split of a dataset from TensorFlow Datasets.
 
     Args:
-        names: its classes, in the order of its labels.
-        total: how many photos it has.
+        names: the classes, in the order of the labels.
+        total: number of photos.
         records: the photos; labels count from 0.
-        stream: the same as a tf.data.Dataset of {"image": bytes, "label": class, ...}.
+        stream: the same photos as a tf.data.Dataset of {"image": bytes, "label": class, ...}.
     """
 
     names: tuple[str, ...]
@@ -160,32 +160,32 @@ class Dataset:
 
 
 def open_dataset(name: str, split: str) -> Dataset:
-    """Open a split of a dataset by its name in TensorFlow Datasets, which downloads it if it has to.
+    """Open a split of a dataset by its name in TensorFlow Datasets, which downloads it if necessary.
 
     Raises:
         ImportError: tensorflow_datasets is not installed.
-        ValueError: no such dataset or split, or one without images and labels.
+        ValueError: the dataset or split does not exist, or has no images and labels.
     """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
-            f"'tfds:{name}' is read by TensorFlow Datasets, which could not be imported: {error}. Expected the package "
-            "tensorflow_datasets. Run pip install tensorflow-datasets, or give a folder or TFRecord files instead."
+            f"Reading 'tfds:{name}' requires TensorFlow Datasets, which could not be imported: {error}. Expected the "
+            "package tensorflow_datasets. Run pip install tensorflow-datasets, or pass a folder or TFRecord files."
         ) from error
     try:
         builder = tfds.builder(name)
         features = builder.info.features
         if not {"image", "label"} <= set(features):
-            raise ValueError(f"it has the features {', '.join(sorted(features))}.")
+            raise ValueError(f"its features are {', '.join(sorted(features))}.")
         builder.download_and_prepare()
-        # Bytes as they are stored: the decoder is the same for every source.
+        # Skip decoding, so that all sources are decoded in the same way.
         photos = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         names, total = tuple(features["label"].names), builder.info.splits[split].num_examples
-    except Exception as error:  # its builders raise anything, from AssertionError to OSError
+    except Exception as error:  # builders raise many types, from AssertionError to OSError
         raise ValueError(
-            f"'tfds:{name}' cannot be read, split {split!r}: {first_line(error)} Expected a dataset of TensorFlow "
-            "Datasets with an image and a label, and one of its splits. Check the name, and pass the split as split=."
+            f"The split {split!r} of 'tfds:{name}' cannot be read: {first_line(error)} Expected an existing dataset "
+            "with the features image and label, and one of its splits. Check both names."
         ) from error
     return Dataset(names, total, _photos(name, photos), photos)
 

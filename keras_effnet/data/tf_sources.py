@@ -1,4 +1,4 @@
-"""Labelled images as a tf.data pipeline reads them, in an order that a seed decides: rows, TFRecords, other datasets.
+"""Labelled images for a tf.data pipeline, in an order given by a seed: rows, TFRecords or other datasets.
 
 Source of the records: imagenet_input.py of github.com/tensorflow/tpu, models/official/efficientnet.
 """
@@ -12,19 +12,19 @@ import numpy as np
 
 from keras_effnet.data.sharding import Position
 
-# Records that wait to be drawn; an encoded photo of ImageNet has 110 kB.
+# Size of the shuffle buffer in records; an encoded photo of ImageNet has about 110 kB.
 SHUFFLE = 4096
-# Files of records that are read in turns.
+# Number of TFRecord files that are read alternately.
 OPEN_FILES = 16
 
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled images, in an order that a seed decides.
+    """Labelled images, in an order given by a seed.
 
     Args:
-        total: how many there are.
-        read: from a seed, int64 (2,), or None for the given order, to a dataset of (name, data, label).
+        total: number of images.
+        read: maps a seed, int64 (2,), or None for the original order, to a dataset of (name, data, label).
         is_path: whether `data` is a path.
     """
 
@@ -34,17 +34,17 @@ class Source:
 
 
 def from_rows(names: Sequence[str], data: Any, labels: Sequence[int] | np.ndarray, *, is_path: bool = False) -> Source:
-    """Images that are in memory, or files on the disk.
+    """Images in memory, or files on disk.
 
     Args:
-        names: what to call them.
-        data: their pixels, uint8 (n, height, width, 3); the bytes of n files; or n paths, if `is_path`.
-        labels: their classes, from 0.
-        is_path: whether `data` are paths; then these are the names too.
+        names: for reports and messages.
+        data: pixels, uint8 (n, height, width, 3); the bytes of n files; or n paths, if `is_path`.
+        labels: classes, counted from 0.
+        is_path: whether `data` are paths; the names must be the same paths then.
     """
     import tensorflow as tf
 
-    # Names of files may be no Unicode.
+    # File names need not be valid Unicode.
     titles = [os.fsencode(name) for name in names]
     columns = tf.constant(titles), tf.constant(titles if is_path else data), tf.constant(np.asarray(labels, np.int64))
 
@@ -58,7 +58,7 @@ def from_rows(names: Sequence[str], data: Any, labels: Sequence[int] | np.ndarra
 
 
 def from_records(files: Sequence[str], total: int) -> Source:
-    """TFRecord files in ImageNet's layout, whose labels count from 1; a damaged file is read as far as it is whole."""
+    """TFRecord files in ImageNet's layout, with labels that count from 1; a damaged file is read up to the damage."""
     import tensorflow as tf
 
     features = {
@@ -86,7 +86,7 @@ def from_records(files: Sequence[str], total: int) -> Source:
 
 
 def from_dataset(dataset: Any, total: int, name: str) -> Source:
-    """A tf.data.Dataset of {"image": bytes of a file, "label": class from 0}, as TensorFlow Datasets gives it."""
+    """A tf.data.Dataset of {"image": bytes of a file, "label": class from 0}, the format of TensorFlow Datasets."""
     import tensorflow as tf
 
     def row(number: Any, example: Any) -> tuple[Any, Any, Any]:
@@ -98,20 +98,20 @@ def from_dataset(dataset: Any, total: int, name: str) -> Source:
 
 
 def _shuffled(rows: Any, seed: Any) -> Any:
-    """Rows in an order that depends on this seed alone."""
+    """Rows in an order that depends only on this seed."""
     import tensorflow as tf
 
     if not tf.executing_eagerly():
-        # The function's own seed, in place of the global one: with that at 0 TensorFlow asks whether the other is 0 as
-        # well, which of a tensor cannot be told here.
+        # Inside a function this sets the seed of its graph, not the global one. If the global seed is 0, TensorFlow
+        # compares the other seed with 0 as well, which fails here because it is a symbolic tensor.
         tf.random.set_seed(1)
     return rows.shuffle(SHUFFLE, seed=seed[0] * 1_000_003 + seed[1])
 
 
 def ordered_rows(source: Source, seed: int, epoch: Any, start: Position) -> Any:
-    """(place, (name, data, label)) of an epoch, again and again, without what lies before the position in its epoch.
+    """Rows (place, (name, data, label)) of an epoch, repeated endlessly; the epoch of `start` begins at its place.
 
-    Call it inside of a function of a dataset: outside, TensorFlow shuffles records with another seed.
+    Call it only inside a function of a dataset. Outside, TensorFlow shuffles records with a different seed.
     """
     import tensorflow as tf
 

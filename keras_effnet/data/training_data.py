@@ -1,4 +1,4 @@
-"""Where images to train on come from: folders, a CSV, ImageNet's TFRecords, TensorFlow Datasets or arrays."""
+"""Find the images to train on: in folders, a CSV, ImageNet's TFRecords, TensorFlow Datasets or arrays."""
 
 import glob
 import hashlib
@@ -18,7 +18,7 @@ from keras_effnet.data.training_photos import open_training_photos
 from keras_effnet.imagenet import class_index
 from keras_effnet.images import SUFFIXES
 
-# Of files that are given in place of their folder, of a CSV or of what is in them.
+# Files with these suffixes were passed by mistake, instead of their folder or of TFRecords.
 NO_RECORDS = (*SUFFIXES, ".csv", ".json", ".tar", ".tsv", ".txt", ".zip")
 
 Data = str | os.PathLike[str] | Sequence[str] | tuple[np.ndarray, np.ndarray]
@@ -26,14 +26,14 @@ Data = str | os.PathLike[str] | Sequence[str] | tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images to train on and images that select the best epoch.
+    """Images to train on, and held-out images that select the best epoch.
 
     Args:
-        classes: their names, in the order of the model's outputs.
-        train: what is learnt.
-        held_out: what is not.
-        digest: of the names of the classes and the files, the labels, and pixels in memory; the same wherever it lies.
-        notes: what had to be assumed or left out.
+        classes: names, in the order of the model's outputs.
+        train: images to train on.
+        held_out: images to evaluate on.
+        digest: hash of class names, file names, labels and, for arrays, pixels; it does not depend on the location.
+        notes: assumptions made and images left out.
     """
 
     classes: tuple[str, ...]
@@ -44,20 +44,20 @@ class TrainingData:
 
 
 def open_training_data(data: Data, *, holdout: float = 20 / 1024, seed: int = 0) -> TrainingData:
-    """Find images and their classes, and hold a share of them out.
+    """Find images and their classes, and hold out a share of them.
 
     Args:
-        data: a folder with a folder for each class, or with train/ and val/ that hold these; a CSV file with
-            path,label[,split]; TFRecord files in ImageNet's layout, a pattern of them or the folder that holds them,
-            which TensorFlow may read from elsewhere ("gs://..."); "tfds:NAME" or "tfds:NAME:SPLIT"; or (images,
-            labels): uint8 (n, height, width, 3), and classes from 0.
-        holdout: the share that is held out where the data has no val/. Of TFRecord files and TensorFlow Datasets the
-            first ones, as the published networks had it, of all others a part of each class.
-        seed: of the draw which these are.
+        data: a folder with one folder per class, or with train/ and val/ that contain them; a CSV file with the columns
+            path,label[,split]; TFRecord files in ImageNet's layout, a glob pattern or their folder, local or remote
+            ("gs://..."); "tfds:NAME" or "tfds:NAME:SPLIT"; or a pair (images, labels): uint8 (n, height, width, 3), and
+            classes counted from 0.
+        holdout: share to hold out if the data has no val/. Of TFRecord files and TensorFlow Datasets, the first ones
+            are held out, as for the published networks; otherwise a random part of each class.
+        seed: of the random choice.
 
     Raises:
-        ImportError: TensorFlow Datasets is missing for "tfds:NAME".
-        ValueError: nothing there, or nothing to hold out.
+        ImportError: TensorFlow Datasets is needed for "tfds:NAME" and not installed.
+        ValueError: there is no data, or nothing to hold out.
 
     Example:
         >>> images = np.zeros((8, 32, 32, 3), np.uint8)
@@ -83,20 +83,20 @@ def _of_arrays(images: Any, labels: Any, holdout: float, seed: int) -> TrainingD
         or not np.issubdtype(labels.dtype, np.integer)
     ):
         raise ValueError(
-            f"The arrays have the shapes {images.shape} and {labels.shape} and the types {images.dtype} and "
-            f"{labels.dtype}. Expected images uint8 (n, height, width, 3) and labels (n,), whole numbers. Convert them."
+            f"The images are {images.dtype} {images.shape} and the labels {labels.dtype} {labels.shape}. Expected "
+            "uint8 images (n, height, width, 3) and integer labels (n,). Convert them."
         )
     if not len(labels) or labels.min() < 0 or labels.max() < 1:
         raise ValueError(
-            f"The labels go from {labels.min(initial=0)} to {labels.max(initial=0)}. Expected classes from 0 to 1 or "
-            "more. Number the classes from 0."
+            f"The labels range from {labels.min(initial=0)} to {labels.max(initial=0)}. Expected at least two classes, "
+            "numbered from 0."
         )
     rng = np.random.default_rng(seed)
     held: list[int] = []
     for target in np.unique(labels):
         of_class = rng.permutation(np.flatnonzero(labels == target))
         held += of_class[: max(1, round(holdout * len(of_class)))][: len(of_class) - 1].tolist()
-    _check_held_out(held, "the arrays")
+    _check_held_out(held, "The arrays")
     is_held = np.isin(np.arange(len(labels)), held)
 
     def part(chosen: np.ndarray) -> Source:
@@ -119,15 +119,15 @@ def _digest(classes: Sequence[str], rows: Iterable[tuple[str, int]], *pixels: np
 def _check_held_out(held: Sequence[Any], where: str) -> None:
     if not held:
         raise ValueError(
-            f"There is nothing to hold out of {where}. Expected at least two images of a class, or two files, one of "
-            "which selects the best epoch. Give more."
+            f"{where} cannot be split. Expected at least two images of a class, or two files, so that some can be held "
+            "out. Add more."
         )
 
 
 def _of_dataset(name: str, holdout: float) -> TrainingData:
     short, _, split = name.removeprefix("tfds:").partition(":")
     found = open_dataset(short, split or "train")
-    # Of ImageNet the published 25,022.
+    # 25,022 images of ImageNet, as published.
     held = max(1, math.floor(holdout * found.total))
     _check_held_out([held] if held < found.total else [], repr(name))
     train = from_dataset(found.stream.skip(held), found.total - held, name)
@@ -136,15 +136,15 @@ def _of_dataset(name: str, holdout: float) -> TrainingData:
 
 
 def _record_files(names: Sequence[str]) -> list[str]:
-    """The TFRecord files that are meant, none if other data is."""
+    """The TFRecord files, or an empty list if the names refer to other data."""
     files: list[str] = []
     for name in names:
         files += find_remote_records(name) if "://" in name else _local_files(name)
     for file in files:
         if Path(file).suffix.lower() in NO_RECORDS:
             raise ValueError(
-                f"{file!r} is no TFRecord file by its name. Expected a folder with a folder for each class or a CSV "
-                "with path,label[,split], on a disk, or TFRecord files. Give the folder of all classes, or make a CSV."
+                f"{file!r} does not have the name of a TFRecord file. Expected TFRecord files, or a local folder with "
+                "one folder per class, or a local CSV with path,label[,split]. Pass one of these."
             )
     if not files and len(names) > 1:
         raise ValueError(f"There are no files {', '.join(names)}. Expected TFRecord files. Check the paths.")
@@ -153,19 +153,19 @@ def _record_files(names: Sequence[str]) -> list[str]:
 
 def _local_files(name: str) -> list[str]:
     pattern = str(Path(name) / SHARDS) if Path(name).is_dir() else name
-    # Unlike this, pathlib takes no absolute patterns.
+    # pathlib does not support absolute patterns.
     found = [file for file in sorted(glob.glob(pattern)) if Path(file).is_file()]  # noqa: PTH207
     return [file for file in found if Path(file).suffix.lower() != ".csv"]
 
 
 def _of_records(files: Sequence[str], holdout: float) -> TrainingData:
     held = min(max(1, round(holdout * len(files))), len(files) - 1)
-    _check_held_out(files[:held], f"{len(files)} TFRecord file")
+    _check_held_out(files[:held], f"{len(files)} TFRecord file(s)")
     (held_total, held_cut), (total, cut) = count_records(files[:held]), count_records(files[held:])
     classes = tuple(label for _, label in class_index())
     notes = [f"{held} of {len(files)} files are held out; the classes are ImageNet's."]
     if cut := (*held_cut, *cut):
-        notes.append(f"{len(cut)} files are cut off and read as far as they are whole: {', '.join(cut[:8])}.")
+        notes.append(f"{len(cut)} files are truncated; their complete records are used: {', '.join(cut[:8])}.")
     digest = _digest(classes, ((file, 0) for file in files))
     train, held_out = from_records(files[held:], total), from_records(files[:held], held_total)
     return TrainingData(classes, train, held_out, digest, tuple(notes))
@@ -175,10 +175,10 @@ def _of_photos(name: str, holdout: float, seed: int) -> TrainingData:
     found = open_training_photos(name, val_share=holdout, seed=seed)
 
     def part(rows: Sequence[Example]) -> Source:
-        paths = [os.fspath(row.photo) for row in rows]  # type: ignore[arg-type]  # of folders and lists all are paths
+        paths = [os.fspath(row.photo) for row in rows]  # type: ignore[arg-type]  # folders and lists contain only paths
         return from_rows(paths, paths, [row.target for row in rows], is_path=True)
 
-    # In an order that no draw of those held out changes.
+    # Sorted, so that the digest does not depend on which photos are held out.
     rows = sorted((Path(str(row.photo)).name, row.target) for row in (*found.train, *found.val))
     digest = _digest(found.classes, rows)
     return TrainingData(found.classes, part(found.train), part(found.val), digest, found.notes)

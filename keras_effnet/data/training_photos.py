@@ -1,4 +1,4 @@
-"""Photos to train a classifier on: a folder for each class, train/ and val/, a CSV, or TensorFlow Datasets."""
+"""Find photos to train on: one folder per class, train/ and val/, a CSV, or TensorFlow Datasets."""
 
 import csv
 import os
@@ -9,24 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.artifacts import MODEL
+from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.labelled_photos import SPLITS, Example, find_splits, subfolders
 from keras_effnet.data.tf_records import Dataset, open_dataset
 from keras_effnet.errors import Range
 from keras_effnet.images import SUFFIXES, find_images
 
-LAYOUTS = "a folder for each class, train/ and val/ with these, a CSV with path,label[,split], or tfds:NAME"
+LAYOUTS = "one folder per class, train/ and val/ with these, a CSV with path,label[,split], or tfds:NAME"
 
 
 @dataclass(frozen=True)
 class TrainingPhotos:
-    """Photos to train on and photos to measure on.
+    """Photos to train on and photos to evaluate on.
 
     Args:
-        classes: their names, in the order of the model's outputs.
-        train: what is learnt; `target` counts the classes from 0.
-        val: what the accuracy is measured on, empty until a part is held out.
-        notes: what had to be assumed or left out.
+        classes: names, in the order of the model's outputs.
+        train: photos to train on; `target` is an index of `classes`.
+        val: photos to evaluate on; empty until some are held out.
+        notes: assumptions made and photos left out.
     """
 
     classes: tuple[str, ...]
@@ -36,17 +36,17 @@ class TrainingPhotos:
 
 
 def open_training_photos(data: str | os.PathLike[str], *, val_share: float = 0.2, seed: int = 0) -> TrainingPhotos:
-    """Find labelled photos, and hold a part of each class out where none is given for validation.
+    """Find labelled photos, and hold out a share of each class if the data has no validation split.
 
     Args:
-        data: a folder with a folder for each class; a folder with train/ and perhaps val/ that hold these; a CSV file
-            with the columns path, label and perhaps split; or "tfds:NAME".
-        val_share: part of each class that is held out, above 0 and below 1.
-        seed: of the draw which photos these are.
+        data: a folder with one folder per class; a folder with train/ and optionally val/ that contain them; a CSV file
+            with the columns path, label and optionally split; or "tfds:NAME".
+        val_share: share of each class to hold out, above 0 and below 1.
+        seed: of the random choice.
 
     Raises:
-        ImportError: TensorFlow Datasets is missing for "tfds:NAME".
-        ValueError: nothing there, fewer than two classes, or a layout that is none of these.
+        ImportError: TensorFlow Datasets is needed for "tfds:NAME" and not installed.
+        ValueError: there is no data, it has fewer than two classes, or an unknown layout.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -76,13 +76,13 @@ def _of_folder(folder: Path) -> TrainingPhotos:
     train, val = splits.get("train"), splits.get("val") or splits.get("test")
     if train is None and val is not None:
         raise ValueError(
-            f"The folder {str(folder)!r} holds {val.name}/ with folders in it, and no train/ beside it. Expected "
-            f"{LAYOUTS}. Call the folder of what is trained train, or give the one that holds the classes."
+            f"The folder {str(folder)!r} contains {val.name}/ but no train/. Expected {LAYOUTS}. Rename the folder "
+            "with the training photos to train, or pass the folder that contains the classes."
         )
     if train is None:
         return _of_classes(folder)
     aside = [path.name for path in subfolders(folder) if path not in (train, val) and _photos_in(path)]
-    notes = (f"Beside {train.name}/ these folders are left aside: {_listed(aside)}.",) if aside else ()
+    notes = (f"Ignored folders next to {train.name}/: {listed(aside)}.",) if aside else ()
     photos = _of_classes(train)
     photos = replace(photos, notes=(*photos.notes, *notes))
     return photos if val is None else _with_validation(photos, train, val, tested=val == splits.get("test"))
@@ -93,17 +93,17 @@ def _with_validation(photos: TrainingPhotos, train: Path, val: Path, *, tested: 
     unknown = sorted(set(found.classes) - set(photos.classes))
     if unknown:
         raise ValueError(
-            f"The folder {str(val)!r} has {len(unknown)} classes without photos in {train.name}/: {_listed(unknown)}. "
-            "Expected the classes that are trained. Rename their folders, or take them out."
+            f"The folder {str(val)!r} has {len(unknown)} classes without photos in {train.name}/: {listed(unknown)}. "
+            "Expected only classes that are trained. Rename or remove their folders."
         )
     targets = {i: photos.classes.index(name) for i, name in enumerate(found.classes)}
     rows = tuple(Example(row.photo, targets[row.target]) for row in found.train)
-    note = (f"There is no val/ beside {train.name}/: the accuracy is measured on {val.name}/.",) if tested else ()
+    note = (f"There is no val/ next to {train.name}/, so the accuracy is measured on {val.name}/.",) if tested else ()
     return TrainingPhotos(photos.classes, photos.train, rows, (*photos.notes, *found.notes, *note))
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    """The photos below a folder, without the pictures of earlier runs."""
+    """All photos below a folder, except the plots of earlier runs."""
     found = [photo for photo in find_images([folder]) if photo != folder]
     runs = {parent for parent in {photo.parent for photo in found} if (parent / MODEL).is_file()}
     return [photo for photo in found if photo.parent not in runs]
@@ -114,11 +114,11 @@ def _of_classes(folder: Path) -> TrainingPhotos:
     loose = [path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not by_class or loose:
         raise ValueError(
-            f"The folder {str(folder)!r} holds {len(by_class)} folders and {len(loose)} photos beside them. Expected "
-            f"{LAYOUTS}. Sort the photos into folders named after their classes."
+            f"The folder {str(folder)!r} contains {len(by_class)} folders and {len(loose)} photos. Expected {LAYOUTS}. "
+            "Move the photos into folders named after their classes."
         )
     empty = [name for name, photos in by_class.items() if not photos]
-    notes = (f"{len(empty)} folders hold no photos and are no classes: {_listed(empty)}.",) if empty else ()
+    notes = (f"Ignored folders without photos ({len(empty)}): {listed(empty)}.",) if empty else ()
     return _grouped({name: photos for name, photos in by_class.items() if photos}, notes)
 
 
@@ -128,7 +128,7 @@ def _grouped(by_class: Mapping[str, Sequence[Path]], notes: tuple[str, ...] = ()
 
 
 def _read_csv(file: Path) -> list[tuple[int, list[str]]]:
-    """The lines that hold something with their numbers, without the names of the columns."""
+    """The non-empty lines with their numbers, without the header."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             lines = [(number, row) for number, row in enumerate(csv.reader(opened), 1) if any(map(str.strip, row))]
@@ -138,8 +138,8 @@ def _read_csv(file: Path) -> list[tuple[int, list[str]]]:
         del lines[0]
     elif lines and not Path(lines[0][1][0].strip()).suffix:
         raise ValueError(
-            f"The list {str(file)!r} begins with {','.join(lines[0][1])!r}. Expected the columns path,label or "
-            "path,label,split, or a photo. Name and order the columns so."
+            f"The list {str(file)!r} begins with {','.join(lines[0][1])!r}. Expected the header path,label or "
+            "path,label,split, or a photo. Correct the header."
         )
     return lines
 
@@ -152,14 +152,14 @@ def _of_csv(file: Path) -> TrainingPhotos:
         part = next((split for split, names in SPLITS.items() if part.lower() in names), part or "train")
         if not path or not label or part not in by_part:
             raise ValueError(
-                f"The list {str(file)!r} has the line {number} {','.join(row)!r}. Expected path,label or "
+                f"Line {number} of the list {str(file)!r} is {','.join(row)!r}. Expected path,label or "
                 "path,label,split with the split train or val. Correct the line."
             )
         photo = file.parent / path
         if photo in seen:
             raise ValueError(
-                f"The list {str(file)!r} has the photo {path!r} in the line {number} again. Expected each photo once, "
-                "with one label and in one split. Take one of the lines out."
+                f"Line {number} of the list {str(file)!r} repeats the photo {path!r}. Expected each photo once, with "
+                "one label and in one split. Remove one of the lines."
             )
         seen.add(photo)
         by_part[part][label].append(photo)
@@ -167,7 +167,7 @@ def _of_csv(file: Path) -> TrainingPhotos:
     unknown = sorted(set(by_part["val"]) - set(train.classes))
     if unknown:
         raise ValueError(
-            f"The list {str(file)!r} has {len(unknown)} classes in val only: {_listed(unknown)}. Expected the classes "
+            f"The list {str(file)!r} has {len(unknown)} classes in val only: {listed(unknown)}. Expected only classes "
             "that are trained. Correct the lines."
         )
     val = tuple(Example(path, train.classes.index(label)) for label in by_part["val"] for path in by_part["val"][label])
@@ -179,7 +179,7 @@ def _of_dataset(name: str) -> TrainingPhotos:
     for split in ("validation", "test"):
         try:
             val = open_dataset(name, split)
-        except ValueError:  # it has no such split
+        except ValueError:  # the dataset does not have this split
             continue
         note = f"The accuracy is measured on the split {split!r} of 'tfds:{name}'."
         return TrainingPhotos(train.names, _rows(train), _rows(val), (note,))
@@ -193,44 +193,24 @@ def _rows(dataset: Dataset) -> tuple[Example, ...]:
 def _check_classes(classes: Sequence[str], data: str) -> None:
     if len(classes) < 2:
         raise ValueError(
-            f"The data {data!r} has {len(classes)} classes with photos{': ' if classes else ''}{_listed(classes)}. "
-            "Expected at least two to tell apart. Add a folder, or lines, for another class."
+            f"The data {data!r} has {len(classes)} classes with photos{': ' if classes else ''}{listed(classes)}. "
+            "Expected at least two. Add photos of another class."
         )
     odd = [name for name in classes if name != name.strip() or not name.isprintable()]
     if odd:
         raise ValueError(
-            f"The data {data!r} has the classes {', '.join(map(repr, odd[:5]))}. Expected names that can stand in a "
-            "line of labels.txt, without spaces around them. Rename them."
+            f"The data {data!r} has the classes {', '.join(map(repr, odd[:5]))}. Expected printable names without "
+            f"leading or trailing spaces, as {LABELS} has one name per line. Rename them."
         )
 
 
-def check_parts(photos: TrainingPhotos, errors: Sequence[str], *, strict: bool) -> None:
-    """Refuse photos of which too few could be read.
-
-    Raises:
-        ValueError: nothing is left to measure on or of a class to train on; with `strict`, any error.
-    """
-    if strict and errors:
-        raise ValueError(
-            f"{len(errors)} photos cannot be read, the first: {errors[0]} Expected none, as strict asks. Take them "
-            "out, or leave strict away to go on without them."
-        )
-    trained = {row.target for row in photos.train}
-    lost = [name for i, name in enumerate(photos.classes) if i not in trained]
-    if lost or not photos.val:
-        what = f"to train the classes {_listed(lost)}" if lost else "to measure on"
-        raise ValueError(
-            f"No photos are left {what}: {len(errors)} cannot be read{', the first: ' if errors else ''}"
-            f"{errors[0] if errors else '.'} Expected some. Replace them."
-        )
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The names, comma-separated; only the first `most` of a long list."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _hold_out(photos: TrainingPhotos, share: float, seed: int) -> TrainingPhotos:
-    """Draw the same share of every class; a class of one photo is only trained."""
+    """Hold out the same share of every class; a class with a single photo is only trained on."""
     rng = np.random.default_rng(seed)
     held: set[int] = set()
     single = []
@@ -243,13 +223,14 @@ def _hold_out(photos: TrainingPhotos, share: float, seed: int) -> TrainingPhotos
         held |= set(rng.permutation(rows)[:count].tolist())
     if not held:
         raise ValueError(
-            "Every class has one photo. Expected at least two of some class, one of which is held out. Add photos."
+            "Every class has only one photo. Expected at least two of some class, so that one can be held out. Add "
+            "photos."
         )
     train = tuple(row for i, row in enumerate(photos.train) if i not in held)
     val = tuple(photos.train[i] for i in sorted(held))
     part = len(val) / len(photos.train)
-    note = f"No photos were given for validation: {len(val)} of {len(photos.train)}, {part:.0%}, held out."
+    note = f"There is no validation split, so {len(val)} of {len(photos.train)} photos ({part:.0%}) are held out."
     notes = (*photos.notes, note)
     if single:
-        notes = (*notes, f"{len(single)} classes have too few photos to hold one out: {_listed(single)}.")
+        notes = (*notes, f"Classes with too few photos to hold one out ({len(single)}): {listed(single)}.")
     return TrainingPhotos(photos.classes, train, val, notes)

@@ -1,1 +1,1 @@
-"""Fine-tuning of a pretrained network on photos of your own."""
+"""Fine-tune a pretrained network on your own photos."""

@@ -1,4 +1,4 @@
-"""The two phases of a fine-tuning: the head on features computed once, then the last blocks on random crops."""
+"""The two phases of fine-tuning: the head on precomputed features, then the last blocks on random crops."""
 
 import math
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from keras_effnet.data.photo_batches import Photos, center_view, ordered_batches
 from keras_effnet.errors import first_line
 from keras_effnet.finetuning.progress import Run
 from keras_effnet.finetuning.settings import Settings
-from keras_effnet.finetuning.tf_generator import steadily
+from keras_effnet.finetuning.tf_generator import as_dataset
 from keras_effnet.finetuning.transfer import FrozenTrunk, first_block, unfreeze, with_frozen_trunk
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.training.speed_up import speed_up
 
 _FEATURE_BATCH = 32
-# Bytes of what the trunk makes of the photos held out; what is more is computed anew each epoch.
-_TRUNK_ROOM = 2**29
-_ADVICE = "A lower learning rate (--learning-rate), or photos whose labels are checked, may help."
+# Limit in bytes for the trunk's features of the validation photos; above it, they are recomputed each epoch.
+_TRUNK_MEMORY = 2**29
+_ADVICE = "A lower learning rate, or a check of the labels, may help."
 
 
 def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) -> None:
-    """Train the head, then the blocks; an interrupt after the head's first epoch, or a failure after it, ends that."""
+    """Train the head, then the blocks; stop early if phase 2 fails, or at an interrupt after the first epoch."""
     try:
         with run.part("features"):
             features = _features(network, train, val, size, run)
@@ -48,16 +48,20 @@ def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) 
         network.trainable = True
 
 
-def keep_the_better(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, str]:
-    """Go back to phase 1 if that was better on the photos held out: the classes they get, and why it was so, or ""."""
+def keep_better_phase(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, str]:
+    """Restore the weights of phase 1 if phase 2 made the model worse on the validation photos.
+
+    Returns:
+        The predicted classes of the validation photos, and why phase 2 was discarded, "" if it was not.
+    """
     try:
         if not run.failure:
-            run.scores = predict(network, val, lambda *far: run.tell("measuring", *far))
+            run.scores = predict(network, val, partial(run.report, "measuring"))
     except KeyboardInterrupt:
         run.interrupted = True
     except Exception as error:
-        run.failure = f"the photos held out could not be measured: {first_line(error)}"
-    # Where phase 2 was not begun there is nothing to go back to.
+        run.failure = f"the validation photos could not be evaluated: {first_line(error)}"
+    # If phase 2 did not start, there is nothing to restore.
     worse = _worse(val, run) if run.head else ""
     if worse:
         network.set_weights(run.head)
@@ -69,63 +73,63 @@ def _worse(val: Photos, run: Run) -> str:
     if run.failure:
         return run.failure
     if run.scores is None:
-        return "it was interrupted before the blocks were measured."
+        return "the run was interrupted before the blocks were evaluated."
     head = next(row for row in reversed(run.history) if row.phase == "head")
     blocks = _measure(run.scores, val, run.settings.label_smoothing)
     if not math.isfinite(blocks["val_loss"]) or not math.isfinite(run.history[-1].loss):
-        return f"training the blocks ended in a loss that is no number. {_ADVICE}"
+        return f"training the blocks ended with a loss that is not finite. {_ADVICE}"
     gain = blocks["val_accuracy"] - head.val_accuracy
-    # Keras gives the head's accuracy in float32. As many may be right by luck, which a loss far above the head's shows.
+    # Keras computes the head's accuracy in float32. Equal accuracy may be luck; a much higher loss gives it away.
     if gain < -1e-6 or (gain < 1e-6 and blocks["val_loss"] > 1.5 * head.val_loss):
-        return f"training the blocks made the model worse on the photos held out. {_ADVICE}"
+        return f"training the blocks made the model worse on the validation photos. {_ADVICE}"
     return ""
 
 
 def _features(network: Any, train: Photos, val: Photos, size: int, run: Run) -> list[np.ndarray]:
-    """What the classifier gets: of the photos, of their mirror images, of those held out."""
+    """The inputs of the classifier: features of the training photos, their mirror images, and the validation photos."""
     frozen = fuse(keras.Model(network.input, network.get_layer("avg_pool").output))
     mirrors = (False, True) if run.settings.mirror else (False,)
     jobs: list[tuple[Photos, Any]] = [(train, partial(center_view, size=size, mirrored=mirror)) for mirror in mirrors]
-    jobs.append((val, _as_it_is))
+    jobs.append((val, _identity))
     total = sum(len(photos) for photos, _ in jobs)
     features: list[np.ndarray] = []
 
-    def tell(done: int, _: int) -> None:
-        run.tell("features", sum(map(len, features)) + done, total)
+    def progress(done: int, _: int) -> None:
+        run.report("features", sum(map(len, features)) + done, total)
 
     for photos, view in jobs:
-        features.append(predict(frozen, photos, tell, view))
+        features.append(predict(frozen, photos, progress, view))
     return features
 
 
-def _as_it_is(pixels: np.ndarray) -> np.ndarray:
+def _identity(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def predict(model: Any, photos: Photos, tell: Callable[[int, int], object], view: Any = _as_it_is) -> np.ndarray:
-    """What a model gives for photos, in their order.
+def predict(model: Any, photos: Photos, progress: Callable[[int, int], object], view: Any = _identity) -> np.ndarray:
+    """The outputs of a model for photos, in their order.
 
     Args:
-        model: takes images.
-        photos: as they were read.
-        tell: called with how many photos are done and how many there are.
-        view: from the pixels of a photo to an image for the model.
+        model: a Keras model with images as input.
+        photos: the photos.
+        progress: called with the number of finished photos and the total.
+        view: maps the pixels of a photo to an input of the model.
     """
-    # Batches of one shape: others would be compiled anew.
+    # All batches have the same shape, since Keras would compile the model again for another one.
     steps = math.ceil(len(photos) / _FEATURE_BATCH)
 
     def done(batch: int, logs: Any = None) -> None:
-        tell(min(len(photos), (batch + 1) * _FEATURE_BATCH), len(photos))
+        progress(min(len(photos), (batch + 1) * _FEATURE_BATCH), len(photos))
 
-    watch = keras.callbacks.LambdaCallback()
-    watch.on_predict_batch_end = done
-    batches = steadily(ordered_batches(photos, view, batch_size=_FEATURE_BATCH))
-    return model.predict(batches, steps=steps, callbacks=[watch], verbose=0)[: len(photos)]
+    callback = keras.callbacks.LambdaCallback()
+    callback.on_predict_batch_end = done
+    batches = as_dataset(ordered_batches(photos, view, batch_size=_FEATURE_BATCH))
+    return model.predict(batches, steps=steps, callbacks=[callback], verbose=0)[: len(photos)]
 
 
 def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Photos, run: Run) -> None:
     classes, chosen = network.output_shape[-1], run.settings
-    # From zero, where every class is as likely: what a random start adds would stay where no photo contradicts it.
+    # Start from zero, where all classes are equally likely: no data would correct the random part of a random start.
     classifier = network.get_layer("predictions")
     classifier.set_weights([np.zeros_like(value) for value in classifier.get_weights()])
     head = keras.Model(network.get_layer("avg_pool").output, network.output)
@@ -140,19 +144,19 @@ def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Ph
             batch_size=batch_size,
             epochs=chosen.head_epochs,
             validation_data=(features[-1], val.labels(classes)),
-            callbacks=[run.watch("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size))],
+            callbacks=[run.callback("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size))],
             verbose=0,
         )
     finally:
         if run.history:
-            # One more model to predict with, and TensorFlow would warn of functions that are traced again.
+            # Not predict(): with one more model TensorFlow would warn about retracing.
             scores = head(features[-1], training=False)
             run.scores = run.head_scores = scores.numpy() if LEGACY else keras.ops.convert_to_numpy(scores)
     last = run.history[-1]
     if not math.isfinite(last.loss):
         raise ValueError(
             f"The loss of the head is {last.loss} in epoch {last.epoch}. Expected a finite number. "
-            "Look whether the network's own weights are finite, or lower head_learning_rate."
+            "Check that the network's own weights are finite, or lower head_learning_rate."
         )
 
 
@@ -174,29 +178,29 @@ def _train_blocks(network: Any, train: Photos, val: Photos, size: int, run: Run)
 
     _compile(parts.whole, _warmed_cosine(chosen.learning_rate, steps * chosen.epochs), chosen)
     parts.whole.fit(
-        steadily(batches),
+        as_dataset(batches),
         steps_per_epoch=steps,
         epochs=chosen.epochs,
-        callbacks=[run.watch("blocks", chosen.epochs, steps, measure)],
+        callbacks=[run.callback("blocks", chosen.epochs, steps, measure)],
         shuffle=False,
         verbose=0,
     )
 
 
 def _scores_of(parts: FrozenTrunk, val: Photos) -> Callable[[], np.ndarray]:
-    """What gives the probabilities of the photos held out; what the trunk makes of them is kept where there is room."""
+    """A function for the probabilities of the validation photos; it caches the trunk's features if they fit."""
 
-    def quiet(*far: int) -> None:
+    def silent(*_: int) -> None:
         return
 
-    if parts.trunk is None or 4 * math.prod(parts.trunk.output_shape[1:]) * len(val) > _TRUNK_ROOM:
-        return lambda: predict(parts.whole, val, quiet)
-    kept = predict(parts.trunk, val, quiet)
+    if parts.trunk is None or 4 * math.prod(parts.trunk.output_shape[1:]) * len(val) > _TRUNK_MEMORY:
+        return lambda: predict(parts.whole, val, silent)
+    kept = predict(parts.trunk, val, silent)
     return lambda: parts.tail.predict(kept, batch_size=_FEATURE_BATCH, verbose=0)
 
 
 def _measure(scores: np.ndarray, val: Photos, smoothing: float) -> dict[str, float]:
-    """What `fit` would measure; it takes no batches of several lengths from a generator twice."""
+    """The metrics that `fit` would compute; it does not accept a generator with a smaller last batch twice."""
     classes = scores.shape[-1]
     labels = val.labels(classes)
     smoothed = labels * (1 - smoothing) + smoothing / classes
@@ -205,7 +209,7 @@ def _measure(scores: np.ndarray, val: Photos, smoothing: float) -> dict[str, flo
 
 
 def _batch_size(photos: int, most: int) -> int:
-    """At least eight batches an epoch where there are photos for that."""
+    """Reduce the batch size to get at least eight batches per epoch, if there are at least eight photos."""
     return min(photos, max(1, min(most, photos // 8)))
 
 

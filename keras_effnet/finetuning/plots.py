@@ -1,4 +1,4 @@
-"""The pictures of a fine-tuning: learning curves and the confusion matrix, as PNG and without a display."""
+"""Plots of a fine-tuning run: learning curves and confusion matrix, as PNG. They need no display."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from typing import Any, BinaryIO
 import numpy as np
 
 OURS, THEIRS = "#c2185b", "#555555"
-# Beyond so many classes neither names nor numbers can be read.
+# Maximum numbers of classes for which names and numbers are legible.
 _MOST_NAMES, _MOST_NUMBERS = 60, 25
 
 
 def learning_curves(file: BinaryIO, history: Sequence[Any]) -> None:
-    """Draw loss and accuracy of every epoch; a line parts the phases."""
+    """Plot loss and accuracy of every epoch; a dotted line separates the phases."""
     figure = _figure(9, 3.8)
     epochs = range(1, len(history) + 1)
     parting = sum(row.phase == "head" for row in history) + 0.5
     for ax, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        ax.plot(epochs, [getattr(row, name) for row in history], color=THEIRS, label="trained photos")
-        ax.plot(epochs, [getattr(row, f"val_{name}") for row in history], color=OURS, label="photos held out")
+        ax.plot(epochs, [getattr(row, name) for row in history], color=THEIRS, label="training photos")
+        ax.plot(epochs, [getattr(row, f"val_{name}") for row in history], color=OURS, label="validation photos")
         if parting < len(history):
             ax.axvline(parting, color="black", linewidth=0.8, linestyle=":")
         ax.set_xlabel("epoch (head, then blocks)")
@@ -29,19 +29,19 @@ def learning_curves(file: BinaryIO, history: Sequence[Any]) -> None:
 
 
 def confusion_matrix(file: BinaryIO, confusion: np.ndarray, classes: Sequence[str]) -> None:
-    """Draw how many photos of each class were given each class; the colour is the part of its row."""
+    """Plot how many photos of each class got each prediction; the colour shows the share of the row."""
     side = float(np.clip(2.5 + 0.45 * len(classes), 4, 16))
     figure = _figure(side + 1, side)
     ax = figure.add_subplot()
     parts = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = ax.imshow(parts, cmap="RdPu", vmin=0, vmax=1)
-    figure.colorbar(image, ax=ax, label="part of the class", shrink=0.8)
-    ax.set_xlabel("given class")
-    ax.set_ylabel("class")
+    figure.colorbar(image, ax=ax, label="share of the class", shrink=0.8)
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
     if len(classes) <= _MOST_NAMES:
         upright = len(classes) > 8
         turned = {"rotation": 90 if upright else 30, "ha": "center" if upright else "right"}
-        # Dollar signs in names begin no formula.
+        # parse_math=False, because a dollar sign in a name does not start a formula.
         ax.set_xticks(range(len(classes)), classes, parse_math=False, **turned)
         ax.set_yticks(range(len(classes)), classes, parse_math=False)
     if len(classes) <= _MOST_NUMBERS:
@@ -62,6 +62,6 @@ def _figure(width: float, height: float) -> Any:
 
 def _save(figure: Any, file: BinaryIO) -> None:
     with warnings.catch_warnings():
-        # Matplotlib's own font has no Chinese, Japanese or Korean: it draws boxes.
+        # Matplotlib's default font has no Chinese, Japanese and Korean glyphs, and draws boxes instead.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format="png")

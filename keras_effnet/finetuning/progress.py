@@ -1,4 +1,4 @@
-"""What a fine-tuning has come to, kept as it goes on."""
+"""The state of a fine-tuning run, updated as it progresses."""
 
 import math
 import time
@@ -18,22 +18,22 @@ Progress = Callable[[str, int, int], object]
 
 @dataclass
 class Run:
-    """What a run has come to, filled on the way so that an interrupt keeps it.
+    """The state of a run; it is complete at any time, so that an interrupt loses nothing.
 
     Args:
-        settings: all that could be chosen.
-        tell: called with the part of the run, how far it is and how far it goes.
-        history: the epochs that are done.
-        seconds: by part.
-        head: the weights of the network after phase 1, once phase 2 is begun.
-        head_scores: the probabilities that phase 1 gives the photos held out.
-        scores: those that the network as it is gives them, None where that has not been measured.
-        interrupted: whether it was stopped before its end.
-        failure: why phase 2 has failed, if it has.
+        settings: of the run.
+        report: called with the part of the run, the number of finished steps and the total number of steps.
+        history: the finished epochs.
+        seconds: duration of each part.
+        head: the weights of the network after phase 1; empty until phase 2 begins.
+        head_scores: probabilities of the validation photos after phase 1.
+        scores: probabilities of the validation photos for the current weights; None if not computed.
+        interrupted: whether the run was interrupted.
+        failure: why phase 2 failed; empty if it did not.
     """
 
     settings: Settings
-    tell: Progress
+    report: Progress
     history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     head: list[np.ndarray] = field(default_factory=list)
@@ -44,29 +44,30 @@ class Run:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Add the duration of a `with` block to a part of the run."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def watch(self, phase: str, epochs: int, steps: int, measure: Callable[[], dict[str, float]] = dict) -> Any:
-        """A callback that keeps the epochs and tells how far `fit` is, in batches; `measure` gives what logs lack."""
+    def callback(self, phase: str, epochs: int, steps: int, measure: Callable[[], dict[str, float]] = dict) -> Any:
+        """A Keras callback that records epochs and reports progress; `measure` returns metrics that `fit` lacks."""
         start = time.perf_counter()
         done = 0
 
         def batch(_: int, logs: Any = None) -> None:
             nonlocal done
             done += 1
-            self.tell(phase, done, epochs * steps)
+            self.report(phase, done, epochs * steps)
 
         def epoch(number: int, logs: Any) -> None:
             figures = {name: float(value) for name, value in (logs | measure()).items()}
             seconds = round(time.perf_counter() - start, 2)
             self.history.append(Epoch(phase, number + 1, **figures, seconds=seconds))
             if not math.isfinite(figures["loss"]):
-                # Of the blocks nothing is kept then, since the head alone is better.
-                watch.model.stop_training = True
+                # The model cannot recover. Phase 2 is discarded then, as the head alone is better.
+                callback.model.stop_training = True
 
-        watch = keras.callbacks.LambdaCallback(on_epoch_end=epoch, on_train_batch_end=batch)
-        return watch
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=epoch, on_train_batch_end=batch)
+        return callback

@@ -1,4 +1,4 @@
-"""How a fine-tuning went: for Python, a report for programs and one for people."""
+"""The result of a fine-tuning run, as an object, as JSON and as Markdown."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from keras_effnet.inference.evaluate import provenance
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the photos, in the phase "head" or "blocks"; losses are those that were minimised."""
+    """One epoch of the phase "head" or "blocks"; losses include label smoothing."""
 
     phase: str
     epoch: int
@@ -29,19 +29,19 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A model that was fine-tuned, and how that went.
+    """A fine-tuned model, and how it was trained.
 
     Args:
         classifier: the model with its classes.
-        photos: what it was trained and measured on, without those that could not be read.
-        history: its epochs.
-        predicted: the class that it gives each of `photos.val`.
-        settings: all that could be chosen.
-        seconds: by part of the run.
-        cpu_seconds: of this process, on all cores together.
-        errors: why photos could not be read, one each.
-        interrupted: whether it was stopped before the last epoch.
-        blocks_dropped: why phase 2 was given up, so that the model is that of phase 1; empty where it was not.
+        photos: the photos for training and validation, without the unreadable ones.
+        history: the epochs of both phases.
+        predicted: the predicted class of each of `photos.val`.
+        settings: of the run.
+        seconds: duration of each part of the run.
+        cpu_seconds: CPU time of this process, over all cores.
+        errors: one message for each unreadable photo.
+        interrupted: whether the run was interrupted.
+        blocks_dropped: why phase 2 was discarded and the model of phase 1 kept; empty if it was not.
     """
 
     classifier: Classifier
@@ -62,31 +62,31 @@ class FineTuned:
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """How many photos of each class (row) were given each class (column), int64 of shape (classes, classes)."""
+        """Number of validation photos by true class (row) and predicted class (column), int64 (classes, classes)."""
         classes = len(self.photos.classes)
         targets = np.array([row.target for row in self.photos.val])
         return np.bincount(targets * classes + self.predicted, minlength=classes**2).reshape(classes, classes)
 
     @property
     def val_accuracy(self) -> float:
-        """Part of the photos held out that are given their class, 0..1."""
+        """Share of the validation photos that are classified correctly, 0..1."""
         return int(self.confusion.trace()) / len(self.photos.val)
 
     @property
     def head_val_accuracy(self) -> float:
-        """The same after phase 1, the head alone."""
+        """The accuracy after phase 1, with only the head trained."""
         measured = [row.val_accuracy for row in self.history if row.phase == "head"][-1]
-        # Keras gives it in float32: a part of the photos in float64, as the one above.
+        # Keras computes it in float32; as a fraction of whole photos it is comparable with val_accuracy.
         return round(measured * len(self.photos.val)) / len(self.photos.val)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What had to be assumed, left out or dropped, a sentence or two each."""
-        dropped = f"What is kept is the head on the network as it was: {self.blocks_dropped}"
+        """Assumptions made, photos left out, and whether phase 2 was discarded; one or two sentences each."""
+        dropped = f"The model of phase 1 is kept (new head, pretrained blocks): {self.blocks_dropped}"
         return (*self.photos.notes, *([dropped] if self.blocks_dropped else []))
 
     def report(self) -> dict[str, Any]:
-        """All that `report.json` holds."""
+        """The contents of `report.json`."""
         return {
             "val_accuracy": self.val_accuracy,
             "val_correct": int(self.confusion.trace()),
@@ -110,8 +110,8 @@ class FineTuned:
         return {name: counted[i] for i, name in enumerate(self.photos.classes)}
 
 
-def markdown(run: FineTuned, pictures: Sequence[str] = (), why_none: str = "") -> str:
-    """The report for people, with its pictures or why there are none."""
+def markdown(run: FineTuned, plots: Sequence[str] = (), why_none: str = "") -> str:
+    """The report as Markdown, with links to the plots or the reason why there are none."""
     report = run.report()
     trained, held_out = len(run.photos.train), len(run.photos.val)
     recall = run.confusion.diagonal() / np.maximum(run.confusion.sum(axis=1), 1)
@@ -119,17 +119,17 @@ def markdown(run: FineTuned, pictures: Sequence[str] = (), why_none: str = "") -
         f"# {report['model']}, fine-tuned on {len(run.photos.classes)} classes",
         "",
         (
-            f"**{run.val_accuracy:.1%}** of {held_out} photos that it was not trained on get their class "
-            f"({report['val_correct']} of {held_out}); with the head alone trained, {run.head_val_accuracy:.1%}."
+            f"Validation accuracy: **{run.val_accuracy:.1%}** ({report['val_correct']} of {held_out} photos); "
+            f"{run.head_val_accuracy:.1%} with only the head trained."
         ),
         "",
         (
-            f"Trained on {trained} photos in {report['seconds']:.0f} s, seed {report['seed']}, images of "
+            f"Trained on {trained} photos in {report['seconds']:.0f} s, with seed {report['seed']} and images of "
             f"{report['resolution']} x {report['resolution']} pixels."
         ),
-        *(["", "It was interrupted: the model is as far as it had come."] if run.interrupted else []),
+        *(["", "The run was interrupted; this is the model at that point."] if run.interrupted else []),
         "",
-        "| class | trained on | measured on | right |",
+        "| class | training photos | validation photos | correct |",
         "|---|---:|---:|---:|",
         *(
             f"| {_cell(name)} | {report['counts']['train'][name]} | {report['counts']['val'][name]} | {part:.0%} |"
@@ -138,10 +138,10 @@ def markdown(run: FineTuned, pictures: Sequence[str] = (), why_none: str = "") -
         "",
         *(f"- {_cell(note)}" for note in (*run.notes, *run.errors)),
         "",
-        *(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures),
-        *([f"No pictures: {why_none}."] if why_none else []),
+        *(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots),
+        *([f"No plots: {why_none}."] if why_none else []),
         "",
-        f"Classify with it: `keras-effnet classify --model {MODEL} PHOTO` in this folder.",
+        f"To classify a photo, run `keras-effnet classify --model {MODEL} PHOTO` in this folder.",
         "",
     ]
     return "\n".join(lines)

@@ -1,11 +1,12 @@
-"""A pretrained network fine-tuned on photos in minutes: the head on features computed once, then the blocks.
+"""Fine-tune a pretrained network on photos in minutes: first the head on precomputed features, then the last blocks.
 
-Phase 1 trains a new classifier on what the frozen network sees in each photo and its mirror image. Phase 2 trains the
-last stages of blocks with it, on random crops; batch normalisation stays in inference mode throughout.
+Phase 1 computes the features of each photo and of its mirror image once, and trains a new classifier on them. Phase 2
+trains the classifier and the last blocks on random crops. Batch normalisation stays in inference mode throughout.
 """
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Unpack
@@ -13,19 +14,19 @@ from typing import Unpack
 from keras_effnet._keras import keras
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.photo_batches import Photos, read_photos, shrink
-from keras_effnet.data.training_photos import TrainingPhotos, check_parts, open_training_photos
-from keras_effnet.finetuning.phases import keep_the_better, train_phases
+from keras_effnet.data.training_photos import TrainingPhotos, listed, open_training_photos
+from keras_effnet.finetuning.phases import keep_better_phase, train_phases
 from keras_effnet.finetuning.progress import Progress, Run
 from keras_effnet.finetuning.report import FineTuned
-from keras_effnet.finetuning.run_folder import claim, write_somewhere
+from keras_effnet.finetuning.run_folder import claim, write_or_fall_back
 from keras_effnet.finetuning.settings import Settings, SettingsArguments, make_settings
 from keras_effnet.finetuning.transfer import first_block, replace_head
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier, load_classifier
 from keras_effnet.inference.rebuild import resized
 
-# Bytes of decoded photos, half for each part; what does not fit is read again when it is needed.
-ROOM = 2 * 2**30
+# Limit for the decoded photos in bytes, half of it for each split; other photos are read again when they are needed.
+MEMORY = 2 * 2**30
 
 
 def finetune(
@@ -41,26 +42,26 @@ def finetune(
 ) -> FineTuned:
     """Fine-tune a pretrained network on labelled photos.
 
-    It sets Keras's random seed: the same photos, settings and machine give the same model. Ctrl-C ends the training and
-    keeps what has been learnt, once the head is trained.
+    Sets the global random seeds of Python, NumPy and the Keras backend: the same photos, settings and machine give the
+    same model. Ctrl-C stops the training; once the head has been trained for an epoch, the model is kept.
 
     Args:
-        data: a folder with a folder for each class; a folder with train/ and perhaps val/ that hold these; a CSV file
-            with the columns path, label and perhaps split; or "tfds:NAME".
+        data: a folder with one folder per class; a folder with train/ and optionally val/ that contain them; a CSV file
+            with the columns path, label and optionally split; or "tfds:NAME".
         out: folder for the model, its labels and the reports; None writes nothing.
         model: "lite0", "b0", ..., or a saved model: a `.keras` file or the folder of an earlier run.
-        weights: for a network by name: the name of a weight set or the path of a weight file.
-        overwrite: write to `out` even if it holds something.
-        strict: refuse photos that cannot be read, instead of leaving them out and counting them.
-        progress: called with the part of the run, how far it is and how far it goes.
+        weights: for a network given by name: the name of a weight set or the path of a weight file.
+        overwrite: whether to write to `out` if it is not empty.
+        strict: whether to reject unreadable photos instead of skipping and counting them.
+        progress: called with the part of the run, the number of finished steps and the total number of steps.
         **settings: the fields of `Settings`: epochs=3, seed=1, ...
 
     Raises:
-        OSError: there is no room for the results; the message says where they are instead.
-        TypeError: a setting that does not exist.
-        ValueError: data, settings or a folder that cannot be used, or a head whose loss is no number; nothing has been
-            written then.
-        WeightsError: weights that do not exist, cannot be fetched or read, or do not fit.
+        OSError: the disk is full; the message contains the folder to which the results were written instead.
+        TypeError: an unknown setting.
+        ValueError: the data, the settings or the folder cannot be used, or the loss of the head is not finite. Nothing
+            is written in these cases.
+        WeightsError: the weights do not exist, do not fit, or cannot be downloaded or read.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -85,14 +86,13 @@ def finetune(
         odd = OddFiles(len(found.train) + len(found.val))
         train, val, errors = _read(found, classifier.size, odd, run)
     photos = replace(found, train=train.rows, val=val.rows)
-    check_parts(photos, errors, strict=strict)
+    _check_readable(photos, errors, strict=strict)
     train_phases(classifier.model, train, val, classifier.size, run)
     with run.part("measuring"):
-        predicted, dropped = keep_the_better(classifier.model, val, run)
-    photos = replace(photos, notes=(*photos.notes, *_converted(odd), *_stand_ins(train, val)))
+        predicted, dropped = keep_better_phase(classifier.model, val, run)
     result = FineTuned(
         classifier,
-        photos,
+        replace(photos, notes=(*photos.notes, *_converted(odd), *_replaced(train, val))),
         tuple(run.history),
         predicted,
         {"data": os.fspath(data), **asdict(chosen)},
@@ -103,14 +103,14 @@ def finetune(
         dropped,
     )
     if folder is not None:
-        write_somewhere(folder, result)
+        write_or_fall_back(folder, result)
     return result
 
 
 def _build(
     model: str | os.PathLike[str], weights: str | None, classes: tuple[str, ...], chosen: Settings
 ) -> Classifier:
-    """A pretrained network under a new head, for images of the resolution that is wanted."""
+    """A pretrained network with a new head, at the chosen resolution."""
     loaded = load_classifier(model, weights)
     network = replace_head(loaded.model, len(classes))
     first_block(network, chosen.unfreeze)
@@ -126,21 +126,38 @@ def _read(found: TrainingPhotos, size: int, odd: OddFiles, run: Run) -> tuple[Ph
     def tick() -> None:
         nonlocal done
         done += 1
-        run.tell("reading", done, odd.total)
+        run.report("reading", done, odd.total)
 
-    train, bad = read_photos(found.train, partial(shrink, size=size), room=ROOM // 2, tick=tick, odd=odd)
-    # Exactly as `evaluate` sees them.
-    val, worse = read_photos(found.val, partial(center_crop_and_resize, size=size), room=ROOM // 2, tick=tick, odd=odd)
-    return train, val, (*bad, *worse)
+    shrunk, cropped = partial(shrink, size=size), partial(center_crop_and_resize, size=size)
+    train, train_errors = read_photos(found.train, shrunk, memory=MEMORY // 2, tick=tick, odd=odd)
+    # The same crops as in `evaluate`.
+    val, val_errors = read_photos(found.val, cropped, memory=MEMORY // 2, tick=tick, odd=odd)
+    return train, val, (*train_errors, *val_errors)
+
+
+def _check_readable(photos: TrainingPhotos, errors: Sequence[str], *, strict: bool) -> None:
+    if strict and errors:
+        raise ValueError(
+            f"{len(errors)} photos cannot be read, the first: {errors[0]} Expected none, since strict is set. Remove "
+            "them, or omit strict to skip them."
+        )
+    trained = {row.target for row in photos.train}
+    lost = [name for i, name in enumerate(photos.classes) if i not in trained]
+    if lost or not photos.val:
+        purpose = f"to train the classes {listed(lost)}" if lost else "to evaluate on"
+        raise ValueError(
+            f"No photos are left {purpose}: {len(errors)} cannot be read{', the first: ' if errors else ''}"
+            f"{errors[0] if errors else '.'} Expected at least one. Replace them."
+        )
 
 
 def _converted(odd: OddFiles) -> tuple[str, ...]:
     """One note per kind of non-RGB photo, saying how it was converted."""
-    return tuple(f"{row['count']} photos are {kind}: {row['done']}." for kind, row in odd.report().items())
+    return tuple(f"{kind} photos: {row['count']}, {row['done']}." for kind, row in odd.report().items())
 
 
-def _stand_ins(*parts: Photos) -> tuple[str, ...]:
-    lost = [why for photos in parts for why in photos.lost.values()]
+def _replaced(*parts: Photos) -> tuple[str, ...]:
+    lost = [error for photos in parts for error in photos.lost.values()]
     if not lost:
         return ()
-    return (f"{len(lost)} photos could not be read again, for which others of their class stand: {lost[0]}",)
+    return (f"{len(lost)} photos could not be read again and were replaced by others of their class: {lost[0]}",)

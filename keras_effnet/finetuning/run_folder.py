@@ -1,4 +1,4 @@
-"""The folder that a fine-tuning leaves: the model, its labels, the reports and the pictures."""
+"""The output folder of a fine-tuning run: model, labels, reports and plots."""
 
 import csv
 import json
@@ -27,39 +27,39 @@ CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 
 
 def claim(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Make sure, before any work, that a run can be written to a folder.
+    """Create the output folder and check, before any work, that it is empty and writable.
 
     Raises:
-        ValueError: it holds something and may not be overwritten, or nothing can be written there.
+        ValueError: the folder is not empty and `overwrite` is not set, or it is not writable.
     """
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Hidden ones are the system's, or what a killed run has left of its own.
+        # Hidden files belong to the system, or are temporary files of a killed run.
         taken = any(not inside.name.startswith(".") for inside in path.iterdir())
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise ValueError(
-            f"The folder {str(path)!r} cannot be written to: {error.strerror}. Expected a folder for the results. "
-            "Choose another one."
+            f"The folder {str(path)!r} cannot be written to: {error.strerror}. Expected a writable folder for the "
+            "results. Choose another one."
         ) from error
     if taken and not overwrite:
         raise ValueError(
-            f"The folder {str(path)!r} is not empty. Expected a new one, so that no earlier result is lost. Choose "
-            "another name, or overwrite it (--overwrite, overwrite=True)."
+            f"The folder {str(path)!r} is not empty. Expected a new or empty folder, so that no earlier result is "
+            "lost. Choose another one, or overwrite it (--overwrite, overwrite=True)."
         )
     return path
 
 
 def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
-    """Write a run: all of it, or nothing.
+    """Write all files of a run, or none if one of them fails.
 
     Returns:
         The names of the files.
 
     Raises:
-        OSError: there is no room.
+        OSError: the disk is full.
     """
     parts: dict[str, Path] = {}
     names = "\n".join(run.photos.classes) + "\n"
@@ -70,42 +70,42 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
         HISTORY: lambda path: _write_history(path, run.history),
         REPORT: lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
     }
-    pictures, why_none = _draw(run)
-    writers |= {name: partial(Path.write_bytes, data=data) for name, data in pictures.items()}
-    # Names of folders need not be Unicode.
-    text = markdown(run, tuple(pictures), why_none).encode("utf-8", "backslashreplace")
+    plots, why_none = _plot(run)
+    writers |= {name: partial(Path.write_bytes, data=data) for name, data in plots.items()}
+    # Folder names need not be valid Unicode.
+    text = markdown(run, tuple(plots), why_none).encode("utf-8", "backslashreplace")
     writers[MARKDOWN] = partial(Path.write_bytes, data=text)
     with ExitStack() as stack:
         for name, write in writers.items():
             parts[name] = stack.enter_context(staged(folder / name))
             write(parts[name])
-    for name in {CURVES, CONFUSION} - pictures.keys():
-        (folder / name).unlink(missing_ok=True)  # of an earlier run
+    for name in {CURVES, CONFUSION} - plots.keys():
+        (folder / name).unlink(missing_ok=True)  # from an earlier run
     return tuple(writers)
 
 
-def _draw(run: FineTuned) -> tuple[dict[str, bytes], str]:
-    """The pictures, or why there are none."""
+def _plot(run: FineTuned) -> tuple[dict[str, bytes], str]:
+    """The plots by file name, and why there are none."""
     if not find_spec("matplotlib"):
-        return {}, 'Matplotlib is missing (`pip install "keras_effnet[plots]"`)'
+        return {}, 'Matplotlib is not installed (`pip install "keras_effnet[plots]"`)'
     curves, confusion = BytesIO(), BytesIO()
     try:
         learning_curves(curves, run.history)
         confusion_matrix(confusion, run.confusion, run.photos.classes)
-    except Exception as error:  # Matplotlib raises anything, and the model is as good without
-        return {}, f"Matplotlib has failed ({type(error).__name__})"
+    except Exception as error:  # whatever Matplotlib raises, the model must be written
+        return {}, f"Matplotlib failed ({type(error).__name__})"
     return {CURVES: curves.getvalue(), CONFUSION: confusion.getvalue()}, ""
 
 
 def _extract_weights(model: Path, path: Path) -> None:
-    """The file of weights that is inside of a model's; HDF5 itself ends the process on a disk that is full."""
+    """Copy the weight file out of the model file. Writing it with HDF5 would kill the process on a full disk."""
     with zipfile.ZipFile(model) as archive, archive.open(WEIGHTS) as source, path.open("wb") as file:
         shutil.copyfileobj(source, file)
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """There is no training left to end then, only its result to lose."""
+def _ignore_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C during a `with` block: after training it could only lose the result."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -116,12 +116,12 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-@_deaf_to_ctrl_c()
-def write_somewhere(folder: Path, run: FineTuned) -> None:
-    """Write a run, and where the folder has no room for it, to another one: what was learnt is not lost.
+@_ignore_interrupts()
+def write_or_fall_back(folder: Path, run: FineTuned) -> None:
+    """Write a run to a folder; if that fails, write it to a temporary folder, so that the result is not lost.
 
     Raises:
-        OSError: it is not in the folder; the message says where it is.
+        OSError: the run could not be written to the folder; the message contains the temporary folder.
     """
     try:
         write_run(folder, run)
@@ -131,11 +131,11 @@ def write_somewhere(folder: Path, run: FineTuned) -> None:
             write_run(elsewhere, run)
         except OSError:
             elsewhere.rmdir()
-            kept = "It is in no other place either. Make room, and start again."
+            advice = "Writing to a temporary folder failed as well. Free some disk space, and start again."
         else:
-            kept = f"The results are in {str(elsewhere)!r}. Move them from there."
+            advice = f"The results are in {str(elsewhere)!r} instead. Move them from there."
         raise OSError(
-            f"Nothing can be written to {str(folder)!r}: {error}. Expected room for the model. {kept}"
+            f"The results cannot be written to {str(folder)!r}: {error}. Expected enough disk space. {advice}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What can be chosen about a fine-tuning; what it gives is measured by benchmarks/finetune.py."""
+"""The settings of fine-tuning. benchmarks/finetune.py measures their effect."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,21 +26,22 @@ RANGES: Mapping[str, Range] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be chosen about a fine-tuning.
+    """The settings of fine-tuning.
 
     Args:
-        unfreeze: how many of the last stages phase 2 trains, 0 for none, or the first block, as in `transfer.unfreeze`.
+        unfreeze: number of last stages that phase 2 trains, 0 for none; or the first trained block, as in `unfreeze`.
         epochs: of phase 2.
         head_epochs: of phase 1.
-        learning_rate: the highest of phase 2; it rises to it and falls to zero along a cosine (arXiv:1608.03983).
+        learning_rate: peak learning rate of phase 2, reached by a warm-up and followed by cosine decay to zero
+            (arXiv:1608.03983).
         head_learning_rate: of phase 1.
-        batch_size: photos in a batch; few photos get smaller ones, eight an epoch.
+        batch_size: maximum number of photos per batch; small data sets get smaller batches, at least eight per epoch.
         label_smoothing: arXiv:1512.00567, section 7.
         weight_decay: decoupled (arXiv:1711.05101).
-        smallest_crop: part of a photo's area that a random crop has at least.
-        mirror: whether a photo shows the same with left and right swapped; False for digits and letters.
-        resolution: side of the images in pixels, by default the network's own.
-        val_share: part of each class that is held out where no photos are given for validation.
+        smallest_crop: minimum area of a random crop, as a share of the photo's area.
+        mirror: whether photos may be mirrored; False for digits and letters.
+        resolution: side of the images in pixels; None for the network's own.
+        val_share: share of each class to hold out if the data has no validation split.
         seed: of the split, the head, the crops, their order and dropout.
     """
 
@@ -87,18 +88,16 @@ DEFAULTS = Settings()
 
 
 def make_settings(given: Mapping[str, Any]) -> Settings:
-    """Settings from some of their fields.
+    """Settings with some fields changed from their defaults.
 
     Raises:
-        TypeError: a field that does not exist.
-        ValueError: a value that cannot be.
+        TypeError: an unknown setting.
+        ValueError: an invalid value.
 
     Example:
         >>> make_settings({"epochs": 3}).epochs
         3
     """
     if unknown := sorted(given.keys() - asdict(DEFAULTS).keys()):
-        raise TypeError(
-            f"There is no setting {unknown[0]!r}. Expected some of {', '.join(asdict(DEFAULTS))}. Correct the name."
-        )
+        raise TypeError(f"There is no setting {unknown[0]!r}. Expected one of {', '.join(sorted(asdict(DEFAULTS)))}.")
     return Settings(**given)

@@ -1,8 +1,8 @@
-"""Batches made in Python, for `fit` and `predict` under TensorFlow, without slowing the process down for good.
+"""Batches from a Python generator for `fit` and `predict` under TensorFlow, without a slowdown of the whole process.
 
-TensorFlow's dataset from a generator, into which Keras makes any generator, has the C library give memory back at once
-for as long as the process lives (generator_dataset_op.cc, M_TRIM_THRESHOLD). Without it an epoch of Lite0's fine-tuning
-takes the cores 0.85 of the time, and 0.68 where oneDNN is off.
+Keras wraps a generator in `tf.data.Dataset.from_generator`. That makes the C library return freed memory to the system
+immediately, for the rest of the process (M_TRIM_THRESHOLD in generator_dataset_op.cc). Without it, an epoch of Lite0's
+fine-tuning takes 0.85 of the CPU time, and 0.68 with oneDNN off.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 
-def steadily(batches: Iterator[tuple[np.ndarray, ...]]) -> Any:
-    """The same batches for `fit` or `predict`, which have to say how many they want: the end of them is an error.
+def as_dataset(batches: Iterator[tuple[np.ndarray, ...]]) -> Any:
+    """The same batches, in a form that `fit` and `predict` accept.
+
+    Pass the number of steps to `fit` or `predict`, because reading past the last batch is an error.
 
     Args:
-        batches: arrays in float32, of the same shapes in every batch.
+        batches: float32 arrays, with the same shapes in every batch.
 
     Returns:
-        A tf.data.Dataset; under the other backends the batches themselves.
+        A tf.data.Dataset; with other backends than TensorFlow, the batches themselves.
     """
-    # Imported here, since Keras imports TensorFlow.
+    # Imported here, because Keras imports TensorFlow.
     from keras_effnet._keras import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -35,5 +37,5 @@ def steadily(batches: Iterator[tuple[np.ndarray, ...]]) -> Any:
         parts = tf.numpy_function(lambda: next(every), [], [tf.float32] * len(first))
         return tuple(tf.ensure_shape(part, value.shape) for part, value in zip(parts, first, strict=True))
 
-    # Nothing is made ahead of time: Keras may begin anew, and what was made would be lost.
+    # No prefetch: Keras may restart the dataset, and prefetched batches would be lost.
     return tf.data.Dataset.counter().map(draw)

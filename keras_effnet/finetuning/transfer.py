@@ -1,7 +1,7 @@
-"""A pretrained network for a task of one's own: a new head, and as much of the network trained as is wanted.
+"""Transfer learning: put a new head on a pretrained network, and choose which of its blocks are trained.
 
-Source: arXiv:1905.11946, section 5.3, for the task; batch normalisation stays in inference mode, since the statistics
-of a few small batches are worse than those of ImageNet.
+Source: arXiv:1905.11946, section 5.3. Batch normalisation stays in inference mode, because the statistics of a few
+small batches are worse than ImageNet's.
 """
 
 import re
@@ -16,16 +16,16 @@ from keras_effnet.network import classify
 
 
 def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None, activation: Any = "softmax") -> Any:
-    """Put a new, random classifier on the network of a model, which shares all other layers with it.
+    """Replace the classifier of a model by a new, randomly initialised one. All other layers are shared with the model.
 
     Args:
         model: an EfficientNet, with or without a classifier, alone or nested in another model.
-        classes: outputs of the new classifier.
-        dropout_rate: rate of the dropout before it; by default the one that the model has.
+        classes: number of outputs of the new classifier.
+        dropout_rate: of the dropout before the classifier; by default the model's own rate.
         activation: of the new classifier; None for logits.
 
     Raises:
-        ValueError: no EfficientNet, or one that ends in feature maps.
+        ValueError: the model is not an EfficientNet, or ends in feature maps.
 
     Example:
         >>> import keras_effnet
@@ -36,8 +36,8 @@ def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None,
     last = next((layer for layer in network.layers if layer.name == "top_activation"), None)
     if last is None:
         raise ValueError(
-            f"The model {network.name!r} ends in feature maps. Expected one with the layer 'top_activation', on which "
-            "a classifier can stand. Build it with features=False."
+            f"The model {network.name!r} ends in feature maps. Expected a model with the layer 'top_activation', the "
+            "input of a classifier. Build it with features=False."
         )
     rate = variant_of(network).dropout_rate if dropout_rate is None else dropout_rate
     outputs = classify(last.output, classes, activation, rate, Conventions())
@@ -45,10 +45,10 @@ def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None,
 
 
 def blocks_of(model: Any) -> tuple[str, ...]:
-    """The parts of a network from the input on: "stem", "block1a", ..., "top".
+    """The names of the parts of a network, from input to output: "stem", "block1a", ..., "top".
 
     Raises:
-        ValueError: no EfficientNet.
+        ValueError: the model is not an EfficientNet.
 
     Example:
         >>> import keras_effnet
@@ -60,49 +60,50 @@ def blocks_of(model: Any) -> tuple[str, ...]:
 
 
 def part_of(layer: Any) -> str:
-    """The part of the network that a layer belongs to, by its name."""
+    """The part of the network to which a layer belongs, from its name."""
     return layer.name.split("_")[0]
 
 
 def first_block(model: Any, stages: int | str) -> str | None:
-    """The first of the blocks that are trained.
+    """Find the first block to be trained.
 
     Args:
         model: an EfficientNet.
-        stages: how many of the last rows of the block table are trained, 0 for none of the network; or the name of the
-            first block: "block6a", "stem" for the whole network, "top" for the last convolution.
+        stages: number of last stages (rows of the block table) to train, 0 for none; or the name of the first block:
+            "block6a", "stem" for the whole network, "top" for the last convolution.
 
     Returns:
-        The name of the block, None for none.
+        The name of the block, or None.
 
     Raises:
-        ValueError: a number or a name that the network does not have.
+        ValueError: the network does not have so many stages, or no block of this name.
     """
     blocks = blocks_of(model)
-    # The last convolution belongs to the last row, the stem to all rows.
+    # The last convolution counts as part of the last stage; the stem is only trained if it is named.
     firsts = [name for name in blocks if re.fullmatch(r"block\d+a", name)]
     if stages in blocks:
         return str(stages)
     if stages in Range(least=0, most=len(firsts), whole=True):
         return firsts[-int(stages)] if stages else None
     raise ValueError(
-        f"The blocks to train are given as {stages!r}. Expected a number of stages from 0 to {len(firsts)}, or the "
-        f"first block, one of {', '.join(blocks)}. Choose one of these."
+        f"The blocks to train are {stages!r}. Expected a number of stages from 0 to {len(firsts)}, or the first block, "
+        f"one of {', '.join(blocks)}."
     )
 
 
 def unfreeze(model: Any, stages: int | str = 3) -> None:
-    """Let the head and the last stages of a network be trained and nothing else; batch normalisation stays frozen.
+    """Make the head and the last stages of a network trainable, and freeze everything else.
 
-    Frozen batch normalisation works with its moving statistics, also in `fit`. Call `compile` afterwards.
+    Batch normalisation is always frozen: it uses its moving statistics, also in `fit`. Sets `trainable` of the layers
+    in place. Call `compile` afterwards.
 
     Args:
         model: an EfficientNet, alone or nested in another model.
-        stages: how many of the last rows of the block table are trained, 0 for the head alone; or the name of the first
-            block that is: "block6a", "stem" for the whole network.
+        stages: number of last stages (rows of the block table) to train, 0 for only the head; or the name of the first
+            block to train: "block6a", "stem" for the whole network.
 
     Raises:
-        ValueError: no EfficientNet, or a number or a name that it does not have.
+        ValueError: the model is not an EfficientNet, or does not have so many stages or no block of this name.
 
     Example:
         >>> import keras_effnet
@@ -120,10 +121,10 @@ def unfreeze(model: Any, stages: int | str = 3) -> None:
 
 
 def split(model: Any, block: str) -> tuple[Any, Any]:
-    """Cut a network before a block: two models that share its layers, of which the second takes the first's output.
+    """Split a network before a block into two models that share its layers; the second continues from the first.
 
     Raises:
-        ValueError: no EfficientNet, or no such block.
+        ValueError: the model is not an EfficientNet, or has no such block.
 
     Example:
         >>> import keras_effnet
@@ -138,7 +139,7 @@ def split(model: Any, block: str) -> tuple[Any, Any]:
 
 
 class FrozenTrunk(NamedTuple):
-    """A network for `fit`, and the two models that it is made of; without a trunk, all of it is the tail."""
+    """A network for `fit` and its two parts. If the trunk is None, the tail is the whole network."""
 
     whole: Any
     trunk: Any
@@ -146,21 +147,21 @@ class FrozenTrunk(NamedTuple):
 
 
 def with_frozen_trunk(model: Any, block: str) -> FrozenTrunk:
-    """The same network for `fit`, with the inference twin of all before a block: faster, and with no dropout.
+    """Replace all layers before a block by a fused, frozen copy: `fit` is faster, and the copy has no dropout.
 
-    The layers from the block on are the network's own; those of the twin cannot be trained.
+    The layers from the block on are shared with the model, so training them trains the model.
 
     Raises:
-        ValueError: no EfficientNet, or no such block.
+        ValueError: the model is not an EfficientNet, or has no such block.
     """
     if block == "stem":
         network = find_network(model)
         return FrozenTrunk(network, None, network)
-    # Keras 3 hands `training` of the outer model down even where a nested one is called with training=False.
+    # Keras 3 passes training=True of the outer model on, even to a nested model called with training=False.
     trunk, tail = split(model, block)
-    twin = fuse(trunk)
-    twin.trainable = False
-    for layer in twin.layers:
+    fused = fuse(trunk)
+    fused.trainable = False
+    for layer in fused.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    return FrozenTrunk(keras.Model(twin.input, tail(twin.output), name=model.name), twin, tail)
+    return FrozenTrunk(keras.Model(fused.input, tail(fused.output), name=model.name), fused, tail)

@@ -282,12 +282,12 @@ def test_evaluate_reports_assumed_and_unmatched_classes(model: str, labelled: Pa
     (labelled / "BLUE").rename(labelled / "violet")
     result = run("evaluate", labelled, "--model", model)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "1 cannot be found in the model: violet" in result.stderr
+    assert "are not classes of the model: violet" in result.stderr
     for old, new in (("Red", "0"), ("green", "1"), ("violet", "2")):
         (labelled / old).rename(labelled / new)
     result = run("evaluate", labelled, "--model", model)
     assert result.exit_code == 0
-    assert "were taken in order, from '0' for 'red' to '2' for 'blue'" in result.stderr
+    assert "were matched by order, from '0' to 'red' up to '2' to 'blue'" in result.stderr
     assert "75.00" not in result.stdout
 
 
@@ -306,7 +306,7 @@ def test_evaluate_shows_a_progress_bar_on_terminals(model: str, labelled: Path, 
         (["gone"], 1, "There is no data 'gone'"),
         (["gone", "--model", "b9"], 1, "There is no network 'b9'"),
         ([".", "--split", "test"], 1, "split is 'test'. Expected it with tfds:NAME only"),
-        ([".", "--labels", "gone.txt"], 1, "The labels 'gone.txt' cannot be read"),
+        ([".", "--labels", "gone.txt"], 1, "The label file 'gone.txt' cannot be read"),
         ([".", "--limit", "0"], 2, "Invalid value"),
         ([], 2, "Missing argument"),
     ],

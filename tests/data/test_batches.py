@@ -212,7 +212,7 @@ def test_odd_files_are_counted_by_kind_and_plain_ones_are_not(odd_files: dict[st
         "unreadable": 3,
     }
     assert report["unreadable"]["files"] == ["unreadable cut", "unreadable empty", "unreadable noise"]
-    assert report["rotated"] == {"count": 1, "done": "turned upright, as EXIF says", "files": ["rotated"]}
+    assert report["rotated"] == {"count": 1, "done": "turned upright according to EXIF", "files": ["rotated"]}
 
 
 def test_files_are_counted_once_however_often_they_are_read(odd_files: dict[str, bytes]) -> None:
@@ -359,7 +359,7 @@ def test_records_are_read_from_wherever_tensorflow_reads_them(shards: list[str])
     for name in ("ram://bucket/train-*", "ram://bucket/"):
         found = open_training_data(name, holdout=0.25)
         assert (found.held_out.total, found.train.total) == (3, 8)
-        assert found.notes[1].endswith("as far as they are whole: ram://bucket/train-00003-of-00004.")
+        assert found.notes[1].endswith("their complete records are used: ram://bucket/train-00003-of-00004.")
         rows = list(found.train.read(None).as_numpy_iterator())
         assert [label for *_, label in rows] == list(range(3, 11))
     assert open_training_data(f"file://{Path(shards[0]).parent}", holdout=0.25).train.total == 8
@@ -370,7 +370,7 @@ def test_records_are_read_from_wherever_tensorflow_reads_them(shards: list[str])
     [
         ("ram://nowhere/train-*", "There are no files 'ram://nowhere/train-[*]'. Expected TFRecord files"),
         ("nobodys://bucket/train-*", "'nobodys://bucket/train-[*]' cannot be read: File system scheme 'nobodys' not"),
-        ("ram://photos/list.csv", "list.csv' is no TFRecord file by its name. Expected .*on a disk, or TFRecord"),
+        ("ram://photos/list.csv", "list.csv' does not have the name of a TFRecord file. Expected .*or a local CSV"),
     ],
 )
 def test_what_tensorflow_cannot_read_elsewhere_is_refused(data: str, message: str) -> None:

@@ -35,7 +35,7 @@ from keras_effnet.finetuning import run as finetuning
 from keras_effnet.finetuning import run_folder
 from keras_effnet.finetuning.run import finetune
 from keras_effnet.finetuning.settings import make_settings
-from keras_effnet.finetuning.tf_generator import steadily
+from keras_effnet.finetuning.tf_generator import as_dataset
 from keras_effnet.images import center_crop_and_resize, load_image
 from keras_effnet.inference.classifier import load_classifier
 from keras_effnet.inference.classify import classify
@@ -116,7 +116,7 @@ def test_a_fifth_of_every_class_is_held_out_and_the_same_fifth_for_a_seed(photos
         name.startswith(first.classes[row.target])
         for row, name in zip(first.val, names(first.val, photos), strict=True)
     )
-    assert "6 of 30, 20%, held out" in first.notes[0]
+    assert "6 of 30 photos (20%) are held out" in first.notes[0]
 
 
 def test_unequal_classes_keep_their_shares(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_unequal_classes_keep_their_shares(tmp_path: Path) -> None:
     found = open_training_photos(tmp_path, val_share=0.3)
     # One photo is trained only; of two one is held out.
     assert Counter(found.classes[row.target] for row in found.val) == {"many": 15, "two": 1}
-    assert "1 classes have too few photos to hold one out: one." in found.notes[-1]
-    assert "16 of 53, 30%, held out" in found.notes[0]
+    assert "Classes with too few photos to hold one out (1): one." in found.notes[-1]
+    assert "16 of 53 photos (30%) are held out" in found.notes[0]
     # At least one of each class, which may be more than the share that was asked for.
-    assert "2 of 53, 4%, held out" in open_training_photos(tmp_path, val_share=0.01).notes[0]
+    assert "2 of 53 photos (4%) are held out" in open_training_photos(tmp_path, val_share=0.01).notes[0]
 
 
 @pytest.mark.parametrize("val", ["val", "validation", "valid"])
@@ -152,11 +152,11 @@ def test_photos_to_test_on_are_measured_on_where_there_are_none_for_validation(
     found = open_training_photos(tmp_path)
     assert found.classes == tuple(COLOURS)
     assert names(found.val, tmp_path) == [f"{test}/{name}/00.png" for name in COLOURS]
-    assert found.notes == (f"There is no val/ beside {train}/: the accuracy is measured on {test}/.",)
+    assert found.notes == (f"There is no val/ next to {train}/, so the accuracy is measured on {test}/.",)
     colour_photos(tmp_path / "Valid", each=1)
     found = open_training_photos(tmp_path)
     assert names(found.val, tmp_path) == [f"Valid/{name}/00.png" for name in COLOURS]
-    assert found.notes == (f"Beside {train}/ these folders are left aside: {test}.",)
+    assert found.notes == (f"Ignored folders next to {train}/: {test}.",)
 
 
 def test_the_pictures_of_a_run_among_the_photos_are_no_class(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_pictures_of_a_run_among_the_photos_are_no_class(tmp_path: Path) -> 
         make(tmp_path / run, "model.keras", "learning_curves.png")
     found = open_training_photos(tmp_path)
     assert found.classes == tuple(COLOURS)
-    assert found.notes[0] == "2 folders hold no photos and are no classes: run, runs."
+    assert found.notes[0] == "Ignored folders without photos (2): run, runs."
 
 
 def test_a_train_folder_alone_is_split(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_an_empty_class_is_left_out_and_said(photos: Path, tmp_path: Path) -> No
     (tmp_path / "colours" / "yellow").mkdir()
     found = open_training_photos(tmp_path / "colours")
     assert found.classes == tuple(COLOURS)
-    assert found.notes[0] == "1 folders hold no photos and are no classes: yellow."
+    assert found.notes[0] == "Ignored folders without photos (1): yellow."
 
 
 def make(folder: Path, *files: str, text: str = "") -> Path:
@@ -210,7 +210,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda path: path / "nowhere", "There is no data"),
     "no photos": (lambda path: make(path, "a/notes.txt", "b/notes.txt"), "has 0 classes with photos"),
     "one class": (lambda path: make(path, "cat/1.jpg"), "has 1 classes with photos: cat"),
-    "loose photos": (lambda path: make(path, "1.jpg", "a/1.jpg", "b/1.jpg"), "2 folders and 1 photos beside them"),
+    "loose photos": (lambda path: make(path, "1.jpg", "a/1.jpg", "b/1.jpg"), "contains 2 folders and 1 photos"),
     "nothing": (lambda path: path, "0 folders and 0 photos"),
     "unknown class": (
         lambda path: make(path, "train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"),
@@ -218,11 +218,11 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a line without a class": (
         lambda path: make(path, "list.csv", text="1.jpg,a\n2.jpg\n") / "list.csv",
-        r"the line 2",
+        r"Line 2 of the list",
     ),
     "columns of other names": (
         lambda path: make(path, "l.csv", text="filename,class\n1.jpg,a\n2.jpg,b\n") / "l.csv",
-        "begins with 'filename,class'. Expected the columns path,label",
+        "begins with 'filename,class'. Expected the header path,label",
     ),
     "a split of no name": (lambda path: make(path, "l.csv", text="1.jpg,a,test\n") / "l.csv", "split train or val"),
     "a class in val only": (
@@ -231,17 +231,17 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "parts without one to train": (
         lambda path: make(path, "Test/a/1.jpg", "Test/b/1.jpg", "Val/a/2.jpg", "Val/b/2.jpg"),
-        "holds Val/ with folders in it, and no train/ beside it",
+        "contains Val/ but no train/",
     ),
     "a photo in both parts": (
         lambda path: make(path, "l.csv", text="1.jpg,a,train\n2.jpg,b,train\n./1.jpg,a,val\n") / "l.csv",
-        r"has the photo './1\.jpg' in the line 3 again",
+        r"Line 3 of the list .* repeats the photo './1\.jpg'",
     ),
     "a photo of two classes": (
         lambda path: make(path, "l.csv", text="1.jpg,a\n1.jpg,b\n") / "l.csv",
-        r"has the photo '1\.jpg' in the line 2 again",
+        r"Line 2 of the list .* repeats the photo '1\.jpg'",
     ),
-    "single photos": (lambda path: make(path, "a/1.jpg", "b/1.jpg"), "Every class has one photo"),
+    "single photos": (lambda path: make(path, "a/1.jpg", "b/1.jpg"), "Every class has only one photo"),
 }
 
 
@@ -324,7 +324,7 @@ def test_large_photos_are_kept_small_and_small_ones_as_they_are() -> None:
 
 def test_every_photo_comes_once_an_epoch_and_the_same_way_for_a_seed(photos: Path) -> None:
     rows = open_training_photos(photos).train
-    read, errors = read_photos(rows, lambda image: image, room=10**9, tick=lambda: None)
+    read, errors = read_photos(rows, lambda image: image, memory=10**9, tick=lambda: None)
     assert not errors
 
     def epochs(seed: int) -> list[np.ndarray]:
@@ -348,21 +348,21 @@ def test_every_photo_comes_once_an_epoch_and_the_same_way_for_a_seed(photos: Pat
 def test_photos_that_memory_has_no_room_for_are_read_again(photos: Path) -> None:
     rows = open_training_photos(photos).train
     size = 40 * 48 * 3
-    some, _ = read_photos(rows, lambda image: image, room=5 * size, tick=lambda: None)
+    some, _ = read_photos(rows, lambda image: image, memory=5 * size, tick=lambda: None)
     assert [kept is not None for kept in some.kept] == [True] * 5 + [False] * (len(rows) - 5)
     assert all(np.array_equal(some.pixels(i), load_image(row.photo)) for i, row in enumerate(rows))
 
 
 def test_the_same_batches_come_through_a_dataset_in_their_order_and_once() -> None:
     batches = [(np.full((2, 4, 4, 3), i, np.float32), np.full((2, 3), i, np.float32)) for i in range(5)]
-    found = zip(batches, steadily(iter(batches)), strict=False)
+    found = zip(batches, as_dataset(iter(batches)), strict=False)
     assert [[np.array_equal(a, b) for a, b in zip(*pair, strict=True)] for pair in found] == [[True, True]] * 5
 
 
 def test_the_held_out_photos_score_the_same_where_the_trunk_sees_them_each_epoch(
     run: SimpleNamespace, photos: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune_phases, "_TRUNK_ROOM", 0)
+    monkeypatch.setattr(finetune_phases, "_TRUNK_MEMORY", 0)
     again = finetune(photos, model=pretrained, **FAST)
     kept, anew = ([row for row in each.history if row.phase == "blocks"] for each in (run.result, again))
     assert len(kept) == len(anew) == FAST["epochs"]
@@ -419,7 +419,7 @@ def test_the_resolution_can_be_chosen(photos: Path, pretrained: Path) -> None:
         ({"head_epochs": 2.5}, "head_epochs is 2.5. Expected a whole number of at least 1"),
         ({"resolution": 16}, "resolution is 16. Expected a whole number of at least 32"),
         ({"learning_rate": 3}, "learning_rate is 3. Expected a number of at least 0 and at most 1"),
-        ({"unfreeze": True}, "given as True. Expected a number of stages"),
+        ({"unfreeze": True}, "blocks to train are True. Expected a number of stages"),
         ({"val_share": 1}, "val_share is 1"),
         ({"unfreeze": "block9a"}, "'block9a'.*block3a, top"),
     ],
@@ -506,7 +506,7 @@ def test_without_matplotlib_the_pictures_are_left_out_and_that_is_said(
     written = run_folder.write_run(tmp_path, run.result)
     assert sorted(written) == sorted(path.name for path in tmp_path.iterdir())
     assert not list(tmp_path.glob("*.png"))
-    assert "No pictures: Matplotlib is missing" in (tmp_path / "report.md").read_text("utf-8")
+    assert "No plots: Matplotlib is not installed" in (tmp_path / "report.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("classes", [("$", "$$", "a_$b"), ("玫瑰", "郁金香", "雏菊")])
@@ -525,12 +525,12 @@ def test_neither_pictures_that_fail_nor_names_that_are_no_unicode_cost_the_model
         raise RuntimeError("no font")
 
     monkeypatch.setattr(run_folder, "learning_curves", fail)
-    notes = ("1 folders hold no photos and are no classes: caf\udce9.",)  # as Python has a byte that is no UTF-8
+    notes = ("Ignored folders without photos (1): caf\udce9.",)  # how Python decodes a byte that is not UTF-8
     run_folder.write_run(tmp_path, replace(run.result, photos=replace(run.result.photos, notes=notes)))
     assert load_classifier(tmp_path).classes[0] == (None, "blue")
     assert not list(tmp_path.glob("*.png"))
     report = (tmp_path / "report.md").read_text("utf-8")
-    assert "No pictures: Matplotlib has failed (RuntimeError)" in report
+    assert "No plots: Matplotlib failed (RuntimeError)" in report
     assert "caf\\udce9" in report
 
 
@@ -576,7 +576,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(run: Simp
 
 
 def test_a_setting_that_does_not_exist_is_refused_by_name(photos: Path) -> None:
-    with pytest.raises(TypeError, match="There is no setting 'epoch'. Expected some of unfreeze, epochs"):
+    with pytest.raises(TypeError, match="There is no setting 'epoch'. Expected one of batch_size, epochs"):
         finetune(photos, epoch=3)
 
 
@@ -594,9 +594,9 @@ def test_photos_that_are_no_plain_rgb_are_used_and_counted(photos: Path, pretrai
     result = finetune(data, model=pretrained, **HEAD_ALONE)
     assert sum(len(part) for part in (result.photos.train, result.photos.val)) == 31
     assert result.notes[-3:] == (
-        "1 photos are CMYK: converted to RGB.",
-        "1 photos are grey: repeated in three channels.",
-        "1 photos are rotated: turned upright, as EXIF says.",
+        "CMYK photos: 1, converted to RGB.",
+        "grey photos: 1, repeated in three channels.",
+        "rotated photos: 1, turned upright according to EXIF.",
     )
 
 
@@ -613,20 +613,20 @@ def test_blocks_that_make_the_model_worse_are_dropped_for_the_head(
         assert np.array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("weight", "why"), [(np.nan, "no number"), (0.0, "made the model worse")])
+@pytest.mark.parametrize(("weight", "why"), [(np.nan, "not finite"), (0.0, "made the model worse")])
 def test_blocks_that_are_as_often_right_by_luck_are_dropped(
     photos: Path, pretrained: Path, weight: float, why: str
 ) -> None:
     network = load_classifier(pretrained).model
     blue = tuple(row for row in open_training_photos(photos).val if row.target == 0)
-    val, _ = read_photos(blue, partial(center_crop_and_resize, size=32), room=10**9, tick=lambda: None)
+    val, _ = read_photos(blue, partial(center_crop_and_resize, size=32), memory=10**9, tick=lambda: None)
     run = finetune_phases.Run(make_settings({}), lambda *_: None, head=network.get_weights())
     run.history.append(run_report.Epoch("head", 1, 0.5, 1.0, 0.5, 1.0, 0.1))
     run.head_scores = np.eye(4)[np.zeros(len(blue), int)]
     # Of equal scores, and of no numbers, the first class is the highest: blue.
     classifier = network.get_layer("predictions")
     classifier.set_weights([np.full_like(value, weight) for value in classifier.get_weights()])
-    _, dropped = finetune_phases.keep_the_better(network, val, run)
+    _, dropped = finetune_phases.keep_better_phase(network, val, run)
     assert why in dropped
     assert all(np.array_equal(*pair) for pair in zip(network.get_weights(), run.head, strict=True))
 
@@ -658,8 +658,8 @@ def test_on_a_full_disk_the_results_are_put_elsewhere_and_that_is_said(
             return write(folder, run)
 
     monkeypatch.setattr(run_folder, "write_run", write_run)
-    with pytest.raises(OSError, match=r"Nothing can be written to '.*full': .*The results are in '.*Move them"):
-        run_folder.write_somewhere(full, result)
+    with pytest.raises(OSError, match=r"The results cannot be written to '.*full': .*The results are in '.*Move them"):
+        run_folder.write_or_fall_back(full, result)
     assert not list(full.iterdir())
     (kept,) = other.glob("keras-effnet-*")
     assert load_classifier(kept).classes == result.classifier.classes
@@ -675,7 +675,7 @@ def test_photos_that_are_gone_in_the_middle_are_stood_for_by_others_of_their_cla
             path.unlink()
         train_blocks(*arguments)
 
-    monkeypatch.setattr(finetuning, "ROOM", 0)
+    monkeypatch.setattr(finetuning, "MEMORY", 0)
     monkeypatch.setattr(finetune_phases, "_train_blocks", lose)
     result = finetune(data, tmp_path / "run", model=pretrained, **FAST | {"val_share": 0.4})
     assert [row.phase for row in result.history].count("blocks") == FAST["epochs"]
@@ -746,7 +746,7 @@ def test_an_interrupt_does_not_reach_the_writing(
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(run_folder, "_write_history", history)
-    run_folder.write_somewhere(tmp_path, run.result)
+    run_folder.write_or_fall_back(tmp_path, run.result)
     assert (tmp_path / "model.keras").is_file()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -309,10 +309,10 @@ def test_a_class_is_found_by_index_label_or_wnid() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("taby", "'taby' is none of the model's classes.*0 to 999.*tabby.*Choose"),
-        (1000, "1000 is none of the model's classes"),
-        (-1, "-1 is none of the model's classes"),
-        ("", "'' is none"),
+        ("taby", "'taby' is not a class of the model.*0 to 999.*tabby.*Choose"),
+        (1000, "1000 is not a class of the model"),
+        (-1, "-1 is not a class of the model"),
+        ("", "'' is not a class"),
     ],
 )
 def test_an_unknown_class_is_refused_with_choices(name: Any, message: str) -> None:
@@ -524,7 +524,7 @@ def test_a_contact_sheet_shows_the_maps_of_several_models_side_by_side(
     [
         ([], 2, "give photos"),
         (["x.png", "--weights", "a", "--weights", "b"], 2, "one for each --model"),
-        (["x.png", "--model", "OWN", "--class", "blue"], 1, "'blue' is none of the model's classes"),
+        (["x.png", "--model", "OWN", "--class", "blue"], 1, "'blue' is not a class of the model"),
         (["x.png", "--model", "OWN", "--layer", "nothing"], 1, "'nothing', which is not in it"),
     ],
 )

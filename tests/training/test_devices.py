@@ -176,7 +176,7 @@ def test_held_out_batches_have_equal_sizes_where_required(pieces: int) -> None:
     made = parts(lambda index: Share(index, 2, pieces, replicas=4), valid=True)
     assert {len(batch) for part in made for batch in part} == {8 // pieces}
     assert sorted(np.concatenate([batch for part in made for batch in part])) == list(range(48))
-    with pytest.raises(ValueError, match="3 images are held out and there are 4 replicas"):
+    with pytest.raises(ValueError, match="3 images are held out for 4 replicas"):
         Share(replicas=4).held_out(3, 16)
 
 

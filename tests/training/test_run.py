@@ -269,11 +269,17 @@ def test_the_same_seed_holds_out_the_same_part_of_each_class() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ((np.zeros((4, 8, 8, 3)), np.zeros(4, int)), "types float64 and int64. Expected images uint8"),
-        ((np.zeros((2, 8, 8, 3), "uint8"), np.arange(2)), "nothing to hold out of the arrays"),
-        ((np.zeros((2, 8, 8, 3), "uint8"), np.array([0.5, 1.5])), "types uint8 and float64.*whole numbers"),
-        ((np.zeros((2, 8, 8, 3), "uint8"), np.array([-1, 1])), "The labels go from -1 to 1. Expected classes from 0"),
-        ((np.zeros((2, 8, 8, 3), "uint8"), np.zeros(2, int)), "The labels go from 0 to 0."),
+        (
+            (np.zeros((4, 8, 8, 3)), np.zeros(4, int)),
+            "The images are float64 .* the labels int64 .* Expected uint8",
+        ),
+        ((np.zeros((2, 8, 8, 3), "uint8"), np.arange(2)), "The arrays cannot be split"),
+        ((np.zeros((2, 8, 8, 3), "uint8"), np.array([0.5, 1.5])), "the labels float64 .*integer labels"),
+        (
+            (np.zeros((2, 8, 8, 3), "uint8"), np.array([-1, 1])),
+            "The labels range from -1 to 1. Expected at least two",
+        ),
+        ((np.zeros((2, 8, 8, 3), "uint8"), np.zeros(2, int)), "The labels range from 0 to 0."),
         (["a-*", "b-*"], "There are no files a-[*], b-[*]"),
         ("nowhere", "There is no data 'nowhere'"),
     ],
@@ -287,7 +293,7 @@ def test_unusable_data_raises(data: Any, message: str) -> None:
 def test_files_with_other_suffixes_are_rejected_as_tfrecords(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     for data in (tmp_path / name, str(tmp_path / "*"), [str(tmp_path / name)]):
-        with pytest.raises(ValueError, match=f"{name}' is no TFRecord file by its name. Expected .*a CSV"):
+        with pytest.raises(ValueError, match=f"{name}' does not have the name of a TFRecord file. Expected .*CSV"):
             open_training_data(data)
 
 
