@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment: each operation against Pillow or NumPy, the policies against what they say."""
+"""AutoAugment and RandAugment: operations compared with Pillow or NumPy, and how policies draw them."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ FACTORS = (0.1, 0.28, 0.82, 1.0, 1.36, 1.9)
 
 
 def noise(seed: int = 0) -> np.ndarray:
-    """Values of every kind, the extremes included, each channel with a range of its own."""
+    """Noise with a different range in each channel, including 0 and 255."""
     rng = np.random.default_rng(seed)
     image = rng.normal([60, 128, 200], [30, 60, 25], (96, 80, 3)).clip(0, 255)
     return image.astype("uint8")
@@ -55,7 +55,7 @@ PILLOW: dict[str, tuple[tuple[float, ...], Callable[[Image.Image, float], Image.
 
 
 @pytest.mark.parametrize("name", sorted(PILLOW))
-def test_an_operation_is_pillows_within_a_level(name: str, pictures: list[np.ndarray]) -> None:
+def test_operations_match_pillow_within_one_level(name: str, pictures: list[np.ndarray]) -> None:
     arguments, pillow = PILLOW[name]
     for image in pictures:
         for argument in arguments:
@@ -64,7 +64,7 @@ def test_an_operation_is_pillows_within_a_level(name: str, pictures: list[np.nda
 
 
 @pytest.mark.parametrize("name", ["Equalize", "Invert", "Posterize", "Solarize"])
-def test_the_operations_on_whole_numbers_are_pillows_exactly(name: str, pictures: list[np.ndarray]) -> None:
+def test_integer_operations_match_pillow_exactly(name: str, pictures: list[np.ndarray]) -> None:
     arguments, pillow = PILLOW[name]
     for image in pictures:
         for argument in arguments:
@@ -72,13 +72,13 @@ def test_the_operations_on_whole_numbers_are_pillows_exactly(name: str, pictures
 
 
 @pytest.mark.parametrize("bits", [0, 11])
-def test_posterizing_overflows_as_the_kernel_does_with_bytes(bits: int) -> None:
+def test_posterize_overflows_like_uint8_shifts(bits: int) -> None:
     image, shift = noise(), np.array(8 - bits).astype("uint8")
     assert worst(run("Posterize", image, bits), tf.bitwise.left_shift(tf.bitwise.right_shift(image, shift), shift)) == 0
 
 
 @pytest.mark.parametrize("threshold", [256, 716])
-def test_solarizing_overflows_as_bytes_do(threshold: int) -> None:
+def test_solarize_overflows_like_uint8(threshold: int) -> None:
     image = noise()
     expected = np.where(image < np.array(threshold).astype("uint8"), image, 255 - image)
     assert worst(run("Solarize", image, threshold), expected) == 0
@@ -86,9 +86,9 @@ def test_solarizing_overflows_as_bytes_do(threshold: int) -> None:
 
 @pytest.mark.parametrize("side", [32, 150, 300])
 @pytest.mark.parametrize("factor", FACTORS)
-def test_contrast_is_what_the_source_computes_and_not_pillows(side: int, factor: float) -> None:
+def test_contrast_matches_the_source_and_not_pillow(side: int, factor: float) -> None:
     image = np.random.default_rng(1).integers(40, 90, (side, side, 3)).astype("uint8")
-    # The source sums a histogram, which gives the number of pixels, and divides by its 256 bins.
+    # The source sums a histogram, which is the number of pixels, and divides by the 256 bins.
     grey = np.floor(min(side * side / 256, 255.0))
     mixed = np.float32(grey) + np.float32(factor) * (image.astype("float32") - np.float32(grey))
     assert worst(run("Contrast", image, factor), mixed.clip(0, 255).astype("uint8")) <= 1
@@ -107,7 +107,7 @@ def nearest(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Output (x, y) is the input at matrix @ (x, y, 1), the nearest pixel, grey outside."""
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype("float32")
-    # In float32 as the kernel does, or halves would be rounded the other way.
+    # In float32, like the TensorFlow kernel; otherwise halves would be rounded differently.
     at = [a * x + b * y + c for a, b, c in matrix.astype("float32")]
     column, row = (np.floor(np.abs(v) + 0.5) * np.sign(v) for v in at)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -144,18 +144,18 @@ def test_rotations_turn_about_the_centre(degrees: float, pictures: list[np.ndarr
 
 
 def differing(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The share of pixels that differ: fused multiply-adds round some halves to the other side."""
+    """The share of pixels that differ; fused multiply-adds round some halves differently."""
     return float((ours != theirs).any(axis=-1).mean())
 
 
-def test_a_right_angle_is_exact() -> None:
+def test_a_rotation_by_90_degrees_is_exact() -> None:
     image = noise()[:80]
     assert np.array_equal(run("Rotate", image, 90.0), np.rot90(image, 1)) or np.array_equal(
         run("Rotate", image, 90.0), np.rot90(image, -1)
     )
 
 
-def test_cutout_greys_a_square_that_the_border_cuts() -> None:
+def test_cutout_greys_a_square_clipped_at_the_border() -> None:
     image = np.zeros((60, 50, 3), "uint8")
     shapes = set()
     for seed in range(40):
@@ -170,7 +170,7 @@ def test_cutout_greys_a_square_that_the_border_cuts() -> None:
 # --- policies ---
 
 
-def test_what_a_level_means() -> None:
+def test_levels_are_converted_to_arguments() -> None:
     def of(name: str, level: float, policy: Policy = AUTOAUGMENT) -> float:
         return policy.argument(Step(name, 1.0, level))
 
@@ -183,35 +183,35 @@ def test_what_a_level_means() -> None:
     assert (of("Cutout", 28, ra), of("TranslateX", 28, ra), of("Rotate", 28, ra)) == pytest.approx((112, 280, 84))
 
 
-def test_the_policy_has_its_25_pairs_of_known_operations() -> None:
+def test_autoaugment_has_25_pairs_of_known_operations() -> None:
     assert len(AUTOAUGMENT.rows) == 25
     assert {len(row) for row in AUTOAUGMENT.rows} == {2}
     assert {step.operation for row in AUTOAUGMENT.rows for step in row} <= set(OPERATIONS)
-    # By hand from the source: how often each operation occurs.
+    # Occurrences counted by hand in the source.
     counts = {name: sum(step.operation == name for row in AUTOAUGMENT.rows for step in row) for name in OPERATIONS}
     assert (counts["Equalize"], counts["Solarize"], counts["Color"], counts["Rotate"]) == (12, 8, 9, 7)
     assert counts["Contrast"] == counts["Cutout"] == counts["Brightness"] == 0
 
 
-def test_a_step_that_is_sure_is_taken_and_one_that_never_comes_is_not() -> None:
+def test_steps_with_probability_1_and_0() -> None:
     image = noise()
     sure = Policy(((Step("Invert", 1.0, 0), Step("Equalize", 0.0, 0)),), 1, 0, 0)
     assert np.array_equal(augment(image, sure, seed=[3, 4]), 255 - image)
 
 
-def test_steps_come_as_often_as_they_should_and_half_of_them_negated() -> None:
+def test_steps_are_applied_with_their_probability_and_half_of_them_negated() -> None:
     image = np.zeros((8, 8, 3), "uint8")
     image[:, 3] = 200
     policy = Policy(((Step("TranslateX", 0.5, 10),),), 1, 0, 2)
     draw = tf.function(lambda seed: augment(image, policy, seed=seed))
     columns = [int(np.argmax(draw(tf.constant([9, n]))[0, :, 0])) for n in range(400)]
     counts = [columns.count(column) / 400 for column in (1, 3, 5)]
-    # Shifted by two to the left, not at all, to the right; four standard deviations are 0.1.
+    # Shifted by two to the left, not at all, or to the right; 0.1 is four standard deviations.
     assert counts == pytest.approx([0.25, 0.5, 0.25], abs=0.1)
     assert sum(counts) == 1
 
 
-def test_one_seed_draws_one_image_and_seeds_differ() -> None:
+def test_the_result_depends_on_the_seed_only() -> None:
     image = noise()
     draw = tf.function(lambda seed: augment(image, randaugment(), seed=seed))
     first = [np.asarray(draw(tf.constant([1, n]))) for n in range(12)]
@@ -220,7 +220,7 @@ def test_one_seed_draws_one_image_and_seeds_differ() -> None:
     assert len({image.tobytes() for image in first}) > 9
 
 
-def test_randaugment_draws_every_operation_alike() -> None:
+def test_randaugment_has_every_operation_once() -> None:
     policy = randaugment(1, 5)
     assert [row[0].operation for row in policy.rows] == list(OPERATIONS)
     assert {row[0].probability for row in policy.rows} == {1.0}
@@ -228,7 +228,7 @@ def test_randaugment_draws_every_operation_alike() -> None:
 
 
 @pytest.mark.parametrize("policy", [AUTOAUGMENT, randaugment(2, 28)], ids=["autoaugment", "randaugment"])
-def test_every_branch_runs_in_a_pipeline_and_keeps_shape_and_type(policy: Policy) -> None:
+def test_policies_run_in_a_pipeline_and_keep_shape_and_dtype(policy: Policy) -> None:
     images = tf.data.Dataset.from_tensors(noise()).repeat(60).enumerate()
     batches = images.map(lambda n, image: augment(image, policy, seed=tf.stack([n, 5]))).batch(60)
     batch = next(iter(batches))
@@ -236,7 +236,7 @@ def test_every_branch_runs_in_a_pipeline_and_keeps_shape_and_type(policy: Policy
     assert len({image.tobytes() for image in np.asarray(batch)}) > 20
 
 
-def test_a_level_of_zero_pixels_is_no_crash_on_a_black_image() -> None:
+def test_operations_accept_a_black_image() -> None:
     black = np.zeros((9, 9, 3), "uint8")
     for name in OPERATIONS:
         assert run(name, black, 0.0).shape == black.shape

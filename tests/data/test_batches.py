@@ -1,4 +1,4 @@
-"""The input of training: crops and order as the source has them, the same from the same seed, odd files counted."""
+"""The input pipeline of training: crops, order, seeds, non-RGB files and TFRecords."""
 
 import io
 import struct
@@ -52,7 +52,7 @@ def source(files: list[bytes]) -> Source:
 
 
 def epochs(src: Source, count: int, *, first: int = 0, seed: int = 0, steps: int = 3, **options: Any) -> list[Any]:
-    """The batches of some epochs, one after the other."""
+    """The batches of consecutive epochs."""
     batches = Batches(4, SIZE, src.total, seed=seed, **options)
     odd = OddFiles(src.total)
     made = training_batches(src, batches, steps=steps, odd=odd, start=Position(first))
@@ -62,7 +62,7 @@ def epochs(src: Source, count: int, *, first: int = 0, seed: int = 0, steps: int
 # --- order and seeds ---
 
 
-def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(encoded: list[bytes]) -> None:
+def test_an_epoch_has_every_image_once_in_its_own_order(encoded: list[bytes]) -> None:
     batches = epochs(source(encoded), 3)
     orders = [np.concatenate([y.argmax(1) for _, y in batches[i : i + 3]]).tolist() for i in (0, 3, 6)]
     assert all(sorted(order) == list(range(12)) for order in orders)
@@ -77,19 +77,19 @@ def test_the_same_seed_gives_the_same_batches(encoded: list[bytes], policy: Any)
     assert not np.array_equal(first[0][0], other[0][0])
 
 
-def test_an_epoch_can_be_had_without_those_before_it(encoded: list[bytes]) -> None:
+def test_a_single_epoch_can_be_reproduced(encoded: list[bytes]) -> None:
     whole = epochs(source(encoded), 3, policy=AUTOAUGMENT)
     later = epochs(source(encoded), 1, first=2, policy=AUTOAUGMENT)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(whole[6:], later, strict=True))
 
 
-def test_an_epoch_of_more_steps_than_images_starts_again_with_other_crops(encoded: list[bytes]) -> None:
+def test_an_epoch_with_more_steps_than_images_repeats_them_with_other_crops(encoded: list[bytes]) -> None:
     batches = epochs(source(encoded[:4]), 1, steps=2)
     assert sorted(batches[0][1].argmax(1)) == sorted(batches[1][1].argmax(1)) == [0, 1, 2, 3]
     assert not np.array_equal(batches[0][0], batches[1][0])
 
 
-def test_training_batches_are_whole_and_labels_one_hot(encoded: list[bytes]) -> None:
+def test_training_batches_are_complete_and_labels_one_hot(encoded: list[bytes]) -> None:
     batches = epochs(source(encoded[:10]), 2, steps=2)
     assert {image.shape for image, _ in batches} == {(4, SIZE, SIZE, 3)}
     assert {label.shape for _, label in batches} == {(4, 10)}
@@ -101,26 +101,26 @@ def test_training_batches_are_whole_and_labels_one_hot(encoded: list[bytes]) -> 
 # --- crops ---
 
 
-def test_validation_is_the_published_evaluation(encoded: list[bytes]) -> None:
+def test_validation_matches_the_published_evaluation(encoded: list[bytes]) -> None:
     made = validation_batches(source(encoded[:5]), Batches(4, SIZE, 5), odd=OddFiles(5))
     images = np.concatenate([image for image, _ in made.as_numpy_iterator()])
     labels = np.concatenate([label for _, label in made.as_numpy_iterator()])
     assert labels.argmax(1).tolist() == [0, 1, 2, 3, 4]
     for ours, data in zip(images, encoded, strict=False):
         theirs = center_crop_and_resize(load_image(data), SIZE)
-        # Decoding the window alone interpolates the colours at its edges differently.
+        # Decoding only the window interpolates colours differently at its edges.
         assert np.abs(ours - theirs).mean() < 0.5
 
 
 @pytest.mark.parametrize("size", [48, 224, 600])
-def test_the_central_window_is_that_of_the_evaluation(size: int) -> None:
+def test_the_central_window_matches_the_evaluation(size: int) -> None:
     for height, width in ((90, 120), (333, 500), (64, 64), (1, 7)):
         crop = max(1, int(np.float32(size / (size + 32)) * np.float32(min(height, width))))
         expected = [(height - crop + 1) // 2, (width - crop + 1) // 2, crop, crop]
         assert np.asarray(central_window(size)(tf.constant([height, width, 3]))).tolist() == expected
 
 
-def test_random_windows_cover_8_to_100_percent_at_three_to_four_and_reach_everywhere() -> None:
+def test_random_windows_have_the_published_areas_and_aspect_ratios() -> None:
     shape = tf.constant([300, 400, 3])
     draw = tf.function(lambda n: random_window(tf.stack([n, 1]), 224)(shape))
     windows = np.array([draw(tf.constant(n)) for n in range(600)])
@@ -129,13 +129,13 @@ def test_random_windows_cover_8_to_100_percent_at_three_to_four_and_reach_everyw
     assert 298 <= (top + height).max() <= 300
     assert 398 <= (left + width).max() <= 400
     area, aspect = height * width / 120_000, width / height
-    # From 0.08 to 1 and 3 / 4 to 4 / 3; a pixel more or less is rounding.
+    # 0.08 to 1 and 3 / 4 to 4 / 3, up to rounding to whole pixels.
     assert [area.min(), area.max()] == pytest.approx([0.1, 0.95], abs=0.05)
     assert [aspect.min(), aspect.max()] == pytest.approx([0.76, 1.31], abs=0.03)
 
 
-def test_an_image_that_no_window_fits_gets_the_central_square() -> None:
-    # 3:4 of a line of one pixel is no pixel.
+def test_an_image_without_a_valid_window_gets_the_central_square() -> None:
+    # A window of 3:4 in a row of one pixel would be empty.
     window = np.asarray(random_window(tf.constant([0, 1]), 224)(tf.constant([1, 900, 3]))).tolist()
     assert window == np.asarray(central_window(224)(tf.constant([1, 900, 3]))).tolist()
 
@@ -148,7 +148,7 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert falling.mean() == pytest.approx(0.5, abs=0.13)  # four standard deviations of 240 draws
 
 
-def test_arrays_are_cropped_as_files_are() -> None:
+def test_arrays_and_files_are_cropped_alike() -> None:
     images = np.stack([smooth(i) for i in range(4)])
     files = [png(Image.fromarray(image)) for image in images]
     arrays = epochs(from_rows(list("abcd"), images, np.arange(4)), 2, steps=1)
@@ -156,12 +156,12 @@ def test_arrays_are_cropped_as_files_are() -> None:
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(arrays, decoded, strict=True))
 
 
-# --- odd files ---
+# --- non-RGB and unreadable files ---
 
 
 @pytest.fixture(scope="module")
 def odd_files() -> dict[str, bytes]:
-    """A file of each kind, named by what it is."""
+    """A file of each kind, named after the kind."""
     image = Image.fromarray(smooth(1))
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -194,7 +194,7 @@ def read_all(files: dict[str, bytes], *, strict: bool = False) -> tuple[dict[str
     return {names[label]: image for label, image in zip(labels, images, strict=True)}, odd
 
 
-def test_odd_files_are_read_as_classify_reads_them_and_broken_ones_left_out(odd_files: dict[str, bytes]) -> None:
+def test_non_rgb_files_are_decoded_as_in_classify_and_broken_ones_skipped(odd_files: dict[str, bytes]) -> None:
     images, _ = read_all(odd_files)
     assert set(images) == {name for name in odd_files if "unreadable" not in name}
     for name, image in images.items():
@@ -202,20 +202,20 @@ def test_odd_files_are_read_as_classify_reads_them_and_broken_ones_left_out(odd_
         assert np.abs(image - theirs).mean() < (0.5 if "plain" in name else 1e-4), name
 
 
-def test_odd_files_are_counted_by_kind_and_plain_ones_are_not(odd_files: dict[str, bytes]) -> None:
+def test_only_non_rgb_files_are_counted_by_kind(odd_files: dict[str, bytes]) -> None:
     _, odd = read_all(odd_files)
     report = odd.report()
     counts = {kind: row["count"] for kind, row in report.items()}
     assert counts == {
         **dict.fromkeys(("CMYK", "animated", "rotated", "transparent", "16-bit"), 1),
-        "grey": 2,  # the 16-bit one is grey too
+        "grey": 2,  # the 16-bit file is grey as well
         "unreadable": 3,
     }
     assert report["unreadable"]["files"] == ["unreadable cut", "unreadable empty", "unreadable noise"]
     assert report["rotated"] == {"count": 1, "done": "turned upright according to EXIF", "files": ["rotated"]}
 
 
-def test_files_are_counted_once_however_often_they_are_read(odd_files: dict[str, bytes]) -> None:
+def test_files_are_counted_once_even_if_read_twice(odd_files: dict[str, bytes]) -> None:
     names = list(odd_files)
     src = from_rows(names, list(odd_files.values()), np.arange(len(names)))
     odd = OddFiles(len(names))
@@ -224,7 +224,7 @@ def test_files_are_counted_once_however_often_they_are_read(odd_files: dict[str,
     assert {kind: row["count"] for kind, row in odd.report().items()}["unreadable"] == 3
 
 
-def test_an_epoch_is_gone_on_with_where_it_was_cut_though_images_were_left_out(odd_files: dict[str, bytes]) -> None:
+def test_resume_mid_epoch_with_skipped_images(odd_files: dict[str, bytes]) -> None:
     names = list(odd_files)
     src = from_rows(names, list(odd_files.values()), np.arange(len(names)))
     batches, odd = Batches(3, SIZE, len(names), seed=1), OddFiles(len(names))
@@ -233,7 +233,7 @@ def test_an_epoch_is_gone_on_with_where_it_was_cut_though_images_were_left_out(o
         made = training_batches(src, batches, steps=5, odd=odd, start=start).take(count)
         return [tuple(map(np.asarray, batch)) for batch in made]
 
-    # An epoch of 11 files, 3 of which are broken, is read twice for 5 batches of 3.
+    # 11 files, 3 of them broken: 5 batches of 3 need a second pass.
     whole = read(10, odd, Position(4))
     assert len(odd.gaps.places[4]) > 3
     for step in range(1, 5):
@@ -246,7 +246,7 @@ def test_an_epoch_is_gone_on_with_where_it_was_cut_though_images_were_left_out(o
             assert rest.gaps.after(start, 3) == odd.gaps.after(Position(4), 3 * (step + 1))
 
 
-def test_an_epoch_is_gone_on_with_where_only_the_number_of_its_batches_is_known(odd_files: dict[str, bytes]) -> None:
+def test_resume_mid_epoch_from_the_number_of_batches(odd_files: dict[str, bytes]) -> None:
     names = list(odd_files)
     src = from_rows(names, list(odd_files.values()), np.arange(len(names)))
     labels = []
@@ -257,9 +257,7 @@ def test_an_epoch_is_gone_on_with_where_only_the_number_of_its_batches_is_known(
 
 
 @pytest.mark.parametrize("kind", ["rows", "records"])
-def test_the_images_of_a_batch_are_named_without_being_decoded(
-    odd_files: dict[str, bytes], tmp_path: Path, kind: str
-) -> None:
+def test_batch_names_are_found_without_decoding(odd_files: dict[str, bytes], tmp_path: Path, kind: str) -> None:
     names = list(odd_files)
     if kind == "rows":
         src = from_rows(names, list(odd_files.values()), np.arange(len(names)))
@@ -275,22 +273,22 @@ def test_the_images_of_a_batch_are_named_without_being_decoded(
         assert batch_names(src, batches, position, odd.gaps) == [names[label] for label in labels.argmax(1)]
 
 
-def test_strict_refuses_and_says_which_file(odd_files: dict[str, bytes]) -> None:
+def test_strict_mode_names_the_rejected_file(odd_files: dict[str, bytes]) -> None:
     for name in ("rotated", "unreadable cut"):
         with pytest.raises(tf.errors.OpError, match=f"'{name}' is {name.split()[0]}.*since strict is set"):
             read_all({"plain": odd_files["plain"], name: odd_files[name]}, strict=True)
     assert len(read_all({"plain": odd_files["plain"]}, strict=True)[0]) == 1
 
 
-def test_nothing_but_broken_files_is_an_error_and_no_endless_search() -> None:
+def test_only_broken_files_are_an_error_and_not_an_endless_loop() -> None:
     src = from_rows(["a", "b"], [b"no", b"image"], [0, 1])
     made = training_batches(src, Batches(2, SIZE, 2), steps=1, odd=OddFiles(2))
     with pytest.raises(tf.errors.OpError, match="None of the 2 images can be used"):
         next(iter(made))
 
 
-def test_paths_that_are_gone_are_counted_too(tmp_path: Path, encoded: list[bytes]) -> None:
-    here, gone = tmp_path / "k\udce4se.jpg", tmp_path / "gone.jpg"  # no Unicode
+def test_missing_files_are_counted_as_unreadable(tmp_path: Path, encoded: list[bytes]) -> None:
+    here, gone = tmp_path / "k\udce4se.jpg", tmp_path / "gone.jpg"  # not valid Unicode
     here.write_bytes(encoded[0])
     names = [str(here), str(gone)]
     odd = OddFiles(2)
@@ -299,7 +297,7 @@ def test_paths_that_are_gone_are_counted_too(tmp_path: Path, encoded: list[bytes
     assert odd.report()["unreadable"]["files"] == [str(gone)]
 
 
-def test_labels_that_are_no_class_of_the_model_are_left_out_and_counted(encoded: list[bytes]) -> None:
+def test_unknown_labels_are_skipped_and_counted(encoded: list[bytes]) -> None:
     src = from_rows(["a", "b", "c"], encoded[:3], [0, 7, -1])
     odd = OddFiles(3)
     made = validation_batches(src, Batches(3, SIZE, 2), odd=odd)
@@ -327,7 +325,7 @@ def shards(tmp_path: Path, encoded: list[bytes]) -> list[str]:
     return [write_records(tmp_path / f"train-{i:05}-of-00004", rows[3 * i : 3 * i + 3]) for i in range(4)]
 
 
-def test_records_count_their_classes_from_one_and_come_in_an_order_of_the_seed(shards: list[str]) -> None:
+def test_tfrecord_labels_count_from_one_and_the_order_depends_on_the_seed(shards: list[str]) -> None:
     src = from_records(shards, 12)
     first, again, other = (epochs(src, 1, seed=seed) for seed in (1, 1, 2))
     orders = [np.concatenate([y.argmax(1) for _, y in run]).tolist() for run in (first, again, other)]
@@ -336,7 +334,7 @@ def test_records_count_their_classes_from_one_and_come_in_an_order_of_the_seed(s
     assert np.array_equal(first[0][0], again[0][0])
 
 
-def test_the_order_of_records_does_not_depend_on_the_seed_of_all_else(shards: list[str]) -> None:
+def test_the_order_of_records_does_not_depend_on_the_global_seed(shards: list[str]) -> None:
     orders = []
     for everywhere in (0, 7):
         tf.random.set_seed(everywhere)
@@ -344,14 +342,14 @@ def test_the_order_of_records_does_not_depend_on_the_seed_of_all_else(shards: li
     assert orders[0] == orders[1]
 
 
-def test_epochs_of_records_differ_and_can_be_had_alone(shards: list[str]) -> None:
+def test_epochs_of_records_differ_and_can_be_reproduced(shards: list[str]) -> None:
     src = from_records(shards, 12)
     both, second = epochs(src, 2), epochs(src, 1, first=1)
     assert not np.array_equal(both[0][1], both[3][1])
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(both[3:], second, strict=True))
 
 
-def test_records_are_read_from_wherever_tensorflow_reads_them(shards: list[str]) -> None:
+def test_remote_tfrecords_are_read(shards: list[str]) -> None:
     Path(shards[3]).write_bytes(Path(shards[3]).read_bytes()[:-1])
     tf.io.gfile.makedirs("ram://bucket")
     for shard in shards:
@@ -373,13 +371,13 @@ def test_records_are_read_from_wherever_tensorflow_reads_them(shards: list[str])
         ("ram://photos/list.csv", "list.csv' does not have the name of a TFRecord file. Expected .*or a local CSV"),
     ],
 )
-def test_what_tensorflow_cannot_read_elsewhere_is_refused(data: str, message: str) -> None:
+def test_unreadable_remote_data_is_rejected(data: str, message: str) -> None:
     tf.io.gfile.GFile("ram://photos/list.csv", "w").write("path,label")
     with pytest.raises(ValueError, match=message):
         open_training_data(data)
 
 
-def test_a_damaged_shard_costs_what_is_behind_the_damage(shards: list[str]) -> None:
+def test_a_damaged_shard_is_read_up_to_the_damage(shards: list[str]) -> None:
     data = bytearray(Path(shards[0]).read_bytes())
     length = struct.unpack("<Q", data[:8])[0]
     data[16 + length + 20] ^= 0xFF  # in the second record

@@ -1,4 +1,4 @@
-"""A new head, blocks frozen and trained, and batch normalisation that stays as it is."""
+"""A new head, frozen and trained blocks, and frozen batch normalisation."""
 
 from typing import Any
 
@@ -25,11 +25,11 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (6, 32, 32, 3)).astype("float32")
 
 
-def test_the_blocks_are_listed_from_the_input_on(model: Any) -> None:
+def test_blocks_are_listed_from_input_to_output(model: Any) -> None:
     assert blocks_of(model) == BLOCKS
 
 
-def test_a_new_head_stands_on_the_same_features(model: Any, images: np.ndarray, run: Any) -> None:
+def test_a_new_head_uses_the_same_features(model: Any, images: np.ndarray, run: Any) -> None:
     replaced = replace_head(model, 5)
     kernel = np.random.default_rng(1).normal(size=(32, 5)).astype("float32")
     replaced.get_layer("predictions").set_weights([kernel, np.zeros(5, "float32")])
@@ -40,14 +40,14 @@ def test_a_new_head_stands_on_the_same_features(model: Any, images: np.ndarray, 
     assert replaced.get_layer("stem_conv") is model.get_layer("stem_conv")
 
 
-def test_a_head_goes_on_a_network_without_one_or_nested() -> None:
+def test_networks_without_a_head_and_nested_ones_get_a_head() -> None:
     bare = create(tiny(), include_top=False, input_shape=(32, 32, 3))
     image = keras.Input((32, 32, 3))
     nested = keras.Model(image, bare(image))
     assert replace_head(bare, 4).output_shape == replace_head(nested, 4).output_shape == (None, 4)
 
 
-def test_a_head_cannot_stand_on_feature_maps() -> None:
+def test_a_model_with_feature_maps_gets_no_head() -> None:
     with pytest.raises(ValueError, match="ends in feature maps"):
         replace_head(create(tiny(), features=True), 4)
 
@@ -56,7 +56,7 @@ def test_a_head_cannot_stand_on_feature_maps() -> None:
     ("stages", "first"),
     [(0, None), (1, "block3a"), (2, "block2a"), (3, "block1a"), ("block2b", "block2b"), ("top", "top")],
 )
-def test_what_comes_before_the_first_trained_block_is_frozen(model: Any, stages: int | str, first: str | None) -> None:
+def test_everything_before_the_first_trained_block_is_frozen(model: Any, stages: int | str, first: str | None) -> None:
     unfreeze(model, stages)
     trained = {*(BLOCKS[BLOCKS.index(first) :] if first else ()), "predictions"}
     expected = {
@@ -68,12 +68,12 @@ def test_what_comes_before_the_first_trained_block_is_frozen(model: Any, stages:
 
 
 @pytest.mark.parametrize("stages", [-1, 4, "block9a", "head"])
-def test_blocks_that_are_not_there_are_refused(model: Any, stages: int | str) -> None:
+def test_unknown_blocks_are_rejected(model: Any, stages: int | str) -> None:
     with pytest.raises(ValueError, match=r"stages from 0 to 3.*block1a, block2a, block2b, block3a, top"):
         unfreeze(model, stages)
 
 
-def test_training_changes_the_last_blocks_and_no_bit_of_the_others_or_of_batch_normalisation(
+def test_training_changes_only_the_last_blocks_and_no_batch_normalisation(
     model: Any, images: np.ndarray, arrays: Any
 ) -> None:
     unfreeze(model, "block2b")
@@ -86,12 +86,14 @@ def test_training_changes_the_last_blocks_and_no_bit_of_the_others_or_of_batch_n
 
 
 @pytest.mark.parametrize("block", ["block1a", "block2b", "top"])
-def test_the_two_halves_of_a_network_are_the_network(model: Any, images: np.ndarray, run: Any, block: str) -> None:
+def test_the_two_parts_of_a_split_network_equal_the_network(
+    model: Any, images: np.ndarray, run: Any, block: str
+) -> None:
     trunk, tail = split(model, block)
     assert np.array_equal(run(tail, run(trunk, images)), run(model, images))
 
 
-def test_a_frozen_trunk_drops_no_blocks_while_the_rest_is_trained(images: np.ndarray, randomise: Any) -> None:
+def test_a_frozen_trunk_has_no_stochastic_depth_in_training(images: np.ndarray, randomise: Any) -> None:
     model = create(tiny(), classes=3, dropout_rate=0.0, drop_connect_rate=0.9)
     randomise(model)
     still = np.asarray(model(images))
