@@ -1,11 +1,11 @@
-"""A weight file of any known format into another, read back and compared array by array.
+"""Converts a weight file of any known format, reads the result back and compares every array.
 
 command   python weights/convert.py SOURCE OUT --variant b0 [--layout timm] [--no-ema] [--framework tensorflow]
           SOURCE: a TensorFlow checkpoint (folder, prefix or .tar.gz), .h5, .weights.h5, .keras, .pth or .safetensors,
-          recognised by content; or the name of a published set
+          detected from the content; or the name of a published set
           OUT: *.h5 or *.weights.h5 for keras.applications, *.safetensors for the other layouts
-expected  "247 arrays, largest difference 0" for Lite0; exit status 1 on any other difference, or if it cannot be exact
-hardware  any; 20 seconds for Lite0 on 2 CPU cores, most of it importing TensorFlow and building the network
+expected  "247 arrays, largest difference 0" for Lite0; exits with 1 if there is a difference or no exact conversion
+hardware  any; 20 seconds for Lite0 on 2 CPU cores, mostly for importing TensorFlow and building the network
 needs     pip install "keras_effnet[tf-cpu]"
 """
 
@@ -27,7 +27,7 @@ NORMALIZATIONS = {"imagenet": IMAGENET, "advprop": MINUS_ONE_TO_ONE, "lite": LIT
 
 
 def convert(variant: Variant, options: argparse.Namespace) -> None:
-    """Write the weights of `options.source` to `options.out`; what both layouts cannot share is refused."""
+    """Write the weights of `options.source` to `options.out`; reject conversions that are not exact."""
     given = open_weights(variant, options.source, framework=options.framework, ema=options.ema)
     model = create(
         variant,
@@ -45,29 +45,29 @@ def convert(variant: Variant, options: argparse.Namespace) -> None:
 
 
 def compare(given: Pretrained, variant: Variant, out: Path) -> float:
-    """The largest difference between what was given and what the file that was written says.
+    """The largest difference between the given weights and the written file.
 
     Raises:
-        ValueError: they differ, in whatever way.
+        ValueError: weights, framework or normalisation differ.
     """
     written = open_weights(variant, out)
     largest = difference(given.state, written.state)
     if largest or written.framework != given.framework:
         raise ValueError(
-            f"{out} came out otherwise than {given.origin}: the largest difference is {largest:g}, {written.framework} "
-            f"for {given.framework}. Expected the same numbers. Delete it, and report this."
+            f"{out} differs from {given.origin}: the largest difference is {largest:g}, and the framework is "
+            f"{written.framework} instead of {given.framework}. Expected no difference. Delete the file and report it."
         )
-    # The other layouts have no place for it: their models are told how to normalise.
+    # The other layouts do not store the normalisation.
     if out.suffix == ".h5" and not written.normalization.close_to(given.normalization):
         raise ValueError(
-            f"{out} says {written.normalization}, the source {given.normalization}. Expected the same. Delete it, and "
-            "report this."
+            f"{out} has {written.normalization}, but the source has {given.normalization}. Expected no difference. "
+            "Delete the file and report it."
         )
     return largest
 
 
 def difference(given: Mapping[str, np.ndarray], written: Mapping[str, np.ndarray]) -> float:
-    """The largest absolute difference of two states, infinite where names or shapes differ."""
+    """The largest absolute difference between two states, infinite if names or shapes differ."""
     if {name: array.shape for name, array in given.items()} != {name: array.shape for name, array in written.items()}:
         return float("inf")
     return max(float(np.abs(array - written[name]).max()) for name, array in given.items())
@@ -79,12 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="the file to write")
     parser.add_argument("--variant", required=True, help="the network: b0, lite0, EfficientNetB7, ...")
     parser.add_argument("--layout", choices=LAYOUTS, default="keras.applications")
-    parser.add_argument("--no-ema", dest="ema", action="store_false", help="the raw weights, not their averages")
-    parser.add_argument("--framework", choices=("tensorflow", "pytorch"), help="where the file does not tell")
+    parser.add_argument(
+        "--no-ema", dest="ema", action="store_false", help="convert the raw weights, not the moving averages"
+    )
+    parser.add_argument("--framework", choices=("tensorflow", "pytorch"), help="framework, if the file is ambiguous")
     parser.add_argument(
         "--normalization",
         choices=NORMALIZATIONS,
-        help="where the file does not tell and is none of the published: by default that of the network",
+        help="normalisation, if the file does not store it and is not published; by default that of the variant",
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,7 +1,7 @@
-"""Predictions that others published for the published weights: the photograph, how it was fed, what came out.
+"""Published predictions for the published weights: photograph, preprocessing and probability.
 
 Sources: the tests of github.com/qubvel/efficientnet (the panda) and github.com/leondgarse/keras_efficientnet_v2 (the
-cat). Each number was computed by another implementation, from its own conversion of the same weights.
+cat). Each probability was computed by another implementation, with its own conversion of the same weights.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ import numpy as np
 from keras_effnet.normalization import IMAGENET
 
 PANDA = "https://raw.githubusercontent.com/qubvel/efficientnet/master/misc/panda.jpg"
-# The rows of ImageNet's list.
+# ImageNet class indices.
 GIANT_PANDA, EGYPTIAN_CAT = 388, 285
 
 
-def cropped(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square, resized by scikit-image's cubic splines, as the tests with the panda do it.
+def center_cropped(image: np.ndarray, size: int) -> np.ndarray:
+    """The central square, resized by scikit-image's cubic splines, as in the tests with the panda.
 
     Args:
         image: (height, width, 3), values 0..255.
@@ -31,8 +31,8 @@ def cropped(image: np.ndarray, size: int) -> np.ndarray:
     return resize(square, (size, size), order=3, preserve_range=True).astype(np.float32)
 
 
-def stretched(image: np.ndarray, size: int) -> np.ndarray:
-    """The whole image, resized as `tf.image.resize` does by default: bilinear, without smoothing.
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """The whole image, resized like `tf.image.resize` by default: bilinear, without antialiasing.
 
     Args:
         image: (height, width, 3), values 0..255.
@@ -51,9 +51,9 @@ def _neighbours(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return low, high, (position - first).astype(np.float32)
 
 
-def stretched_to_one(image: np.ndarray, size: int) -> np.ndarray:
-    """`stretched`, and such pixels that a network which normalises with ImageNet's statistics sees x / 128 - 1."""
-    normalised = stretched(image, size) / 128 - 1
+def resized_to_unit_range(image: np.ndarray, size: int) -> np.ndarray:
+    """`resized`, scaled so that normalisation with ImageNet's statistics results in x / 128 - 1."""
+    normalised = resized(image, size) / 128 - 1
     return (normalised * np.float32(IMAGENET.std) + np.float32(IMAGENET.mean)).astype(np.float32)
 
 
@@ -64,11 +64,11 @@ class Golden:
     Args:
         variant, name: the network and its weight set.
         photo: "panda", or a photograph of scikit-image.
-        prepare: from the image (height, width, 3) and a size to pixels (size, size, 3) about 0..255.
-        index: the class that has to come first.
-        probability: of that class, as published.
-        tolerance: how far ours may be from it.
-        doubt: why a difference would not speak against the weights; nothing if it would.
+        prepare: preprocesses an image (height, width, 3) to pixels (size, size, 3) of about 0..255.
+        index: the class that has to have the highest probability.
+        probability: the published probability of that class.
+        tolerance: the largest accepted difference.
+        doubt: why a difference would not prove that the weights are wrong; "" if it would.
     """
 
     variant: str
@@ -81,7 +81,7 @@ class Golden:
     doubt: str = ""
 
 
-# The tests with the panda ask for five digits, but do not say which JPEG decoder and scikit-image gave them.
+# The tests with the panda require five digits, but do not state the JPEG decoder and the version of scikit-image.
 _PANDA = {
     "b0": 0.7587869,
     "b1": 0.8373562,
@@ -92,11 +92,13 @@ _PANDA = {
     "b6": 0.8667784,
     "b7": 0.8399882,
 }
-_FED_OTHERWISE = "published for pixels x / 128 - 1, which these weights were not trained with"
+_OTHER_PREPROCESSING = "published for pixels x / 128 - 1, with which these weights were not trained"
 
 GOLDENS = (
-    *(Golden(key, "imagenet", "panda", cropped, GIANT_PANDA, value, 1e-3) for key, value in _PANDA.items()),
-    # Published with 1e-5, on one machine; the order of float32 sums moves a probability by more than that.
-    Golden("b1", "noisy-student", "chelsea", stretched_to_one, EGYPTIAN_CAT, 0.8223327, 1e-4, _FED_OTHERWISE),
-    Golden("b3", "noisy-student", "chelsea", stretched, EGYPTIAN_CAT, 0.8770545, 1e-4),
+    *(Golden(key, "imagenet", "panda", center_cropped, GIANT_PANDA, value, 1e-3) for key, value in _PANDA.items()),
+    # Published with a tolerance of 1e-5 on one machine; the order of float32 sums changes a probability by more.
+    Golden(
+        "b1", "noisy-student", "chelsea", resized_to_unit_range, EGYPTIAN_CAT, 0.8223327, 1e-4, _OTHER_PREPROCESSING
+    ),
+    Golden("b3", "noisy-student", "chelsea", resized, EGYPTIAN_CAT, 0.8770545, 1e-4),
 )

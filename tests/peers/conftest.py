@@ -1,4 +1,4 @@
-"""What the peers need: operators that a CPU build of torch does not know, and random numbers in every tensor."""
+"""Fixtures for the peers: missing operators of CPU builds of torch, and random values in every tensor."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def operators() -> Iterator[None]:
-    """Declare the operators that torchvision's compiled part would register; no classifier calls them."""
+    """Declare the operators that torchvision's compiled extension would register; classifiers do not call them."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
@@ -19,7 +19,7 @@ def operators() -> Iterator[None]:
 
 @pytest.fixture
 def randomise_torch() -> Callable[[Any], Any]:
-    """Give a torch model seeded statistics and biases in which every tensor matters; its kernels keep their scale."""
+    """Fill a torch model with seeded statistics and biases, so that every tensor affects the output."""
 
     torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -40,7 +40,7 @@ def randomise_torch() -> Callable[[Any], Any]:
 
 @pytest.fixture(params=["zip", "legacy", "safetensors"])
 def save(request: pytest.FixtureRequest, tmp_path: Any) -> Callable[[Any], Any]:
-    """Save a torch model's state as its library does, in every layout in turn."""
+    """Save the state dict of a torch model in each file format."""
 
     torch = pytest.importorskip("torch", reason="torch is not installed")
 

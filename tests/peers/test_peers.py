@@ -1,4 +1,4 @@
-"""The libraries themselves save models with random weights; ours reads the same numbers and gives the same logits."""
+"""Models of other libraries with random weights: we read their files and compute their logits, and vice versa."""
 
 import importlib.util
 from collections.abc import Callable
@@ -50,14 +50,14 @@ def lukemelas_model(name):
 
 @dataclass(frozen=True)
 class Peer:
-    """A model of another library, and what it shares with ours.
+    """A model of another library.
 
     Args:
-        layout: the library, as `read_checkpoint` names it.
-        variant: the same network here.
+        layout: the library, as in `Checkpoint.layout`.
+        variant: the same network in this package.
         make: builds the library's model.
-        framework: how the library pads and normalises batches.
-        sizes: of images, in pixels, that it takes.
+        framework: the padding and epsilon of the library.
+        sizes: image sizes in pixels for which both agree.
     """
 
     layout: str
@@ -75,7 +75,7 @@ PEERS = {
     "torchvision_b0": Peer("torchvision", "b0", lambda: torchvision_model("efficientnet_b0"), "pytorch"),
     "torchvision_b2": Peer("torchvision", "b2", lambda: torchvision_model("efficientnet_b2"), "pytorch"),
     "torchvision_b5": Peer("torchvision", "b5", lambda: torchvision_model("efficientnet_b5"), "pytorch", (193,)),
-    # These two pad for the images that the network is published for; others get other numbers from them.
+    # These two libraries pad for the published image size, and differ from TensorFlow at other sizes.
     "lukemelas_b0": Peer("lukemelas", "b0", lambda: lukemelas_model("efficientnet-b0"), sizes=(224,)),
     "transformers_b0": Peer("transformers", "b0", lambda: transformers_model(VARIANTS["b0"]), sizes=(224,)),
     "transformers_b1": Peer("transformers", "b1", lambda: transformers_model(VARIANTS["b1"]), sizes=(224,)),
@@ -83,7 +83,7 @@ PEERS = {
 
 
 def expected_state(model, variant):
-    """The peer's arrays by walking its modules in the order of the network: no name of the peer's is used."""
+    """The peer's arrays, by walking its modules in network order without using their names."""
     modules = list(model.modules())
     convolutions = iter([module for module in modules if isinstance(module, torch.nn.Conv2d)])
     norms = iter([module for module in modules if isinstance(module, torch.nn.BatchNorm2d)])
@@ -100,7 +100,7 @@ def expected_state(model, variant):
         if layer == "predictions":
             arrays[0] = arrays[0].T
         elif not layer.endswith("bn"):
-            # A depthwise kernel has its channels where others have their outputs.
+            # In depthwise kernels, the channels are at the position of the outputs.
             arrays[0] = np.moveaxis(arrays[0], (0, 1), (-2, -1) if module.groups > 1 else (-1, -2))
         state |= {f"{layer}/{name}": array for name, array in zip(variables(layer), arrays, strict=True)}
     assert next(convolutions, None) is None
@@ -109,7 +109,7 @@ def expected_state(model, variant):
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_what_a_library_saves_is_read_as_it_is(name, randomise_torch, save):
+def test_file_of_a_library_is_read(name, randomise_torch, save):
     peer = PEERS[name]
     variant = VARIANTS[peer.variant]
     model = randomise_torch(peer.make())
@@ -129,7 +129,7 @@ def images_of(size):
 
 def our_model(peer, path):
     builder = getattr(keras_effnet, f"EfficientNet{peer.variant.capitalize()}")
-    # The file is called "file": of timm's two kinds of models it cannot be told which this is.
+    # The file name does not say which of timm's two kinds of models this is.
     framework = peer.framework if peer.layout == "timm" else None
     return builder(weights=path, framework=framework, input_shape=(None, None, 3), classifier_activation=None)
 
@@ -142,7 +142,7 @@ def assert_same_logits(ours, theirs, peer):
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_the_same_file_gives_the_same_logits(name, randomise_torch, tmp_path):
+def test_same_file_gives_the_same_logits(name, randomise_torch, tmp_path):
     peer = PEERS[name]
     model = randomise_torch(peer.make())
     torch.save(model.state_dict(), tmp_path / "file")
@@ -151,7 +151,7 @@ def test_the_same_file_gives_the_same_logits(name, randomise_torch, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", PEERS)
-def test_what_we_save_a_library_loads_strictly_and_gives_our_logits(name, suffix, randomise_torch, tmp_path):
+def test_library_loads_our_file_strictly_and_gives_our_logits(name, suffix, randomise_torch, tmp_path):
     from safetensors.torch import load_file
 
     peer = PEERS[name]
@@ -167,7 +167,7 @@ def test_what_we_save_a_library_loads_strictly_and_gives_our_logits(name, suffix
     assert_same_logits(ours, theirs, peer)
 
 
-def test_a_pth_file_of_ours_can_be_mapped_into_memory(tmp_path):
+def test_our_pth_file_can_be_memory_mapped(tmp_path):
     model = keras_effnet.EfficientNetLite0(weights=None)
     save_weights(model, tmp_path / "ours.pth", "timm")
     mapped = torch.load(tmp_path / "ours.pth", weights_only=True, mmap=True)
@@ -182,7 +182,7 @@ def their_logits(model, images, normalization):
     return (output if isinstance(output, torch.Tensor) else output.logits).numpy()
 
 
-def test_torch_reads_the_lite_package_as_we_do():
+def test_lite_package_is_read_as_by_torch():
     module, file = WEIGHTS["lite0", "imagenet"].package
     spec = importlib.util.find_spec(module)
     if spec is None:
@@ -194,7 +194,7 @@ def test_torch_reads_the_lite_package_as_we_do():
         np.testing.assert_array_equal(ours[name], tensor.numpy(), strict=True)
 
 
-def test_half_precision_and_views_are_read_as_torch_reads_them(tmp_path):
+def test_half_precision_and_views_are_read_as_by_torch(tmp_path):
     base = torch.arange(240.0)
     state = {
         "conv_stem.weight": base[:216].reshape(3, 3, 3, 8).permute(3, 2, 0, 1).bfloat16(),

@@ -1,4 +1,4 @@
-"""Weight files from the cache and from a server on the loopback address that misbehaves in every way it can."""
+"""Weight files from the cache and from a local server that misbehaves in every way it can."""
 
 import dataclasses
 import email.utils
@@ -36,7 +36,7 @@ SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 PAGE = b"\n<!DOCTYPE html><title>Sign in</title>"
 HTML = (("Content-Type", "text/html; charset=utf-8"),)
 
-# A process that asks for a file once it is told to: no Keras, no TensorFlow.
+# A process that fetches a file when it reads a line from stdin. It imports neither Keras nor TensorFlow.
 CHILD = """
 import sys
 from keras_effnet.weights.download import fetch
@@ -49,7 +49,7 @@ print(fetch([Source(*sys.argv[1:])], "The weights"))
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """How the server treats a request: as it stands, well."""
+    """How the server responds to a request; the defaults are a correct response."""
 
     body: bytes = CONTENT
     status: int = 200
@@ -57,24 +57,24 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     sized: bool = True
     ranges: bool = True
-    heeds_tag: bool = True
-    shift: int = 0  # bytes by which the answer to a range starts too early
-    most: int = 1 << 30  # bytes in the answer to a range
-    sent: int = 1 << 30  # bytes in one answer, then it hangs up
-    stalls: bool = False  # rather than hang up, it falls silent
-    dies: bool = False  # rather than hang up, it resets the connection and takes no other
+    honours_if_range: bool = True
+    shift: int = 0  # bytes by which a range response starts too early
+    most: int = 1 << 30  # maximum length of a range response
+    sent: int = 1 << 30  # bytes sent before the server closes the connection
+    stalls: bool = False  # instead of closing the connection, stop sending
+    dies: bool = False  # instead of closing the connection, reset it and accept no other
     trickles: bool = False
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Gives the answer whose turn it is."""
+    """Sends the next answer."""
 
     def do_GET(self):
         server, asked, tag = self.server, self.headers.get("Range"), self.headers.get("If-Range")
         server.requests.append((self.path, asked, tag))
         answers = server.answers.get(self.path.rsplit("/", 1)[-1], [Answer()])
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        honoured = asked and answer.ranges and (tag in (None, answer.tag) or not answer.heeds_tag)
+        honoured = asked and answer.ranges and (tag in (None, answer.tag) or not answer.honours_if_range)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) - answer.shift if honoured else 0
         body = answer.body[start : start + answer.most] if honoured else answer.body
         outside = start >= len(answer.body)
@@ -109,7 +109,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers each file name by its list of answers, the last one for ever."""
+    """Has a list of answers for each file name, and repeats the last one."""
 
     request_queue_size = 20
 
@@ -123,7 +123,7 @@ class Server(http.server.ThreadingHTTPServer):
         return self.alive
 
     def handle_error(self, request, client_address):
-        pass  # clients that hang up are what is tested
+        pass  # clients that disconnect are part of the tests
 
     @property
     def ranges(self):
@@ -144,7 +144,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Iterator[Path]:
-    """The cache folder; whatever a test does, it must leave nothing there but the right file and what resumes it."""
+    """The cache folder. After each test it may only contain the right file, and files needed to resume a download."""
     monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path / "ours"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     for name in (
@@ -167,7 +167,7 @@ def cache(tmp_path, monkeypatch) -> Iterator[Path]:
 
 @pytest.fixture
 def waits(monkeypatch) -> list[float]:
-    """The waits between attempts, which are not waited for."""
+    """Records the waits between attempts instead of sleeping."""
     seconds: list[float] = []
     monkeypatch.setattr(http_transfer, "sleep", seconds.append)
     return seconds
@@ -183,7 +183,7 @@ def cached(wanted):
 
 
 def files(folder):
-    """What is in a cache, without the empty files that serve as locks."""
+    """The files in a cache except locks."""
     return sorted(path.name for path in folder.glob("*") if path.suffix != ".lock")
 
 
@@ -206,7 +206,7 @@ def release(child):
     child.stdin.flush()
 
 
-def test_a_file_comes_once_and_then_from_the_cache(server, cache):
+def test_file_is_downloaded_once_and_then_read_from_the_cache(server, cache):
     good = source(server)
     assert cached(good) is None
     assert fetch([good], "The weights").read_bytes() == CONTENT
@@ -218,7 +218,7 @@ def test_a_file_comes_once_and_then_from_the_cache(server, cache):
 BAD = {
     "another file": (Answer(OTHER), "does not have sha256:"),
     "a web page": (Answer(PAGE, headers=HTML), "received a web page"),
-    "a web page that says it is a file": (Answer(PAGE), "received a web page"),
+    "a web page with the content type of a file": (Answer(PAGE), "received a web page"),
     "half of the file": (Answer(ranges=False, sent=3500), "IncompleteRead|cut off after 3,500 of 7,000 bytes"),
     "half of the file, size unknown": (Answer(sized=False, sent=3500), "does not have sha256:"),
     "404": (Answer(status=404), "HTTP 404 Not Found"),
@@ -228,7 +228,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_after_a_bad_answer_nothing_wrong_is_left_and_the_mirror_is_asked(kind, server, cache, monkeypatch):
+def test_bad_answer_leaves_no_wrong_file_and_falls_back_to_the_mirror(kind, server, cache, monkeypatch):
     monkeypatch.setenv("KERAS_EFFNET_STALL_TIMEOUT", "0.1")
     answer, reason = BAD[kind]
     server.answers["bad.h5"] = [answer]
@@ -241,7 +241,7 @@ def test_after_a_bad_answer_nothing_wrong_is_left_and_the_mirror_is_asked(kind, 
 
 
 @pytest.mark.parametrize("ending", [{}, {"stalls": True}, {"dies": True}])
-def test_a_cut_off_download_goes_on_where_it_was_cut(ending, server, cache, monkeypatch):
+def test_interrupted_download_resumes(ending, server, cache, monkeypatch):
     monkeypatch.setenv("KERAS_EFFNET_STALL_TIMEOUT", "0.2")
     monkeypatch.setattr(http_transfer, "sleep", lambda seconds: setattr(server, "alive", True))
     server.answers["good.h5"] = [Answer(sent=3000, **ending), Answer()]
@@ -250,7 +250,7 @@ def test_a_cut_off_download_goes_on_where_it_was_cut(ending, server, cache, monk
     assert files(cache) == ["good.h5"]
 
 
-def test_a_server_that_dies_half_way_and_comes_back_later_is_asked_for_the_rest(server, cache):
+def test_download_resumes_in_a_later_call_after_the_server_died(server, cache):
     server.answers["good.h5"] = [Answer(sent=3000, dies=True), Answer()]
     with pytest.raises(WeightsError, match="attempt 4, the last"):
         fetch([source(server)], "The weights")
@@ -261,22 +261,22 @@ def test_a_server_that_dies_half_way_and_comes_back_later_is_asked_for_the_rest(
     assert files(cache) == ["good.h5"]
 
 
-def test_attempts_go_on_as_long_as_they_bring_something(server, cache):
+def test_retries_continue_while_there_is_progress(server, cache):
     server.answers["good.h5"] = [Answer(sent=1000)]
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
     assert len(server.requests) == 7 > http_transfer.ATTEMPTS
 
 
-def test_a_server_that_gives_less_than_the_rest_is_asked_for_more(server, cache):
+def test_short_range_response_is_followed_by_another_request(server, cache):
     server.answers["good.h5"] = [Answer(sent=3000), Answer(most=2500)]
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=3000-", "bytes=5500-"]
 
 
-def test_a_weak_tag_is_no_proof_but_a_date_is(server, cache):
+def test_weak_etag_is_ignored_in_favour_of_the_date(server, cache):
     date = email.utils.formatdate(0, usegmt=True)
     headers = (("Last-Modified", date),)
-    weak = Answer(tag='W/"1"', headers=headers, heeds_tag=False)
+    weak = Answer(tag='W/"1"', headers=headers, honours_if_range=False)
     server.answers["good.h5"] = [dataclasses.replace(weak, sent=3000), weak]
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
     assert server.requests[1][1:] == ("bytes=3000-", date)
@@ -286,7 +286,10 @@ OLD = Answer(OTHER, tag='"0"', sent=3000)
 RESTARTS = {
     "the server ignores ranges": ([Answer(sent=3000), Answer(ranges=False)], [None, "bytes=3000-"]),
     "the file changed, by its tag": ([OLD, Answer()], [None, "bytes=3000-"]),
-    "the file changed, the server ignores If-Range": ([OLD, Answer(heeds_tag=False)], [None, "bytes=3000-", None]),
+    "the file changed, the server ignores If-Range": (
+        [OLD, Answer(honours_if_range=False)],
+        [None, "bytes=3000-", None],
+    ),
     "the file changed, by its size": (
         [Answer(OTHER + OTHER, tag="", sent=3000), Answer(tag="")],
         [None, "bytes=3000-", None],
@@ -300,7 +303,7 @@ RESTARTS = {
 
 
 @pytest.mark.parametrize("why", RESTARTS)
-def test_bytes_that_belong_to_another_file_are_fetched_anew(why, server, cache):
+def test_changed_file_is_downloaded_from_scratch(why, server, cache):
     answers, ranges = RESTARTS[why]
     server.answers["good.h5"] = list(answers)
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
@@ -308,7 +311,7 @@ def test_bytes_that_belong_to_another_file_are_fetched_anew(why, server, cache):
     assert files(cache) == ["good.h5"]
 
 
-def test_a_part_that_turns_out_wrong_is_fetched_once_more_and_no_oftener(server, cache):
+def test_resumed_download_with_wrong_digest_is_repeated_once(server, cache):
     server.answers["good.h5"] = [Answer(OTHER, sent=3000), Answer(OTHER)]
     with pytest.raises(WeightsError, match="does not have"):
         fetch([source(server)], "The weights")
@@ -320,9 +323,9 @@ def interrupt(*arguments):
     raise KeyboardInterrupt
 
 
-def test_a_part_that_is_whole_is_not_asked_for_again(server, cache, monkeypatch):
+def test_complete_partial_file_is_not_downloaded_again(server, cache, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", interrupt)  # the process ends before the file is in its place
+        patch.setattr(Path, "replace", interrupt)  # the process ends before the file is renamed
         with pytest.raises(KeyboardInterrupt):
             fetch([source(server)], "The weights")
     assert part(cache) == CONTENT
@@ -330,7 +333,7 @@ def test_a_part_that_is_whole_is_not_asked_for_again(server, cache, monkeypatch)
     assert server.ranges == [None]
 
 
-def test_a_login_page_in_between_does_not_cost_the_part(server, cache):
+def test_login_page_does_not_delete_the_partial_file(server, cache):
     server.answers["good.h5"] = [Answer(sent=3000), Answer(PAGE, ranges=False, headers=HTML), Answer()]
     with pytest.raises(WeightsError, match="login page or a proxy"):
         fetch([source(server)], "The weights")
@@ -339,7 +342,7 @@ def test_a_login_page_in_between_does_not_cost_the_part(server, cache):
     assert server.ranges == [None, "bytes=3000-", "bytes=3000-"]
 
 
-def test_waits_double_and_are_drawn_from_their_upper_half(server, cache, waits, monkeypatch):
+def test_waits_double_with_jitter(server, cache, waits, monkeypatch):
     monkeypatch.setattr(http_transfer, "FIRST_WAIT", 0.5)
     server.answers["good.h5"] = [Answer(status=500)]
     with pytest.raises(WeightsError, match="HTTP 500 Internal Server Error .attempt 4, the last"):
@@ -350,7 +353,7 @@ def test_waits_double_and_are_drawn_from_their_upper_half(server, cache, waits, 
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_waited_for_in_seconds_and_as_a_date(status, server, cache, waits):
+def test_retry_after_is_honoured_in_seconds_and_as_a_date(status, server, cache, waits):
     date = email.utils.formatdate(time.time() + 40, usegmt=True)
     busy = [Answer(status=status, headers=(("Retry-After", value),)) for value in ("7", date)]
     server.answers["good.h5"] = [*busy, Answer()]
@@ -366,14 +369,14 @@ def test_unreadable_retry_after_falls_back_to_back_off(value, server, cache, wai
     assert [0 < wait < 1 for wait in waits] == [True]
 
 
-def test_a_server_that_wants_an_hour_is_left_for_the_mirror(server, cache, waits):
+def test_retry_after_of_an_hour_falls_back_to_the_mirror(server, cache, waits):
     server.answers["busy.h5"] = [Answer(status=503, headers=(("Retry-After", "3600"),))]
     assert fetch([source(server, "busy.h5"), source(server)], "The weights") == cache / "good.h5"
     assert (len(server.requests), waits) == (2, [])
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 410])
-def test_what_does_not_heal_is_asked_for_once(status, server, cache, waits):
+def test_permanent_errors_are_not_retried(status, server, cache, waits):
     server.answers["good.h5"] = [Answer(status=status)]
     with pytest.raises(WeightsError, match=f"HTTP {status}"):
         fetch([source(server)], "The weights")
@@ -381,7 +384,7 @@ def test_what_does_not_heal_is_asked_for_once(status, server, cache, waits):
 
 
 @pytest.mark.parametrize("answer", [Answer(trickles=True), Answer(sent=3000, stalls=True)], ids=["trickle", "silence"])
-def test_the_total_time_out_ends_it_and_the_next_one_goes_on(answer, server, cache, monkeypatch):
+def test_total_timeout_ends_a_download_and_the_next_call_resumes(answer, server, cache, monkeypatch):
     monkeypatch.setenv("KERAS_EFFNET_TOTAL_TIMEOUT", "0.5")
     server.answers["good.h5"] = [answer, Answer()]
     start = time.monotonic()
@@ -396,13 +399,13 @@ def test_the_total_time_out_ends_it_and_the_next_one_goes_on(answer, server, cac
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan"])
 @pytest.mark.parametrize("name", ["KERAS_EFFNET_STALL_TIMEOUT", "KERAS_EFFNET_TOTAL_TIMEOUT"])
-def test_a_time_out_that_is_no_number_of_seconds_is_refused(name, text, server, cache, monkeypatch):
+def test_invalid_timeout_is_rejected(name, text, server, cache, monkeypatch):
     monkeypatch.setenv(name, text)
     with pytest.raises(WeightsError, match=f"{name} is '{text}'. Expected seconds above 0"):
         fetch([source(server)], "The weights")
 
 
-def test_ten_processes_that_start_at_once_download_once(server, cache):
+def test_ten_concurrent_processes_download_once(server, cache):
     server.gate.clear()
     with ThreadPoolExecutor(10) as pool:
         children = list(pool.map(start_child, [source(server)] * 10))
@@ -415,7 +418,7 @@ def test_ten_processes_that_start_at_once_download_once(server, cache):
     assert files(cache) == ["good.h5"]
 
 
-def test_a_process_that_is_killed_holds_nobody_up_and_the_next_one_goes_on(server, cache):
+def test_killed_process_releases_its_lock_and_the_next_one_resumes(server, cache):
     server.answers["good.h5"] = [Answer(sent=3500, stalls=True), Answer()]
     first, second = (start_child(source(server)) for _ in range(2))
     release(first)
@@ -431,7 +434,7 @@ def test_a_process_that_is_killed_holds_nobody_up_and_the_next_one_goes_on(serve
     assert files(cache) == ["good.h5"]
 
 
-def test_a_lock_that_another_holds_is_waited_for_until_the_total_time_out(server, cache, monkeypatch):
+def test_waiting_for_a_lock_ends_with_the_total_timeout(server, cache, monkeypatch):
     monkeypatch.setenv("KERAS_EFFNET_TOTAL_TIMEOUT", "0.2")
     cache.mkdir()
     lock = filelock.FileLock(cache / "good.h5.lock", thread_local=False)
@@ -443,7 +446,7 @@ def test_a_lock_that_another_holds_is_waited_for_until_the_total_time_out(server
     assert server.requests == []
 
 
-def test_what_keras_has_downloaded_is_used(server, cache, tmp_path):
+def test_files_in_the_keras_cache_are_used(server, cache, tmp_path):
     folder = tmp_path / "keras" / "models"
     folder.mkdir(parents=True)
     (folder / "good.h5").write_bytes(CONTENT)
@@ -451,14 +454,14 @@ def test_what_keras_has_downloaded_is_used(server, cache, tmp_path):
     assert server.requests == []
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(server, cache):
+def test_damaged_file_in_the_cache_is_downloaded_again(server, cache):
     cache.mkdir()
     (cache / "good.h5").write_bytes(CONTENT[:-1])
     assert cached(source(server)) is None
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
 
 
-def test_a_file_that_cannot_be_read_is_as_good_as_absent(server, cache, monkeypatch):
+def test_unreadable_file_counts_as_missing(server, cache, monkeypatch):
     def deny(path, digest):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -468,7 +471,7 @@ def test_a_file_that_cannot_be_read_is_as_good_as_absent(server, cache, monkeypa
     assert cached(source(server)) is None
 
 
-def test_a_file_system_without_locks_is_named(server, cache, monkeypatch):
+def test_error_names_a_file_system_without_locks(server, cache, monkeypatch):
     def refuse(lock, timeout):
         raise NotImplementedError
 
@@ -479,8 +482,8 @@ def test_a_file_system_without_locks_is_named(server, cache, monkeypatch):
     assert server.requests == []
 
 
-def test_without_a_network_the_error_says_what_to_do_within_seconds(cache, monkeypatch):
-    monkeypatch.setattr(http_transfer, "FIRST_WAIT", 0.5)  # as it is for users
+def test_without_a_network_a_helpful_error_comes_within_seconds(cache, monkeypatch):
+    monkeypatch.setattr(http_transfer, "FIRST_WAIT", 0.5)  # the default
     closed = Source("http://127.0.0.1:9/efficientnetb0.h5", "md5:0123")
     start = time.monotonic()
     with pytest.raises(WeightsError) as error:
@@ -492,13 +495,13 @@ def test_without_a_network_the_error_says_what_to_do_within_seconds(cache, monke
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/good.h5", "http://[/good.h5", "good.h5"])
-def test_an_address_that_is_none_is_not_tried_again(url, cache, waits):
+def test_invalid_url_is_not_retried(url, cache, waits):
     with pytest.raises(WeightsError, match="good.h5"):
         fetch([Source(url, "md5:0123")], "The weights")
     assert waits == []
 
 
-def test_offline_mode_asks_nobody_and_writes_nothing(server, cache, monkeypatch):
+def test_offline_mode_sends_no_request_and_writes_nothing(server, cache, monkeypatch):
     monkeypatch.setenv("KERAS_EFFNET_OFFLINE", "1")
     with pytest.raises(WeightsError, match="KERAS_EFFNET_OFFLINE forbids the network"):
         fetch([source(server)], "The weights")
@@ -506,21 +509,21 @@ def test_offline_mode_asks_nobody_and_writes_nothing(server, cache, monkeypatch)
     assert not cache.exists()
 
 
-def test_the_proxy_of_the_environment_is_used(server, cache, monkeypatch):
+def test_proxy_of_the_environment_is_used(server, cache, monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_address[1]}")
-    hidden = Source("http://weights.invalid/good.h5", source(server).digest)  # a name that never resolves
+    hidden = Source("http://weights.invalid/good.h5", source(server).digest)  # this name never resolves
     assert fetch([hidden], "The weights").read_bytes() == CONTENT
     assert server.requests == [("http://weights.invalid/good.h5", None, None)]
 
 
 class Terminal(io.StringIO):
-    """Looks like one to who asks."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self):
         return True
 
 
-def test_a_terminal_sees_a_progress_bar_on_standard_error_alone(server, cache, monkeypatch, capsys):
+def test_progress_bar_is_shown_on_standard_error_of_a_terminal(server, cache, monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     fetch([source(server)], "The weights")
@@ -530,7 +533,7 @@ def test_a_terminal_sees_a_progress_bar_on_standard_error_alone(server, cache, m
 
 
 @pytest.mark.parametrize("stderr", [None, "capture"])
-def test_what_is_no_terminal_sees_nothing(stderr, server, cache, monkeypatch, capsys):
+def test_no_progress_bar_without_a_terminal(stderr, server, cache, monkeypatch, capsys):
     if stderr is None:  # as under pythonw
         monkeypatch.setattr(sys, "stderr", None)
     fetch([source(server)], "The weights")
@@ -539,7 +542,7 @@ def test_what_is_no_terminal_sees_nothing(stderr, server, cache, monkeypatch, ca
 
 @pytest.fixture
 def disk(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A file system of its own with room for 64 kB, as the cache."""
+    """A cache on a separate file system of 64 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
@@ -556,7 +559,7 @@ def assert_names_the_folder(error, folder):
 
 
 @pytest.mark.parametrize("sized", [True, False])
-def test_a_disk_that_is_too_small_is_named_and_left_as_it_was(sized, server, cache, disk):
+def test_too_small_disk_is_reported_and_left_unchanged(sized, server, cache, disk):
     server.answers["good.h5"] = [Answer(OTHER * 20, sized=sized)]
     with pytest.raises(
         WeightsError,
@@ -568,7 +571,7 @@ def test_a_disk_that_is_too_small_is_named_and_left_as_it_was(sized, server, cac
     assert len(server.requests) == 1
 
 
-def test_a_disk_that_fills_up_half_way_says_how_much_is_needed(server, cache, monkeypatch):
+def test_error_of_a_full_disk_includes_the_size_of_the_file(server, cache, monkeypatch):
     def fill(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -581,7 +584,7 @@ def test_a_disk_that_fills_up_half_way_says_how_much_is_needed(server, cache, mo
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
 
 
-def test_a_file_that_does_not_fit_is_refused_before_it_comes(server, cache, monkeypatch):
+def test_file_larger_than_the_free_space_is_not_downloaded(server, cache, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10000, 9000, 1000))
     with pytest.raises(WeightsError, match="1,000 bytes are free; the file has 7,000 bytes"):
         fetch([source(server)], "The weights")
@@ -590,10 +593,10 @@ def test_a_file_that_does_not_fit_is_refused_before_it_comes(server, cache, monk
 
 @pytest.fixture
 def read_only(tmp_path, monkeypatch, request) -> Iterator[Path]:
-    """A cache that holds one right file and cannot be written to."""
+    """A read-only cache with one valid file."""
     if os.name != "posix":
         pytest.skip("folders cannot be made read-only on Windows")
-    root = os.geteuid() == 0  # whom permissions do not stop
+    root = os.geteuid() == 0  # permissions do not apply to root
     folder = request.getfixturevalue("disk") if root else tmp_path / "read_only"
     folder.mkdir(exist_ok=True)
     (folder / "good.h5").write_bytes(CONTENT)
@@ -603,13 +606,13 @@ def read_only(tmp_path, monkeypatch, request) -> Iterator[Path]:
     subprocess.run(["mount", "-o", "remount,rw", str(folder)] if root else ["chmod", "755", str(folder)], check=True)
 
 
-def test_a_read_only_cache_serves_what_it_holds(server, cache, read_only):
+def test_files_in_a_read_only_cache_are_used(server, cache, read_only):
     assert fetch([source(server, "other.h5"), source(server)], "The weights") == read_only / "good.h5"
     assert files(read_only) == ["good.h5"]
     assert server.requests == []
 
 
-def test_a_read_only_cache_is_named_when_something_is_missing(server, cache, read_only):
+def test_error_names_the_read_only_cache(server, cache, read_only):
     missing = source(server, "not_good.h5")
     with pytest.raises(WeightsError, match="(Read-only file system|Permission denied)") as error:
         fetch([missing], "The weights")
@@ -617,7 +620,7 @@ def test_a_read_only_cache_is_named_when_something_is_missing(server, cache, rea
     assert server.requests == []
 
 
-def test_a_cache_that_is_no_folder_is_named(server, cache, monkeypatch, tmp_path):
+def test_error_names_a_cache_that_is_not_a_folder(server, cache, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path / "file" / "models"))
     with pytest.raises(WeightsError, match="could not be written") as error:
@@ -625,7 +628,7 @@ def test_a_cache_that_is_no_folder_is_named(server, cache, monkeypatch, tmp_path
     assert_names_the_folder(error, tmp_path / "file" / "models")
 
 
-def test_an_unpublished_hash_is_pinned_after_a_check_and_said_in_one_line(server, cache, caplog):
+def test_unpublished_hash_is_pinned_after_a_check_with_one_warning(server, cache, caplog):
     seen = []
     new = source(server, digest="")
     with caplog.at_level(logging.WARNING, "keras_effnet"):
@@ -640,12 +643,12 @@ def test_an_unpublished_hash_is_pinned_after_a_check_and_said_in_one_line(server
     assert len(server.requests) == 1
 
 
-def test_a_pinned_hash_is_enforced(server, cache):
+def test_pinned_hash_is_enforced(server, cache):
     new = source(server, digest="")
     path = fetch([new], "The weights", check=lambda path: None)
     path.write_bytes(OTHER)
     assert cached(new) is None
-    assert fetch([new], "The weights").read_bytes() == CONTENT  # the pin is proof enough: nothing is checked
+    assert fetch([new], "The weights").read_bytes() == CONTENT  # the pinned hash suffices: no check is called
     path.unlink()
     server.answers["good.h5"] = [Answer(OTHER)]
     with pytest.raises(WeightsError, match="does not have sha256:.*pinned in .*good.h5.sha256; delete that"):
@@ -658,13 +661,13 @@ def refuse(path):
 
 
 @pytest.mark.parametrize(("check", "reason"), [({"check": refuse}, "2 variables are missing"), ({}, "check=")])
-def test_a_file_without_a_hash_that_fails_its_check_is_refused(check, reason, server, cache):
+def test_file_without_a_hash_that_fails_its_check_is_rejected(check, reason, server, cache):
     with pytest.raises(WeightsError, match=reason):
         fetch([source(server, digest="")], "The weights", **check)
     assert files(cache) == []
 
 
-def test_without_a_hash_only_bytes_that_the_server_vouches_for_are_joined(server, cache):
+def test_without_a_hash_only_responses_with_the_same_validator_are_joined(server, cache):
     new = source(server, digest="")
     server.answers["good.h5"] = [Answer(sent=3000), Answer(tag="", ranges=False, sent=4000), Answer(tag="")]
     assert fetch([new], "The weights", check=lambda path: None).read_bytes() == CONTENT
@@ -674,19 +677,19 @@ def test_without_a_hash_only_bytes_that_the_server_vouches_for_are_joined(server
 @pytest.mark.parametrize(
     "answers",
     [
-        [Answer(OTHER, tag='"0"', sent=3000), Answer(heeds_tag=False)],
+        [Answer(OTHER, tag='"0"', sent=3000), Answer(honours_if_range=False)],
         [Answer(sent=3000), Answer(shift=100), Answer()],
     ],
     ids=["another tag", "another place"],
 )
-def test_without_a_hash_bytes_of_another_file_or_place_are_not_joined(answers, server, cache):
+def test_without_a_hash_bytes_of_another_file_or_offset_are_not_joined(answers, server, cache):
     server.answers["good.h5"] = answers
     new = source(server, digest="")
     assert fetch([new], "The weights", check=lambda path: None).read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=3000-", None]
 
 
-def test_without_a_hash_nothing_of_an_earlier_process_is_joined(server, cache):
+def test_without_a_hash_partial_files_of_earlier_processes_are_not_used(server, cache):
     new = source(server, digest="")
     server.answers["good.h5"] = [Answer(sent=3000), Answer(status=404, ranges=False), Answer()]
     with pytest.raises(WeightsError, match="404"):
@@ -695,7 +698,7 @@ def test_without_a_hash_nothing_of_an_earlier_process_is_joined(server, cache):
     assert server.ranges == [None, "bytes=3000-", None]
 
 
-def test_a_file_put_into_the_cache_by_hand_is_checked_and_pinned(server, cache, monkeypatch):
+def test_file_put_into_the_cache_by_hand_is_checked_and_pinned(server, cache, monkeypatch):
     monkeypatch.setenv("KERAS_EFFNET_OFFLINE", "1")
     cache.mkdir()
     (cache / "good.h5").write_bytes(CONTENT)
@@ -716,12 +719,12 @@ def test_a_file_put_into_the_cache_by_hand_is_checked_and_pinned(server, cache, 
         ("sha256:" + hashlib.sha256(CONTENT).hexdigest()[:8], False),
     ],
 )
-def test_digests_are_whole_or_say_that_they_are_not(tmp_path, digest, matches):
+def test_only_prefix_digests_match_a_prefix(tmp_path, digest, matches):
     (tmp_path / "file").write_bytes(CONTENT)
     assert digest_matches(tmp_path / "file", digest) is matches
 
 
-def test_the_cache_is_that_of_keras_unless_told_otherwise(monkeypatch, tmp_path):
+def test_cache_folder_defaults_to_that_of_keras(monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_EFFNET_HOME", raising=False)
     monkeypatch.delenv("KERAS_HOME", raising=False)
     assert weights_cache.cache_directories() == [Path.home() / ".keras" / "models"]

