@@ -129,7 +129,7 @@ def images_of(size):
 
 def our_model(peer, path):
     builder = getattr(keras_effnet, f"EfficientNet{peer.variant.capitalize()}")
-    # The file name does not say which of timm's two kinds of models this is.
+    # The file name does not identify which of timm's two kinds of models this is.
     framework = peer.framework if peer.layout == "timm" else None
     return builder(weights=path, framework=framework, input_shape=(None, None, 3), classifier_activation=None)
 

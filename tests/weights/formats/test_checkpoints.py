@@ -53,7 +53,7 @@ def write_h5(path, state, *, root="", rename=lambda name: name):
 
 @pytest.fixture(scope="module")
 def model(arrays):
-    """The B0 of keras.applications with random weights and statistics, and what it holds."""
+    """The B0 of keras.applications with random weights and statistics, and its arrays."""
     model = keras.applications.EfficientNetB0(weights=None)
     rng = np.random.default_rng(0)
     for layer in model.layers:
