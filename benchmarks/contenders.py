@@ -148,9 +148,9 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from keras_effnet.imagenet import class_index
     from keras_effnet.inference.classifier import Classifier
     from keras_effnet.serving.engines import cores
-    from keras_effnet.variants import VARIANTS
+    from keras_effnet.variants import VARIANTS, find_variant
 
-    name = f"EfficientNet{options.model.capitalize()}"
+    name = find_variant(options.model).builder
     weights = "imagenet" if options.model in ("lite0", "lite1", "lite2") else None
     ours = getattr(keras_effnet, name)(weights=weights, input_shape=(options.size, options.size, 3))
     theirs = getattr(keras.applications, name, None)

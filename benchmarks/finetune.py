@@ -22,12 +22,13 @@ from keras_effnet.data.photo_batches import Photos, random_view, read_photos, sh
 from keras_effnet.finetuning.phases import predict
 from keras_effnet.finetuning.report import FineTuned
 from keras_effnet.finetuning.tf_generator import as_dataset
+from keras_effnet.variants import find_variant
 
 
 def from_scratch(run: FineTuned, seconds: float) -> float:
     """Accuracy of the same network with random weights, trained on the same crops for the given time."""
     classes, size = len(run.photos.classes), run.classifier.size
-    name = f"EfficientNet{run.classifier.name.capitalize()}"
+    name = find_variant(run.classifier.name).builder
     model = getattr(keras_effnet, name)(weights=None, classes=classes)
     model.compile(keras.optimizers.AdamW(1e-3), "categorical_crossentropy")
     end = time.perf_counter() + seconds

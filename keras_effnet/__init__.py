@@ -23,6 +23,7 @@ _NAMES = {
         "EfficientNet",
         *(f"EfficientNet{name}" for name in ("B0", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "L2")),
         *(f"EfficientNetLite{i}" for i in range(5)),
+        *(f"EfficientNetV2{name}" for name in ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")),
     ],
     "training.optimizers": ["NesterovL2", "RMSpropTF1"],
     "serving.predictor": ["Predictor"],
@@ -99,6 +100,14 @@ if _typing.TYPE_CHECKING:
     from keras_effnet.models import EfficientNetLite2 as EfficientNetLite2
     from keras_effnet.models import EfficientNetLite3 as EfficientNetLite3
     from keras_effnet.models import EfficientNetLite4 as EfficientNetLite4
+    from keras_effnet.models import EfficientNetV2B0 as EfficientNetV2B0
+    from keras_effnet.models import EfficientNetV2B1 as EfficientNetV2B1
+    from keras_effnet.models import EfficientNetV2B2 as EfficientNetV2B2
+    from keras_effnet.models import EfficientNetV2B3 as EfficientNetV2B3
+    from keras_effnet.models import EfficientNetV2L as EfficientNetV2L
+    from keras_effnet.models import EfficientNetV2M as EfficientNetV2M
+    from keras_effnet.models import EfficientNetV2S as EfficientNetV2S
+    from keras_effnet.models import EfficientNetV2XL as EfficientNetV2XL
     from keras_effnet.scaling import CompoundScaling as CompoundScaling
     from keras_effnet.scaling import flops_ratio as flops_ratio
     from keras_effnet.serving.exporting import export as export

@@ -1,4 +1,4 @@
-"""The block tables: Table 1 of EfficientNet (arXiv:1905.11946) and its relatives, one row per stage."""
+"""The block tables: Table 1 of EfficientNet (arXiv:1905.11946), V2 (2104.00298) and Lite, one row per stage."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -67,6 +67,58 @@ B0_BLOCKS = (
 
 # EfficientNet-Lite has the same rows without squeeze-and-excitation, which integer hardware runs slowly.
 LITE_BLOCKS = tuple(replace(row, se_ratio=0.0) for row in B0_BLOCKS)
+
+
+def _fused(repeats: int, kernel_size: int, strides: int, expand_ratio: int, filters: int) -> BlockArgs:
+    return BlockArgs(repeats, kernel_size, strides, expand_ratio, filters, se_ratio=0.0, conv_type="fused")
+
+
+# EfficientNetV2 (arXiv:2104.00298, Table 4; M, L, XL and the base of B0-B3 from its code, effnetv2_configs.py). The
+# paper's first version ended S with 272 filters and a head of 1792; its third version, the code and all weights do not.
+V2_BASE_BLOCKS = (
+    #         repeats  kernel_size  strides  expand_ratio  filters
+    _fused(   1,       3,           1,       1,            16),
+    _fused(   2,       3,           2,       4,            32),
+    _fused(   2,       3,           2,       4,            48),
+    BlockArgs(3,       3,           2,       4,            96),
+    BlockArgs(5,       3,           1,       6,            112),
+    BlockArgs(8,       3,           2,       6,            192),
+)  # fmt: skip
+V2_S_BLOCKS = (
+    _fused(   2,       3,           1,       1,            24),
+    _fused(   4,       3,           2,       4,            48),
+    _fused(   4,       3,           2,       4,            64),
+    BlockArgs(6,       3,           2,       4,            128),
+    BlockArgs(9,       3,           1,       6,            160),
+    BlockArgs(15,      3,           2,       6,            256),
+)  # fmt: skip
+V2_M_BLOCKS = (
+    _fused(   3,       3,           1,       1,            24),
+    _fused(   5,       3,           2,       4,            48),
+    _fused(   5,       3,           2,       4,            80),
+    BlockArgs(7,       3,           2,       4,            160),
+    BlockArgs(14,      3,           1,       6,            176),
+    BlockArgs(18,      3,           2,       6,            304),
+    BlockArgs(5,       3,           1,       6,            512),
+)  # fmt: skip
+V2_L_BLOCKS = (
+    _fused(   4,       3,           1,       1,            32),
+    _fused(   7,       3,           2,       4,            64),
+    _fused(   7,       3,           2,       4,            96),
+    BlockArgs(10,      3,           2,       4,            192),
+    BlockArgs(19,      3,           1,       6,            224),
+    BlockArgs(25,      3,           2,       6,            384),
+    BlockArgs(7,       3,           1,       6,            640),
+)  # fmt: skip
+V2_XL_BLOCKS = (
+    _fused(   4,       3,           1,       1,            32),
+    _fused(   8,       3,           2,       4,            64),
+    _fused(   8,       3,           2,       4,            96),
+    BlockArgs(16,      3,           2,       4,            192),
+    BlockArgs(24,      3,           1,       6,            256),
+    BlockArgs(32,      3,           2,       6,            512),
+    BlockArgs(8,       3,           1,       6,            640),
+)  # fmt: skip
 
 
 # --- the strings of the original code: r1_k3_s11_e1_i32_o16_se0.25 ---

@@ -87,3 +87,30 @@ class Builder(Protocol):
             >>> EfficientNetB0(weights=None, classes=10).output_shape
             (None, 10)
         """
+
+
+class BuilderV2(Protocol):
+    """The type of `EfficientNetV2B0` and its relatives: as `Builder`, but `include_preprocessing` is positional."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        include_top: bool = True,
+        weights: str | os.PathLike[str] | None = ...,
+        input_tensor: Any = None,
+        input_shape: Sequence[int | None] | None = None,
+        pooling: Literal["avg", "max"] | None = None,
+        classes: int = 1000,
+        classifier_activation: str | Callable[..., Any] | None = "softmax",
+        include_preprocessing: bool = True,
+        name: str = ...,
+        *,
+        dropout_rate: float | None = None,
+        drop_connect_rate: float = 0.2,
+        in_channels: int | None = None,
+        features: bool = False,
+        dtype: Any = None,
+        framework: Literal["tensorflow", "pytorch"] | None = None,
+    ) -> keras.Model:
+        """As `Builder.__call__`."""

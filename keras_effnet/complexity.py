@@ -200,7 +200,9 @@ def _walk(
         counts = (1, row.repeats - 1) if merge and row.repeats > 1 else (1,) * row.repeats
         for j, count in enumerate(counts):
             strides = row.strides if j == 0 else 1
-            for layer in _block(block_name(i, j), i + 1, row, inputs, size, strides=strides):
+            for layer in _block(
+                block_name(i, j), i + 1, row, inputs, size, strides=strides, depthwise=variant.depthwise
+            ):
                 yield layer, count
             inputs, size = row.filters, _strided(size, strides)
     head = len(blocks) + 2
@@ -209,7 +211,9 @@ def _walk(
         yield Layer("predictions", head, variant.head, classes, bias=True, norm=False), 1
 
 
-def _block(name: str, stage: int, row: BlockArgs, inputs: int, size: int, *, strides: int) -> Iterator[Layer]:
+def _block(
+    name: str, stage: int, row: BlockArgs, inputs: int, size: int, *, strides: int, depthwise: str
+) -> Iterator[Layer]:
     width, kernel, out = inputs * row.expand_ratio, row.kernel_size, _strided(size, strides)
     fused = row.conv_type == "fused"
     if row.expand_ratio > 1:
@@ -217,7 +221,7 @@ def _block(name: str, stage: int, row: BlockArgs, inputs: int, size: int, *, str
         expand = (kernel, size, out) if fused else (1, size, size)
         yield Layer(f"{name}_expand_conv", stage, inputs, width, *expand)
     if not fused:
-        yield Layer(f"{name}_dwconv", stage, width, width, kernel, size, out, groups=width)
+        yield Layer(f"{name}_{depthwise}", stage, width, width, kernel, size, out, groups=width)
     if row.se_ratio:
         squeezed = max(1, int(inputs * row.se_ratio))
         yield Layer(f"{name}_se_reduce", stage, width, squeezed, bias=True, norm=False)

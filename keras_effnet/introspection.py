@@ -41,7 +41,7 @@ def variant_of(model: Any) -> Variant:
     layers = {layer.name: layer for layer in find_network(model).layers}
     blocks: list[BlockArgs] = []
     inputs = layers["stem_conv"].filters
-    while f"{block_name(len(blocks) + 1, 0)}_dwconv" in layers:
+    while f"{block_name(len(blocks) + 1, 0)}_project_conv" in layers:
         blocks.append(_row(layers, len(blocks) + 1, inputs))
         inputs = blocks[-1].filters
     found = Variant(
@@ -55,29 +55,40 @@ def variant_of(model: Any) -> Variant:
         fix_ends=True,
         stem_filters=layers["stem_conv"].filters,
         head_filters=layers["top_conv"].filters if "top_conv" in layers else 1280,
+        bn_momentum=layers["stem_bn"].momentum if "stem_bn" in layers else 0.99,
+        depthwise=_depthwise(layers),
     )
     return next((row for row in VARIANTS.values() if _same(row, found)), found)
 
 
 def _row(layers: Mapping[str, Any], stage: int, inputs: int) -> BlockArgs:
     repeats = 1
-    while f"{block_name(stage, repeats)}_dwconv" in layers:
+    while f"{block_name(stage, repeats)}_project_conv" in layers:
         repeats += 1
     first = block_name(stage, 0)
-    depthwise, reduce = layers[f"{first}_dwconv"], layers.get(f"{first}_se_reduce")
-    expand = layers.get(f"{first}_expand_conv")
+    depthwise, reduce = layers.get(f"{first}_{_depthwise(layers)}"), layers.get(f"{first}_se_reduce")
+    expand, project = layers.get(f"{first}_expand_conv"), layers[f"{first}_project_conv"]
+    spatial = depthwise or expand or project
     return BlockArgs(
         repeats=repeats,
-        kernel_size=depthwise.kernel_size[0],
-        strides=depthwise.strides[0],
+        kernel_size=spatial.kernel_size[0],
+        strides=spatial.strides[0],
         expand_ratio=expand.filters // inputs if expand else 1,
-        filters=layers[f"{first}_project_conv"].filters,
+        filters=project.filters,
         se_ratio=reduce.filters / inputs if reduce else 0.0,
+        conv_type="depthwise" if depthwise else "fused",
     )
 
 
+def _depthwise(layers: Mapping[str, Any]) -> str:
+    """What the depthwise layers of a model are called."""
+    return "dwconv2" if any(name.endswith("_dwconv2") for name in layers) else "dwconv"
+
+
 def _same(row: Variant, found: Variant) -> bool:
-    shapes = [[(b.repeats, b.kernel_size, b.expand_ratio, b.filters) for b in v.stages] for v in (row, found)]
+    shapes = [
+        [(b.repeats, b.kernel_size, b.expand_ratio, b.filters, b.conv_type) for b in v.stages] for v in (row, found)
+    ]
     return shapes[0] == shapes[1] and row.stem == found.stem and row.activation == found.activation
 
 

@@ -17,6 +17,7 @@ class Conventions:
         padding: "same" (TensorFlow: the extra pixel is added at the bottom and the right) or "symmetric" (PyTorch).
         bn_momentum: momentum of the moving statistics in batch normalisation.
         bn_epsilon: constant added to the variance in batch normalisation; PyTorch's networks use 1e-5.
+        depthwise: name of the depthwise layers.
         initialize: draw random kernels; False leaves zeros, which is faster when weights are loaded afterwards.
     """
 
@@ -24,6 +25,7 @@ class Conventions:
     padding: str = "same"
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
+    depthwise: str = "dwconv"
     initialize: bool = True
 
     def __post_init__(self) -> None:
@@ -79,14 +81,14 @@ def conv_bn(x: Any, filters: int, kernel_size: int, strides: int = 1, *, convent
 
 def depthwise_bn_act(x: Any, kernel_size: int, strides: int, *, conventions: Conventions, name: str) -> Any:
     """Depthwise convolution, batch normalisation, activation."""
-    x, padding = pad(x, kernel_size, strides, conventions, name=f"{name}_dwconv_pad")
+    x, padding = pad(x, kernel_size, strides, conventions, name=f"{name}_{conventions.depthwise}_pad")
     x = keras.layers.DepthwiseConv2D(
         kernel_size,
         strides,
         padding,
         use_bias=False,
         depthwise_initializer=conv_initializer(conventions),
-        name=f"{name}_dwconv",
+        name=f"{name}_{conventions.depthwise}",
     )(x)
     x = batch_norm(x, conventions, name=f"{name}_bn")
     return activate(x, conventions, name=f"{name}_activation")

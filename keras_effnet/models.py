@@ -1,12 +1,12 @@
 """The builders: `EfficientNetB0` and its relatives, and `EfficientNet` for your own tables (arXiv:1905.11946)."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack, cast
 
 from keras_effnet._keras import dtype_policy, keras
 from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
-from keras_effnet.builder_signature import Builder, Options
+from keras_effnet.builder_signature import Builder, BuilderV2, Options
 from keras_effnet.layers import Conventions, restore_initializers
 from keras_effnet.network import build, image_input
 from keras_effnet.normalization import IMAGENET, Normalization, find_framework
@@ -72,7 +72,12 @@ def _open(variant: Variant, weights: Any, *, include_top: bool, framework: str |
 def _conventions(variant: Variant, pretrained: weight_sets.Pretrained | None, framework: str | None) -> Conventions:
     kind = find_framework(framework or "tensorflow") if pretrained is None else pretrained.framework
     return Conventions(
-        variant.activation, padding=kind.padding, bn_epsilon=kind.bn_epsilon, initialize=pretrained is None
+        variant.activation,
+        padding=kind.padding,
+        bn_momentum=variant.bn_momentum,
+        bn_epsilon=kind.bn_epsilon,
+        depthwise=variant.depthwise,
+        initialize=pretrained is None,
     )
 
 
@@ -162,10 +167,19 @@ def EfficientNet(
 
 
 def _builder(key: str, best: str) -> Builder:
-    """Bind `create` to a variant, with the signature of `Builder.__call__` and `best` as the default of `weights`."""
-    variant, title = VARIANTS[key], f"EfficientNet{key.capitalize()}"
-    defaults = {"weights": best, "name": title.lower()}
-    declared = inspect.signature(Builder.__call__)
+    """The builder of a variant with the signature of EfficientNetB0 in keras.applications, and ours behind the star."""
+    return cast(Builder, _bind(key, Builder, weights=best, name=VARIANTS[key].builder.lower()))
+
+
+def _builder_v2(key: str, best: str) -> BuilderV2:
+    """The same with the signature of EfficientNetV2 there, which has `include_preprocessing` before `name`."""
+    return cast(BuilderV2, _bind(key, BuilderV2, weights=best, name=f"efficientnet{key}"))
+
+
+def _bind(key: str, protocol: type[Builder | BuilderV2], **defaults: str) -> Callable[..., keras.Model]:
+    """Bind `create` to a variant: the signature is that of the protocol, with the defaults of the variant."""
+    variant, title = VARIANTS[key], VARIANTS[key].builder
+    declared = inspect.signature(protocol.__call__)
     parameters = [
         parameter.replace(default=defaults.get(name, parameter.default))
         for name, parameter in declared.parameters.items()
@@ -179,12 +193,12 @@ def _builder(key: str, best: str) -> Builder:
         except TypeError as error:
             raise TypeError(f"{title}() {error}") from None
         given.apply_defaults()
-        return create(variant, *given.args, **given.kwargs)
+        return create(variant, **given.arguments)
 
     builder.__name__ = builder.__qualname__ = title
     builder.__signature__ = signature  # type: ignore[attr-defined]
-    builder.__doc__ = _document(variant, title, best)
-    return cast(Builder, builder)
+    builder.__doc__ = _document(variant, title, defaults["weights"])
+    return builder
 
 
 def _document(variant: Variant, title: str, best: str) -> str:
@@ -198,7 +212,8 @@ def _document(variant: Variant, title: str, best: str) -> str:
     )
 
 
-# By default, the published set with the best accuracy; "imagenet" was trained with AutoAugment.
+# Each with the set that scores best among those published for it (V2: with the set of keras.applications).
+# "imagenet" of B0-B7 was trained with AutoAugment.
 EfficientNetB0 = _builder("b0", "imagenet")
 EfficientNetB1 = _builder("b1", "imagenet")
 EfficientNetB2 = _builder("b2", "imagenet")
@@ -214,3 +229,12 @@ EfficientNetLite1 = _builder("lite1", "imagenet")
 EfficientNetLite2 = _builder("lite2", "imagenet")
 EfficientNetLite3 = _builder("lite3", "imagenet")
 EfficientNetLite4 = _builder("lite4", "imagenet")
+EfficientNetV2B0 = _builder_v2("v2-b0", "imagenet")
+EfficientNetV2B1 = _builder_v2("v2-b1", "imagenet")
+EfficientNetV2B2 = _builder_v2("v2-b2", "imagenet")
+EfficientNetV2B3 = _builder_v2("v2-b3", "imagenet")
+EfficientNetV2S = _builder_v2("v2-s", "imagenet")
+EfficientNetV2M = _builder_v2("v2-m", "imagenet")
+EfficientNetV2L = _builder_v2("v2-l", "imagenet")
+# No weights of ImageNet alone were ever published for XL.
+EfficientNetV2XL = _builder_v2("v2-xl", "imagenet21k-ft1k")

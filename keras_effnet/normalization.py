@@ -45,6 +45,8 @@ IMAGENET = Normalization(
 MINUS_ONE_TO_ONE = Normalization((127.5,) * 3, (127.5,) * 3)
 # EfficientNet-Lite: (x - 127) / 128.
 LITE = Normalization((127.0,) * 3, (128.0,) * 3)
+# (x - 128) / 128: EfficientNetV2, except for the `imagenet` weights of V2-B0 to V2-B3 (arXiv:2104.00298, its code).
+V2 = Normalization((128.0,) * 3, (128.0,) * 3)
 # 0..1: `keras.applications` models that were not built with pretrained weights.
 ZERO_TO_ONE = Normalization((0.0,) * 3, (255.0,) * 3)
 

@@ -8,18 +8,28 @@ from typing import Any, NamedTuple
 from keras_effnet.blocks import BlockArgs
 
 DIVISOR = 8
+ROUND_LIMIT = 0.9
 
 
-def round_filters(filters: int, width_coefficient: float, divisor: int = DIVISOR) -> int:
-    """Scale a number of filters and round it to a multiple of `divisor`, never down by more than 10 %.
+def round_filters(
+    filters: int, width_coefficient: float, divisor: int = DIVISOR, *, round_limit: float = ROUND_LIMIT
+) -> int:
+    """Scale a number of filters and round it to a multiple of `divisor`.
+
+    Args:
+        filters: before scaling.
+        width_coefficient: factor on `filters`.
+        divisor: the result is a multiple of it.
+        round_limit: smallest share of the scaled number that rounding may leave. EfficientNet never rounds down by more
+            than 10 %; EfficientNetV2 has no limit, 0.
 
     Example:
-        >>> round_filters(32, 1.4)
-        48
+        >>> round_filters(32, 1.4), round_filters(16, 1.2), round_filters(16, 1.2, round_limit=0.0)
+        (48, 24, 16)
     """
     scaled = filters * width_coefficient
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * scaled else rounded
+    return rounded + divisor if rounded < round_limit * scaled else rounded
 
 
 def round_repeats(repeats: int, depth_coefficient: float) -> int:
@@ -52,6 +62,7 @@ def scale(
     width_coefficient: float = 1.0,
     depth_coefficient: float = 1.0,
     fix_ends: bool = False,
+    round_limit: float = ROUND_LIMIT,
 ) -> tuple[BlockArgs, ...]:
     """Scale every row of a table; `fix_ends` keeps the repeats of the first and the last row (EfficientNet-Lite).
 
@@ -72,7 +83,7 @@ def scale(
     return tuple(
         replace(
             row,
-            filters=round_filters(row.filters, width_coefficient),
+            filters=round_filters(row.filters, width_coefficient, round_limit=round_limit),
             repeats=row.repeats if i in ends else round_repeats(row.repeats, depth_coefficient),
         )
         for i, row in enumerate(blocks)
@@ -88,6 +99,16 @@ def block_name(stage: int, index: int) -> str:
     """
     letters = chr(ord("a") + index % 26)
     return f"block{stage}{chr(ord('a') + index // 26 - 1) if index >= 26 else ''}{letters}"
+
+
+def is_depthwise(layer: str) -> bool:
+    """Whether a layer, by its name, is the depthwise convolution of a block: "dwconv", or "dwconv2" in EfficientNetV2.
+
+    Example:
+        >>> is_depthwise("block1a_dwconv"), is_depthwise("block4a_dwconv2"), is_depthwise("block1a_project_conv")
+        (True, True, False)
+    """
+    return layer.endswith(("_dwconv", "_dwconv2"))
 
 
 def drop_rates(blocks: Sequence[BlockArgs], drop_connect_rate: float) -> tuple[float, ...]:

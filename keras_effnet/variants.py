@@ -1,12 +1,25 @@
-"""The published networks, one row per variant (arXiv:1905.11946; B8 1911.09665; L2 1911.04252; Lite: its release)."""
+"""The published networks, one row per variant.
 
+Sources: arXiv:1905.11946 (B0-B7), 1911.09665 (B8), 1911.04252 (L2), the release of EfficientNet-Lite, 2104.00298 (V2).
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from keras_effnet.blocks import B0_BLOCKS, LITE_BLOCKS, BlockArgs
-from keras_effnet.normalization import IMAGENET, LITE, Normalization
-from keras_effnet.scaling import round_filters, scale
+from keras_effnet.blocks import (
+    B0_BLOCKS,
+    LITE_BLOCKS,
+    V2_BASE_BLOCKS,
+    V2_L_BLOCKS,
+    V2_M_BLOCKS,
+    V2_S_BLOCKS,
+    V2_XL_BLOCKS,
+    BlockArgs,
+)
+from keras_effnet.normalization import IMAGENET, LITE, V2, Normalization
+from keras_effnet.scaling import ROUND_LIMIT, round_filters, scale
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,11 @@ class Variant:
         fix_ends: do not scale stem, head and the repeats of the first and the last stage (EfficientNet-Lite).
         stem_filters: filters of the first convolution before scaling.
         head_filters: filters of the last convolution before scaling.
+        round_limit: smallest share of a scaled number of filters that rounding may leave, see `round_filters`.
+        bn_momentum: how much of the moving statistics batch normalization keeps each step.
+        depthwise: what the depthwise layers are called; keras.applications has "dwconv", and "dwconv2" in V2.
+        keeps_normalization: whether the files of keras.applications hold mean and variance; V2 has constants.
+        train_resolution: side of the image that the published weights were trained on, where it is a smaller one.
     """
 
     name: str
@@ -38,6 +56,11 @@ class Variant:
     fix_ends: bool = False
     stem_filters: int = 32
     head_filters: int = 1280
+    round_limit: float = ROUND_LIMIT
+    bn_momentum: float = 0.99
+    depthwise: str = "dwconv"
+    keeps_normalization: bool = True
+    train_resolution: int | None = None
 
     @property
     def stages(self) -> tuple[BlockArgs, ...]:
@@ -47,22 +70,67 @@ class Variant:
             width_coefficient=self.width_coefficient,
             depth_coefficient=self.depth_coefficient,
             fix_ends=self.fix_ends,
+            round_limit=self.round_limit,
         )
 
     @property
     def stem(self) -> int:
         """Filters of the first convolution after scaling."""
-        return self.stem_filters if self.fix_ends else round_filters(self.stem_filters, self.width_coefficient)
+        return self._end(self.stem_filters)
 
     @property
     def head(self) -> int:
         """Filters of the last convolution after scaling."""
-        return self.head_filters if self.fix_ends else round_filters(self.head_filters, self.width_coefficient)
+        return self._end(self.head_filters)
+
+    def _end(self, filters: int) -> int:
+        if self.fix_ends:
+            return filters
+        return round_filters(filters, self.width_coefficient, round_limit=self.round_limit)
+
+    @property
+    def fused(self) -> bool:
+        """Whether it has fused blocks, as EfficientNetV2."""
+        return any(row.conv_type == "fused" for row in self.blocks)
+
+    @property
+    def builder(self) -> str:
+        """The name of the function that builds a published network: "EfficientNetV2S" for "v2-s"."""
+        plain = self.name.capitalize() if self.name.startswith("lite") else self.name.replace("-", "").upper()
+        return f"EfficientNet{plain}"
 
 
 def _lite(name: str, width: float, depth: float, resolution: int, dropout_rate: float) -> Variant:
     return Variant(
         name, width, depth, resolution, dropout_rate, LITE_BLOCKS, activation="relu6", normalization=LITE, fix_ends=True
+    )
+
+
+def _v2(
+    name: str,
+    width: float,
+    depth: float,
+    resolution: int,
+    train_resolution: int,
+    dropout_rate: float,
+    blocks: tuple[BlockArgs, ...],
+    stem_filters: int,
+) -> Variant:
+    return Variant(
+        f"v2-{name}",
+        width,
+        depth,
+        resolution,
+        dropout_rate,
+        blocks,
+        # The weights of B0-B3 that are named `imagenet` were trained as V1's.
+        normalization=IMAGENET if name.startswith("b") else V2,
+        stem_filters=stem_filters,
+        round_limit=0.0,
+        bn_momentum=0.9,
+        depthwise="dwconv2",
+        keeps_normalization=False,
+        train_resolution=train_resolution,
     )
 
 
@@ -83,6 +151,15 @@ _ROWS = (
     _lite("lite2",   1.1,   1.2,   260,        0.3),
     _lite("lite3",   1.2,   1.4,   280,        0.3),
     _lite("lite4",   1.4,   1.8,   300,        0.3),
+    #     name       width  depth  resolution  train  dropout  blocks          stem
+    _v2("b0",        1.0,   1.0,   224,        192,   0.2,     V2_BASE_BLOCKS, 32),
+    _v2("b1",        1.0,   1.1,   240,        192,   0.2,     V2_BASE_BLOCKS, 32),
+    _v2("b2",        1.1,   1.2,   260,        208,   0.3,     V2_BASE_BLOCKS, 32),
+    _v2("b3",        1.2,   1.4,   300,        240,   0.3,     V2_BASE_BLOCKS, 32),
+    _v2("s",         1.0,   1.0,   384,        300,   0.2,     V2_S_BLOCKS,    24),
+    _v2("m",         1.0,   1.0,   480,        384,   0.3,     V2_M_BLOCKS,    24),
+    _v2("l",         1.0,   1.0,   480,        384,   0.4,     V2_L_BLOCKS,    32),
+    _v2("xl",        1.0,   1.0,   512,        384,   0.4,     V2_XL_BLOCKS,   32),
 )  # fmt: skip
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _ROWS})
@@ -99,15 +176,22 @@ def list_models() -> list[str]:
 
 
 def find_variant(name: str) -> Variant:
-    """Find a network by any of its usual spellings: "b0", "EfficientNetB0", "efficientnet-lite0".
+    """Find a network by any of its usual spellings: "b0", "EfficientNetB0", "tf_efficientnetv2_s".
 
     Raises:
         ValueError: the network does not exist.
     """
-    key = name.lower().replace("_", "-").removeprefix("efficientnet").removeprefix("-")
-    if key not in VARIANTS:
+    key = _spelling(name).removeprefix("tf").removeprefix("efficientnet")
+    if key not in _SPELLINGS:
         raise ValueError(f"There is no network {name!r}. Expected one of {', '.join(VARIANTS)}.")
-    return VARIANTS[key]
+    return _SPELLINGS[key]
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+_SPELLINGS = {_spelling(row.name): row for row in _ROWS}
 
 
 def tiny(name: str = "tiny", *, activation: str = "swish", se_ratio: float = 0.25) -> Variant:

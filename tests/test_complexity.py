@@ -23,10 +23,34 @@ PARAMETERS = {
     "lite2": (6_092_072, 6_150_168),
     "lite3": (8_197_096, 8_273_768),
     "lite4": (13_006_568, 13_118_936),
+    # github.com/google/automl, efficientnetv2/effnetv2_model_test.py.
+    "v2-b0": (7_139_704, 7_200_312),
+    "v2-b1": (8_141_052, 8_212_124),
+    "v2-b2": (10_096_086, 10_178_374),
+    "v2-b3": (14_358_406, 14_467_622),
+    "v2-s": (21_458_488, 21_612_360),
+    "v2-m": (54_139_356, 54_431_388),
+    "v2-l": (118_515_272, 119_027_848),
+    "v2-xl": (208_119_808, 208_896_832),
 }
 WITHOUT_TOP = {"b0": 4_049_564, "b7": 64_097_680, "l2": 475_894_996, "lite0": 3_413_024}
+WITHOUT_TOP |= {"v2-b0": 5_919_312, "v2-b3": 12_930_622, "v2-s": 20_331_360, "v2-xl": 207_615_832}
+# Trainable and total with the 21,843 classes of ImageNet-21k.
+WITH_21843_CLASSES = {
+    "v2-b0": (33_839_587, 33_900_195),
+    "v2-b1": (34_840_935, 34_912_007),
+    "v2-b2": (39_463_873, 39_546_161),
+    "v2-b3": (46_394_097, 46_503_313),
+    "v2-s": (48_158_371, 48_312_243),
+    "v2-m": (80_839_239, 81_131_271),
+    "v2-l": (145_215_155, 145_727_731),
+    "v2-xl": (234_819_691, 235_596_715),
+}
 # Table 2, in units of 1e9; it does not list L2 and Lite.
 PAPER_FLOPS = {"b0": 0.39, "b1": 0.70, "b2": 1.0, "b3": 1.8, "b4": 4.2, "b5": 9.9, "b6": 19, "b7": 37}
+# arXiv:2104.00298, Tables 7 and 11; the paper's 8.8 of S is that of an earlier, larger S, so S is the code's 8.4.
+PAPER_FLOPS |= {"v2-b0": 0.72, "v2-b1": 1.2, "v2-b2": 1.7, "v2-b3": 3.0}
+PAPER_FLOPS |= {"v2-s": 8.4, "v2-m": 24, "v2-l": 56, "v2-xl": 94}
 # arXiv:2104.00298, the official table of EfficientNetV2-S: fused blocks, and a width of 1 that needs no rounding.
 V2_S = (
     "r2_k3_s1_e1_i24_o24_c1",
@@ -56,6 +80,12 @@ def test_parameters_without_the_classifier_match_the_published_numbers(name):
 @pytest.mark.parametrize("name", PAPER_FLOPS)
 def test_multiply_adds_are_within_five_percent_of_the_paper(name):
     assert complexity(VARIANTS[name]).macs / 1e9 == pytest.approx(PAPER_FLOPS[name], rel=0.05)
+
+
+@pytest.mark.parametrize("name", WITH_21843_CLASSES)
+def test_parameters_with_the_classes_of_imagenet_21k_are_the_published_ones(name):
+    cost = complexity(VARIANTS[name], classes=21_843)
+    assert (cost.trainable, cost.parameters) == WITH_21843_CLASSES[name]
 
 
 def test_the_cost_of_efficientnet_v2_s_matches_its_published_numbers():
@@ -104,8 +134,16 @@ def test_a_variant_is_found_by_its_usual_spellings(spelling):
     assert find_variant(spelling) is VARIANTS["b0"]
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["v2-s", "v2s", "V2S", "EfficientNetV2S", "efficientnetv2-s", "tf_efficientnetv2_s"],
+)
+def test_a_variant_of_v2_is_found_by_its_usual_spellings(spelling):
+    assert find_variant(spelling) is VARIANTS["v2-s"]
+
+
 def test_an_unknown_variant_is_rejected_with_a_list_of_variants():
-    with pytest.raises(ValueError, match=r"no network 'b9'. Expected one of b0, b1, .*lite4"):
+    with pytest.raises(ValueError, match=r"no network 'b9'. Expected one of b0, b1, .*v2-xl"):
         find_variant("b9")
 
 

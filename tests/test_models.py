@@ -16,7 +16,7 @@ from keras_effnet.blocks import B0_BLOCKS, encode_blocks
 from keras_effnet.complexity import complexity
 from keras_effnet.models import EfficientNet, create
 from keras_effnet.normalization import IMAGENET
-from keras_effnet.variants import VARIANTS, tiny
+from keras_effnet.variants import VARIANTS, find_variant, tiny
 from keras_effnet.weights.loading import Pretrained, put
 
 builders = pytest.mark.builders
@@ -29,7 +29,7 @@ def peer(name, **options):
     """A `keras.applications` model with random weights and the normalisation of its published weights."""
     model = getattr(keras.applications, f"EfficientNet{name}")(weights=None, classifier_activation=None, **options)
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Normalization):
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:  # those of V2 are constants
             layer.set_weights([MEAN, STD**2, np.array(0)])
             layer.finalize_state()
     return model
@@ -54,14 +54,18 @@ def assert_same(ours, theirs):
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("name", [pytest.param("B0", marks=builders), "B1", "B3"])
+def slow(name):
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [pytest.param("B0", marks=builders), "B1", "B3", "V2B0", "V2B3", slow("V2S")])
 def test_logits_match_keras_applications_at_native_size(name, photo, run, pair):
     theirs, ours = pair(name)
-    images = photo(VARIANTS[name.lower()].resolution)
+    images = photo(find_variant(name).resolution)
     assert_same(run(ours, images), run(theirs, images))
 
 
-@pytest.mark.parametrize("name", ["B2", "B4", "B5", "B6", "B7"])
+@pytest.mark.parametrize("name", ["B2", "B4", "B5", "B6", "B7", "V2B1", "V2B2", "V2M", slow("V2L")])
 def test_logits_match_keras_applications_at_an_odd_size(name, photo, run, pair):
     theirs, ours = pair(name, input_shape=(75, 101, 3))
     images = photo(101)[:, :75]
@@ -77,19 +81,20 @@ def test_features_without_a_classifier_match_keras_applications(pooling, photo, 
 @builders
 def test_layers_with_weights_have_the_names_of_keras_applications():
     golden = json.loads((GOLDENS / "layer_names.json").read_text())
-    model = keras_effnet.EfficientNetB0(weights=None)
-    assert [layer.name for layer in model.layers if layer.weights] == golden["b0"]
+    for key in ("b0", "v2-b0", "v2-s"):
+        model = create(VARIANTS[key])
+        assert [layer.name for layer in model.layers if layer.weights] == golden[key]
 
 
 def test_the_golden_names_match_the_installed_keras_applications():
     golden = json.loads((GOLDENS / "layer_names.json").read_text())
     for key in golden:
-        layers = peer(key.upper()).layers
+        layers = peer(key.upper().replace("-", "")).layers
         names = [layer.name for layer in layers if layer.weights and not isinstance(layer, keras.layers.Normalization)]
         assert names == golden[key]
 
 
-@pytest.mark.parametrize("key", ["b0", "b1", "b4", "b7", "lite0", "lite4"])
+@pytest.mark.parametrize("key", ["b0", "b1", "b4", "b7", "lite0", "lite4", "v2-b0", "v2-b3", "v2-s"])
 def test_built_models_have_the_computed_number_of_parameters(key):
     model = create(VARIANTS[key])
     cost = complexity(VARIANTS[key])
@@ -97,7 +102,7 @@ def test_built_models_have_the_computed_number_of_parameters(key):
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == cost.trainable
 
 
-@pytest.mark.parametrize("key", [pytest.param("b1", marks=builders), "b3"])
+@pytest.mark.parametrize("key", [pytest.param("b1", marks=builders), "b3", "v2-b1"])
 def test_an_open_input_shape_gives_the_same_logits_as_a_fixed_one(key, photo, randomise, run):
     static = create(VARIANTS[key], classifier_activation=None)
     randomise(static)

@@ -17,7 +17,7 @@ from keras_effnet.weights.registry import WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BUILDERS = {"b8": "advprop", "l2": "noisy-student"}
+BUILDERS = {"b8": "advprop", "l2": "noisy-student", "v2-xl": "imagenet21k-ft1k"}
 
 
 # The commands and the Python blocks need only the extra "quickstart".

@@ -8,6 +8,13 @@ from keras_effnet.blocks import B0_BLOCKS
 from keras_effnet.scaling import block_name, drop_rates, round_filters, round_repeats, scale
 from keras_effnet.variants import VARIANTS
 
+V2_REPEATS = {f"v2-b{i}": [1, 2, 2, 3, 5, 8] for i in range(4)} | {
+    "v2-s": [2, 4, 4, 6, 9, 15],
+    "v2-m": [3, 5, 5, 7, 14, 18, 5],
+    "v2-l": [4, 7, 7, 10, 19, 25, 7],
+    "v2-xl": [4, 8, 8, 16, 24, 32, 8],
+}
+
 
 def test_b7_repeats_match_the_paper():
     # Table 1 times 3.1, rounded up.
@@ -24,6 +31,13 @@ def test_filters_are_never_rounded_down_by_more_than_ten_percent():
     assert all(round_filters(f, w / 10) >= 0.9 * f * w / 10 for f in range(8, 400, 4) for w in range(5, 45))
 
 
+def test_v2_rounds_filters_without_a_limit():
+    # 16 * 1.2 = 19.2 becomes 16, which is 17 % less: every published file of V2-B3 has 16 filters there.
+    assert round_filters(16, 1.2) == 24
+    assert [row.filters for row in VARIANTS["v2-b3"].stages] == [16, 40, 56, 112, 136, 232]
+    assert (VARIANTS["v2-b3"].stem, VARIANTS["v2-b3"].head) == (40, 1536)
+
+
 def test_repeats_are_rounded_up():
     assert [round_repeats(r, 1.1) for r in (1, 2, 3, 4)] == [2, 3, 4, 5]
 
@@ -36,7 +50,7 @@ def test_lite_does_not_scale_the_first_and_the_last_stage():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_stochastic_depth_rates_match_the_formula(name):
     variant = VARIANTS[name]
-    depth = [1, 2, 2, 3, 3, 4, 1]
+    depth = V2_REPEATS.get(name, [1, 2, 2, 3, 3, 4, 1])
     scaled = [math.ceil(variant.depth_coefficient * r) for r in depth]
     if name.startswith("lite"):
         scaled[0], scaled[-1] = 1, 1

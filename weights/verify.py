@@ -92,7 +92,7 @@ def build(record: Weights) -> Any:
     """The network of a set with its weights loaded strictly; computes logits from pixels 0..255."""
     import keras_effnet
 
-    builder = getattr(keras_effnet, f"EfficientNet{record.variant.capitalize()}")
+    builder = getattr(keras_effnet, VARIANTS[record.variant].builder)
     return builder(weights=record.name, classifier_activation=None)
 
 

@@ -32,7 +32,7 @@ def summary(model: Network, as_json: AsJson = False) -> None:
             view.add_row(str(i), stage.operator, size, str(stage.channels), str(stage.layers), *costs)
         console().print(view)
         print(
-            f"\nEfficientNet{variant.name.capitalize()}, {variant.resolution} x {variant.resolution} pixels\n"
+            f"\n{variant.builder}, {variant.resolution} x {variant.resolution} pixels\n"
             f"parameters  {total.parameters:,}, {total.trainable:,} of them trainable\n"
             f"MACs        {millions(total.macs)} per image (the paper calls them FLOPS)\n"
             f"memory      {total.weight_bytes / 1e6:.1f} MB of weights and at least {total.peak_bytes / 1e6:.1f} MB "

@@ -76,7 +76,7 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
         path /= MODEL
     if path.suffix or len(path.parts) > 1:
         return _load_saved(path, weights)
-    name = f"EfficientNet{find_variant(str(model)).name.capitalize()}"
+    name = find_variant(str(model)).builder
     from keras_effnet import models
 
     builder = getattr(models, name)

@@ -16,7 +16,7 @@ from keras_effnet.normalization import TENSORFLOW, Framework, Normalization
 from keras_effnet.variants import Variant
 from keras_effnet.weights.fast_copy import save_fast_copy
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
-from keras_effnet.weights.formats.frameworks import framework_of
+from keras_effnet.weights.formats.frameworks import framework_of, normalization_of_layout
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names
 from keras_effnet.weights.published import find_weights, identify, is_set, locate
 
@@ -75,15 +75,12 @@ def open_weights(
         checkpoint = read_checkpoint(path, variant, ema=ema)
         if ema:
             save_fast_copy(record, path, checkpoint)
-    normalization = variant.normalization if record is None else record.normalization
     # All published sets were trained with TensorFlow, whoever converted them.
     asked = framework if record is None else framework or TENSORFLOW.name
-    return Pretrained(
-        path,
-        checkpoint.state,
-        checkpoint.normalization or normalization,
-        framework_of(path, checkpoint.layout, variant, asked, checkpoint.framework),
-    )
+    found = framework_of(path, checkpoint.layout, variant, asked, checkpoint.framework)
+    by_layout = normalization_of_layout(checkpoint.layout, found, variant)
+    normalization = checkpoint.normalization or (by_layout if record is None else record.normalization)
+    return Pretrained(path, checkpoint.state, normalization, found)
 
 
 def _exists(path: Path) -> bool:

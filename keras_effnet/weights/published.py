@@ -83,10 +83,10 @@ def locate(record: Weights, *, include_top: bool = True, original: bool = False)
         return found.path
     what = f"The weights {record.name!r} of {record.variant!r}"
     sources = _sources(record, include_top=include_top)
-    return fetch(sources, what, check=lambda path: check_structure(path, VARIANTS[record.variant]))
+    return fetch(sources, what, check=lambda path: check_structure(path, VARIANTS[record.variant], record.classes))
 
 
-def check_structure(path: Path, variant: Variant) -> None:
+def check_structure(path: Path, variant: Variant, classes: int = 1000) -> None:
     """Check that a file without a published digest contains the network: every variable with the right shape.
 
     Raises:
@@ -95,7 +95,7 @@ def check_structure(path: Path, variant: Variant) -> None:
     from keras_effnet.weights.formats.checkpoints import read_checkpoint  # NumPy, which listing the sets does not need
 
     found = {name: array.shape for name, array in read_checkpoint(path, variant).state.items()}
-    expected = shapes(variant)
+    expected = shapes(variant, classes)
     faults = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
     if faults:
         raise WeightsError(

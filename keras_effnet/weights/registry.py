@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE, Normalization
+from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE, V2, Normalization
 
 APACHE = "Apache-2.0"
-FORMATS = {"gz": "TensorFlow checkpoint", "h5": "Keras HDF5", "pth": "PyTorch"}
+FORMATS = {"gz": "TensorFlow checkpoint", "tgz": "TensorFlow checkpoint", "h5": "Keras HDF5", "pth": "PyTorch"}
 GOOGLE = "Google (authors of EfficientNet)"
 
 
@@ -49,7 +49,8 @@ class Weights:
 
     Args:
         variant: the network, a key of `VARIANTS`.
-        name: the set: "imagenet" (AutoAugment), "noisy-student", "advprop", "randaugment" or "baseline".
+        name: the set: "imagenet" (AutoAugment), "noisy-student", "advprop", "randaugment" or "baseline"; for V2
+            "imagenet", "imagenet21k", or "imagenet21k-ft1k" (fine-tuned on ImageNet's 1,000 classes).
         top1: ImageNet accuracy in percent, as published by the authors.
         top5: top-5 accuracy in percent, as published by the authors (arXiv:1905.11946, Table 8) or measured by timm.
         normalization: how pixels have to be normalised.
@@ -60,6 +61,8 @@ class Weights:
         package_size: its size in bytes.
         licence: of the weights.
         credit: who trained them; each source names who converted them.
+        classes: outputs of the classifier.
+        squash: whether accuracy was measured on the whole photo, resized to a square, instead of on a central crop.
     """
 
     variant: str
@@ -74,6 +77,8 @@ class Weights:
     package_size: int | None = None
     licence: str = APACHE
     credit: str = GOOGLE
+    classes: int = 1000
+    squash: bool = False
 
 
 _KERAS = "https://storage.googleapis.com/keras-applications/"
@@ -213,6 +218,67 @@ def _qubvel(file: str, md5: str) -> Source:
     return Source(_QUBVEL + file, f"md5:{md5}", credit="qubvel (efficientnet)")
 
 
+def _v2() -> Iterator[Weights]:
+    rows = (
+        # variant set                 top-1  top-5  timm's file
+        ("b0",    "imagenet",         78.7,  94.3,  "b0-c7cc451f"),
+        ("b1",    "imagenet",         79.8,  95.0,  "b1-be6e41b0"),
+        ("b2",    "imagenet",         80.5,  95.1,  "b2-847de54e"),
+        ("b3",    "imagenet",         82.1,  95.8,  "b3-57773f13"),
+        ("s",     "imagenet",         83.9,  96.7,  "s-eb54923e"),
+        ("m",     "imagenet",         85.2,  97.4,  "m-cc09e0cd"),
+        ("l",     "imagenet",         85.7,  97.5,  "l-d664b728"),
+        ("b0",    "imagenet21k-ft1k", None,  None,  None),
+        ("b1",    "imagenet21k-ft1k", None,  None,  None),
+        ("b2",    "imagenet21k-ft1k", None,  None,  None),
+        ("b3",    "imagenet21k-ft1k", None,  None,  None),
+        ("s",     "imagenet21k-ft1k", 84.9,  97.27, "s_21ft1k-d7dafa41"),
+        ("m",     "imagenet21k-ft1k", 86.2,  97.96, "m_21ft1k-bf41664a"),
+        ("l",     "imagenet21k-ft1k", 86.9,  98.12, "l_21ft1k-60127a9d"),
+        ("xl",    "imagenet21k-ft1k", 87.2,  98.01, "xl_in21ft1k-06c35c48"),
+        ("b0",    "imagenet21k",      None,  None,  None),
+        ("b1",    "imagenet21k",      None,  None,  None),
+        ("b2",    "imagenet21k",      None,  None,  None),
+        ("b3",    "imagenet21k",      None,  None,  None),
+        # timm's heads of S, M and L are older than the files that Google published again in July 2021.
+        ("s",     "imagenet21k",      None,  None,  None),
+        ("m",     "imagenet21k",      None,  None,  None),
+        ("l",     "imagenet21k",      None,  None,  None),
+        ("xl",    "imagenet21k",      None,  None,  "xl_in21k-fd7e8abf"),
+    )  # fmt: skip
+    for key, name, top1, top5, timm in rows:
+        suffix = name.removeprefix("imagenet").replace("21k", "-21k")
+        sources, headless = _v2_keras(key, name, suffix)
+        if timm:
+            sources.append(_prefixed(_TIMM_V2, f"tf_efficientnetv2_{timm}.pth", "timm (Ross Wightman)"))
+        sources.append(Source(f"{_GOOGLE}v2/efficientnetv2-{key}{suffix}.tgz", ""))
+        yield Weights(
+            f"v2-{key}",
+            name,
+            top1,
+            top5,
+            IMAGENET if key.startswith("b") and name == "imagenet" else V2,
+            tuple(sources),
+            tuple(headless),
+            classes=21_843 if name == "imagenet21k" else 1000,
+            squash=name == "imagenet21k-ft1k" or not key.startswith("b"),
+        )
+
+
+def _v2_keras(key: str, name: str, suffix: str) -> tuple[list[Source], list[Source]]:
+    """The files in the names of keras.applications, with and without the classifier."""
+    sources, headless = [], []
+    if name == "imagenet" and key in _V2_KERAS:
+        md5, without = _V2_KERAS[key]
+        sources.append(Source(f"{_KERAS_V2}efficientnetv2-{key}.h5", f"md5:{md5}", credit=_KERAS_TEAM))
+        headless.append(Source(f"{_KERAS_V2}efficientnetv2-{key}_notop.h5", f"md5:{without}", credit=_KERAS_TEAM))
+        return sources, headless  # sebastian-sz's file has the same name and the same weights
+    md5, without = _V2_SEB[key, name]
+    sources.append(Source(f"{_SEB}efficientnetv2-{key}{suffix}.h5", f"md5:{md5}", credit=_SEB_CREDIT))
+    headless.append(Source(f"{_SEB}efficientnetv2-{key}{suffix}_notop.h5", f"md5:{without}", credit=_SEB_CREDIT))
+    return sources, headless
+
+
 # Sizes in bytes of the keras.applications files without a classifier, and of the files in Python packages.
 _BYTES = {
     "b0": 16_705_208,
@@ -251,7 +317,41 @@ _STUDENTS = {
     "b7": ("1ac825752cbc26901c8952e030ae4dd9", "e112b00c464fe929b821edbb35d1af55"),
 }
 
+_KERAS_V2 = "https://storage.googleapis.com/tensorflow/keras-applications/efficientnet_v2/"
+_TIMM_V2 = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-effv2-weights/"
+_SEB = "https://github.com/sebastian-sz/efficientnet-v2-keras/releases/download/v2.0/"
+_SEB_CREDIT = "sebastian-sz (efficientnet-v2-keras)"
+# keras.applications: md5 with and without the classifier.
+_V2_KERAS = {
+    "b0": ("21ecbf6da12460d5c40bb2f29ceb2188", "893217f2bb855e2983157299931e43ff"),
+    "b1": ("069f0534ff22adf035c89e2d9547a9dc", "0e80663031ca32d657f9caa404b6ec37"),
+    "b2": ("424e49f28180edbde1e94797771950a7", "1dfe2e7a5d45b6632553a8961ea609eb"),
+    "b3": ("1f1fc43bd98a6e4fd8fdfd551e02c7a0", "f6abf7b5849ac99a89b50dd3fd532856"),
+    "s": ("e1d88a8495beba45748fedd0cecbe016", "af0682fb74e8c54910f2d4393339c070"),
+    "m": ("a3bf6aa3276309f4fc6a34aa114c95cd", "1b8dc055df72dde80d614482840fe342"),
+    "l": ("27e6d408b53c7ebc868fefa357689935", "b0b66b5c863aef5b46e8608fe1711615"),
+}
+# sebastian-sz's conversions: md5 with and without the classifier, of each set.
+_V2_SEB = {
+    ("b0", "imagenet21k"): ("8635973271bb9a88eaee549ff54aedfe", "3f28d90919518ef426073dbcb17e3021"),
+    ("b1", "imagenet21k"): ("769d9b75be3438f1b6097235bde22028", "611cfd8977562c93bc4959992ad9bd48"),
+    ("b2", "imagenet21k"): ("d9398206a6d2859d3bf45f6f524caa08", "7467240653f73dd438e87af589a859ad"),
+    ("b3", "imagenet21k"): ("a162c5a30af3244445f6a633ae29f82c", "d2629d05829af1450432e2f114ce2917"),
+    ("s", "imagenet21k"): ("6629e2eb68b6ebc922e009f6f800ad51", "c8ddbae1744f089f630f2bdbad5fe2fa"),
+    ("m", "imagenet21k"): ("996706525ce91d0113b2653099c64ec9", "7691b54d75412ca020aacfcb2a5837c6"),
+    ("l", "imagenet21k"): ("43ae5d74761ce151bbc0fb552184e378", "7ce647fe4de717b57a5fd6f2b3c82843"),
+    ("xl", "imagenet21k"): ("3b9760ecac79f6d0b0fe9648f14a2fed", "456d3fdcfc95bb460fcad7f0d8095773"),
+    ("b0", "imagenet21k-ft1k"): ("bc8fe2c555e5a1229c378d0e84aa2703", "9963bc6b7aa74eac7036ab414dff9733"),
+    ("b1", "imagenet21k-ft1k"): ("872bddc747d40c6238c964fe73a3a1e6", "f600737b414724d659c2bb7b5465aa22"),
+    ("b2", "imagenet21k-ft1k"): ("08fd7f48575c7a3a852c026f300e6a3f", "78c435611d5aa909e725f40a7a1119bf"),
+    ("b3", "imagenet21k-ft1k"): ("c1a195289bb3574caac5f2c94cd7f011", "99f66b5aa597a8834ba74f0b5d8a81d7"),
+    ("s", "imagenet21k-ft1k"): ("62a850f1b111c4872277c18d64b928d4", "85d8dcc7a63523abea94469b833be01e"),
+    ("m", "imagenet21k-ft1k"): ("8f6f7ca84d948da4b93f4b9053c19413", "f670a1cb04aeed321c554c21f219f895"),
+    ("l", "imagenet21k-ft1k"): ("78e5ffa224184f1481252a115a5f003d", "5a4795a11ae52a7d8626c9e20ba275a5"),
+    ("xl", "imagenet21k-ft1k"): ("f48b9f1c12effdf9d70a33d81eb9f5ca", "a0cbe206c87e8fafe7434451e5ac79a9"),
+}
+
 WEIGHTS: Mapping[tuple[str, str], Weights] = MappingProxyType(
-    {(row.variant, row.name): row for rows in (_imagenet(), _lite(), _others()) for row in rows}
+    {(row.variant, row.name): row for rows in (_imagenet(), _lite(), _others(), _v2()) for row in rows}
 )
 ALIASES: Mapping[str, str] = MappingProxyType({"autoaugment": "imagenet"})

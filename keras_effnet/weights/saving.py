@@ -12,6 +12,7 @@ from keras_effnet.artifacts import staged
 from keras_effnet.errors import WeightsError
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.normalization import PYTORCH, ZERO_TO_ONE, Normalization
+from keras_effnet.scaling import is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.frameworks import framework_of_layout
 from keras_effnet.weights.formats.keras_names import kind_of
@@ -58,7 +59,9 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
     if layout != "keras.applications":
         # timm's two kinds of models use the same names: the metadata record which kind this file is for.
         kind = "tf_" if framework_of_model(network).name == "tensorflow" else ""
-        metadata = {"architecture": f"{kind}efficientnet_{variant.name}"} if layout == "timm" else {}
+        name = variant.builder.removeprefix("EfficientNet").lower()
+        family = "efficientnetv2" if name.startswith("v2") else "efficientnet"
+        metadata = {"architecture": f"{kind}{family}_{name.removeprefix('v2')}"} if layout == "timm" else {}
         tensors = _renamed(state, variant, layout)
         with staged(path) as part:
             if path.suffix == ".pth":
@@ -67,6 +70,7 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
                 write_safetensors(part, tensors, {"format": "pt", **metadata})
     else:
         normalization = normalization_of(network) or ZERO_TO_ONE
+        _check_normalization(network, variant, normalization)
         write = _write_weights_h5 if path.name.endswith(".weights.h5") else _write_legacy_h5
         # In memory first: HDF5 aborts the process if the disk is full.
         file = io.BytesIO()
@@ -82,6 +86,14 @@ def _check_framework(network: Any, layout: str, variant: Variant) -> None:
         raise WeightsError(
             f"The model {network.name!r} has {found}, but models of {layout!r} have {expected}: the outputs would "
             "differ. Expected a layout with the same conventions. Choose 'timm', which supports both."
+        )
+
+
+def _check_normalization(network: Any, variant: Variant, normalization: Normalization) -> None:
+    if not variant.keeps_normalization and not normalization.close_to(variant.normalization):
+        raise WeightsError(
+            f"The model {network.name!r} takes pixels with {normalization}, {variant.builder} of keras.applications "
+            f"with {variant.normalization}. Expected the same. Save it with layout='timm'."
         )
 
 
@@ -117,7 +129,9 @@ def _statistics(normalization: Normalization) -> list[np.ndarray]:
 
 def _in_order(state: Mapping[str, np.ndarray], variant: Variant, normalization: Normalization) -> dict[str, Any]:
     """Layer -> (variable names, arrays), in the order of the network, starting with the normalisation."""
-    layers: dict[str, Any] = {"normalization": (("mean", "variance", "count"), _statistics(normalization))}
+    layers: dict[str, Any] = {}
+    if variant.keeps_normalization:
+        layers["normalization"] = ("mean", "variance", "count"), _statistics(normalization)
     for layer in layer_names(variant).values():
         if f"{layer}/{variables(layer)[0]}" in state:
             layers[layer] = variables(layer), [state[f"{layer}/{name}"] for name in variables(layer)]
@@ -151,7 +165,7 @@ def _write_legacy_h5(
         file.attrs["layer_names"] = [name.encode() for name in layers]
         file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"
         for layer, (names, arrays) in layers.items():
-            prefix = "depthwise_" if layer.endswith("dwconv") else ""
+            prefix = "depthwise_" if is_depthwise(layer) else ""
             paths = [f"{layer}/{prefix}{name}:0" for name in names]
             group = file.create_group(layer)
             group.attrs["weight_names"] = [name.encode() for name in paths]

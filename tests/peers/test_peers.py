@@ -11,6 +11,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet._keras import keras
+from keras_effnet.normalization import IMAGENET, MINUS_ONE_TO_ONE, Normalization
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.layer_names import layer_names, variables
@@ -58,6 +59,7 @@ class Peer:
         make: builds the library's model.
         framework: the padding and epsilon of the library.
         sizes: image sizes in pixels for which both agree.
+        normalization: how the library normalises pixels, if it is not the variant's.
     """
 
     layout: str
@@ -65,6 +67,7 @@ class Peer:
     make: Callable[[], Any]
     framework: str = "tensorflow"
     sizes: tuple[int, ...] = (224, 193)
+    normalization: Normalization | None = None
 
 
 PEERS = {
@@ -75,6 +78,14 @@ PEERS = {
     "torchvision_b0": Peer("torchvision", "b0", lambda: torchvision_model("efficientnet_b0"), "pytorch"),
     "torchvision_b2": Peer("torchvision", "b2", lambda: torchvision_model("efficientnet_b2"), "pytorch"),
     "torchvision_b5": Peer("torchvision", "b5", lambda: torchvision_model("efficientnet_b5"), "pytorch", (193,)),
+    "tf_efficientnetv2_b0": Peer("timm", "v2-b0", lambda: timm_model("tf_efficientnetv2_b0")),
+    "tf_efficientnetv2_b3": Peer("timm", "v2-b3", lambda: timm_model("tf_efficientnetv2_b3")),
+    "tf_efficientnetv2_s": Peer(
+        "timm", "v2-s", lambda: timm_model("tf_efficientnetv2_s"), normalization=MINUS_ONE_TO_ONE
+    ),
+    "torchvision_v2_s": Peer(
+        "torchvision", "v2-s", lambda: torchvision_model("efficientnet_v2_s"), "pytorch", normalization=IMAGENET
+    ),
     # These two libraries pad for the published image size, and differ from TensorFlow at other sizes.
     "lukemelas_b0": Peer("lukemelas", "b0", lambda: lukemelas_model("efficientnet-b0"), sizes=(224,)),
     "transformers_b0": Peer("transformers", "b0", lambda: transformers_model(VARIANTS["b0"]), sizes=(224,)),
@@ -128,7 +139,7 @@ def images_of(size):
 
 
 def our_model(peer, path):
-    builder = getattr(keras_effnet, f"EfficientNet{peer.variant.capitalize()}")
+    builder = getattr(keras_effnet, VARIANTS[peer.variant].builder)
     # The file name does not identify which of timm's two kinds of models this is.
     framework = peer.framework if peer.layout == "timm" else None
     return builder(weights=path, framework=framework, input_shape=(None, None, 3), classifier_activation=None)
@@ -136,7 +147,8 @@ def our_model(peer, path):
 
 def assert_same_logits(ours, theirs, peer):
     for size in peer.sizes:
-        expected = their_logits(theirs, images_of(size), VARIANTS[peer.variant].normalization)
+        normalization = peer.normalization or VARIANTS[peer.variant].normalization
+        expected = their_logits(theirs, images_of(size), normalization)
         found = keras.ops.convert_to_numpy(ours(images_of(size)))
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 

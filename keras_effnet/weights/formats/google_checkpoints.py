@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_effnet.complexity import complexity
 from keras_effnet.errors import WeightsError
-from keras_effnet.scaling import block_name
+from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.checkpoint_bundle import Bundle
 from keras_effnet.weights.formats.layer_names import layer_names, variables
@@ -153,11 +153,12 @@ def tf_names(variant: Variant) -> dict[str, str]:
     for n, block in enumerate(blocks):
         counts: dict[str, int] = {}
         for suffix, kind in BLOCK:
-            if block + suffix in known:
+            layer = f"{block}_{variant.depthwise}" if suffix == "_dwconv" else block + suffix
+            if layer in known:
                 number = counts[kind] = counts.get(kind, -1) + 1
-                layers[block + suffix] = f"blocks_{n}/{kind}" + (f"_{number}" if number else "")
+                layers[layer] = f"blocks_{n}/{kind}" + (f"_{number}" if number else "")
     return {
-        f"{layer}/{name}": f"{place}/{'depthwise_' if layer.endswith('dwconv') else ''}{name}"
+        f"{layer}/{name}": f"{place}/{'depthwise_' if is_depthwise(layer) else ''}{name}"
         for layer, place in layers.items()
         for name in variables(layer)
     }

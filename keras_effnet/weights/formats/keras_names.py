@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET, Normalization
+from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.keras_h5 import Dataset, H5File
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
@@ -110,7 +111,13 @@ def _names(path: str, attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
     if groups[-1:] == ["vars"]:
         # .weights.h5 numbers the layers of each class; Keras 3 stores the layer's own name as an attribute.
         groups = [attributes["/".join(groups)].get("name", "")]
-    return [ALIASES.get(name, name) for name in groups] or [""]
+    return [_spell_block(ALIASES.get(name, name)) for name in groups] or [""]
+
+
+def _spell_block(layer: str) -> str:
+    """A layer in our spelling: other builders count blocks by character, so that "{" follows "z", and we write "aa"."""
+    match = re.match(r"block(\d)([{|}~\x7f-\xff])_", layer)
+    return layer if match is None else block_name(int(match[1]), ord(match[2]) - ord("a")) + layer[match.end() - 1 :]
 
 
 def _layer(path: str, attributes: Mapping[str, Mapping[str, str]], known: Mapping[str, str]) -> str | None:
@@ -156,6 +163,6 @@ def kind_of(layer: str) -> str:
     """The class of a layer in automatic names: one of `KINDS`."""
     if layer.endswith("bn"):
         return "batch_normalization"
-    if layer.endswith("dwconv"):
+    if is_depthwise(layer):
         return "depthwise_conv2d"
     return "dense" if layer == "predictions" else "conv2d"

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator
 
 from keras_effnet.blocks import BlockArgs
 from keras_effnet.complexity import layers
-from keras_effnet.scaling import block_name
+from keras_effnet.errors import WeightsError
+from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import VARIANTS, Variant
 
 # One row per layer of stem and head. {head} is the number after torchvision's last stage.
@@ -18,10 +19,11 @@ ENDS = (
     ("predictions",       "_fc",         "classifier",  "classifier.1",      "classifier"),
 )  # fmt: skip
 
-# One row per layer of a block. torchvision and timm number the layers that exist: {i} and {bn} count up.
+# One row per layer of a block; fused blocks have neither "_dwconv" nor "_bn". torchvision and timm number the layers
+# that exist: {i} and {bn} count up. timm names convolutions by their role in the block: {expand} and {project}.
 BLOCK = (
     # keras.applications  lukemelas            timm              torchvision      transformers
-    ("_expand_conv",      "_expand_conv",      "conv_pw",        "block.{i}.0",   "expansion.expand_conv"),
+    ("_expand_conv",      "_expand_conv",      "{expand}",       "block.{i}.0",   "expansion.expand_conv"),
     ("_expand_bn",        "_bn0",              "bn{bn}",         "block.{i}.1",   "expansion.expand_bn"),
     ("_dwconv",           "_depthwise_conv",   "conv_dw",        "block.{i}.0",   "depthwise_conv.depthwise_conv"),
     ("_bn",               "_bn1",              "bn{bn}",         "block.{i}.1",   "depthwise_conv.depthwise_norm"),
@@ -40,6 +42,8 @@ PREFIXES = {
     "transformers": "encoder.blocks.{n}.",
 }
 LAYOUTS = tuple(PREFIXES)
+# Libraries that have EfficientNetV2, and which of its variants.
+V2_LAYOUTS = {"keras": None, "timm": None, "torchvision": ("v2-s", "v2-m", "v2-l")}
 HEAD = ("top_conv", "top_bn", "predictions")
 
 # How files of each PyTorch library are recognised, and the prefix that names other than the classifier's may have.
@@ -71,21 +75,36 @@ def layer_names(variant: Variant, layout: str = "keras") -> dict[str, str]:
     Returns:
         Name in that library -> name in keras.applications, in network order.
 
+    Raises:
+        WeightsError: the library does not have the network.
+
     Example:
         >>> layer_names(VARIANTS["b0"], "timm")["blocks.1.0.conv_pwl"]
         'block2a_project_conv'
     """
+    if not has_network(layout, variant):
+        raise WeightsError(
+            f"{layout} does not have {variant.name}. Expected one of {', '.join(V2_LAYOUTS)} for EfficientNetV2 "
+            "(torchvision: S, M and L)."
+        )
     column = LAYOUTS.index(layout)
     stages = variant.stages
     ends = {row[column].format(head=len(stages) + 1): row[0] for row in ENDS}
     stem, head = dict(list(ends.items())[:2]), dict(list(ends.items())[2:])
-    return stem | dict(_blocks(stages, layout, column)) | head
+    return stem | dict(_blocks(variant, layout, column)) | head
 
 
-def _blocks(stages: tuple[BlockArgs, ...], layout: str, column: int) -> Iterator[tuple[str, str]]:
+def has_network(layout: str, variant: Variant) -> bool:
+    """Whether a library has a network: not all of them have EfficientNetV2."""
+    if not variant.fused:
+        return True
+    return layout in V2_LAYOUTS and variant.name in (V2_LAYOUTS[layout] or (variant.name,))
+
+
+def _blocks(variant: Variant, layout: str, column: int) -> Iterator[tuple[str, str]]:
     n = 0
-    for stage, args in enumerate(stages, start=1):
-        project = "conv_pwl" if args.expand_ratio > 1 else "conv_pw"
+    for stage, args in enumerate(variant.stages, start=1):
+        expand, project = _timm_names(args)
         for j in range(args.repeats):
             name = block_name(stage, j)
             prefix = PREFIXES[layout].format(name=name, n=n, stage=stage, stage0=stage - 1, j=j)
@@ -93,8 +112,17 @@ def _blocks(stages: tuple[BlockArgs, ...], layout: str, column: int) -> Iterator
             for row in _rows(args):
                 i += row[0] in ("_expand_conv", "_dwconv", "_se_reduce", "_project_conv")
                 bn += row[0].endswith("_bn")
-                yield prefix + row[column].format(i=i, bn=bn, project=project), name + row[0]
+                ours = f"_{variant.depthwise}" if row[0] == "_dwconv" else row[0]
+                theirs = ours if layout == "keras" else row[column]
+                yield prefix + theirs.format(i=i, bn=bn, expand=expand, project=project), name + ours
             n += 1
+
+
+def _timm_names(args: BlockArgs) -> tuple[str, str]:
+    """timm's names of the convolutions that expand and project."""
+    if args.conv_type == "fused":
+        return "conv_exp", "conv_pwl" if args.expand_ratio > 1 else "conv"
+    return "conv_pw", "conv_pwl" if args.expand_ratio > 1 else "conv_pw"
 
 
 def _rows(args: BlockArgs) -> list[tuple[str, ...]]:
@@ -103,6 +131,7 @@ def _rows(args: BlockArgs) -> list[tuple[str, ...]]:
         for row in BLOCK
         if not (row[0].startswith("_expand") and args.expand_ratio == 1)
         and not (row[0].startswith("_se") and not args.se_ratio)
+        and not (row[0] in ("_dwconv", "_bn") and args.conv_type == "fused")
     ]
 
 
@@ -142,14 +171,15 @@ def torch_axes(layer: str) -> tuple[int, ...]:
     """
     if layer == "predictions":
         return 1, 0
-    return (2, 3, 0, 1) if layer.endswith("dwconv") else (3, 2, 0, 1)
+    return (2, 3, 0, 1) if is_depthwise(layer) else (3, 2, 0, 1)
 
 
-def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
-    """The shape of every variable of a network with 1000 classes, computed without building it.
+def shapes(variant: Variant, classes: int = 1000) -> dict[str, tuple[int, ...]]:
+    """The shape of every variable of a network, computed without building it.
 
     Args:
         variant: the network.
+        classes: outputs of the classifier.
 
     Returns:
         "layer/variable" -> shape, with the axes of Keras.
@@ -159,7 +189,7 @@ def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
         (3, 3, 3, 32)
     """
     found: dict[str, tuple[int, ...]] = {}
-    for layer in layers(variant):
+    for layer in layers(variant, classes=classes):
         side = layer.kernel_size
         if layer.name == "predictions":
             found["predictions/kernel"] = (layer.inputs, layer.filters)
@@ -169,7 +199,7 @@ def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
         if layer.bias:
             found[f"{layer.name}/bias"] = (layer.filters,)
         if layer.norm:
-            norm = re.sub("(dw)?conv$", "bn", layer.name)
+            norm = re.sub("(dwconv2?|conv)$", "bn", layer.name)
             found |= {f"{norm}/{name}": (layer.filters,) for name in variables(norm)}
     return found
 
@@ -199,7 +229,7 @@ def unknown_names(unknown: Collection[str], layers: Collection[str], variant: Va
 def _matching_variants(layers: Collection[str], layout: str) -> list[str]:
     """The published networks with exactly these layers, ignoring the head."""
     found = []
-    for variant in VARIANTS.values():
+    for variant in (row for row in VARIANTS.values() if has_network(layout, row)):
         names = layer_names(variant, layout)
         head = {theirs for theirs, ours in names.items() if ours in HEAD}
         if set(layers) - head == set(names) - head:
