@@ -80,11 +80,9 @@ def finetune(
     found = open_training_photos(data, val_share=chosen.val_share, seed=chosen.seed)
     run = Run(chosen, progress or (lambda *_: None))
     with run.part("building"):
-        keras.utils.set_random_seed(chosen.seed)
         classifier = _build(model, weights, found.classes, chosen)
     with run.part("reading"):
-        odd = OddFiles(len(found.train) + len(found.val))
-        train, val, errors = _read(found, classifier.size, odd, run)
+        train, val, errors = _read(found, classifier.size, run)
     photos = replace(found, train=train.rows, val=val.rows)
     _check_readable(photos, errors, strict=strict)
     train_phases(classifier.model, train, val, classifier.size, run)
@@ -92,7 +90,7 @@ def finetune(
         predicted, dropped = keep_better_phase(classifier.model, val, run)
     result = FineTuned(
         classifier,
-        replace(photos, notes=(*photos.notes, *_converted(odd), *_replaced(train, val))),
+        replace(photos, notes=(*photos.notes, *_converted(train.odd), *_replaced(train, val))),
         tuple(run.history),
         predicted,
         {"data": os.fspath(data), **asdict(chosen)},
@@ -110,7 +108,8 @@ def finetune(
 def _build(
     model: str | os.PathLike[str], weights: str | None, classes: tuple[str, ...], chosen: Settings
 ) -> Classifier:
-    """A pretrained network with a new head, at the chosen resolution."""
+    """A pretrained network with a new, seeded head, at the chosen resolution."""
+    keras.utils.set_random_seed(chosen.seed)
     loaded = load_classifier(model, weights)
     network = replace_head(loaded.model, len(classes))
     first_block(network, chosen.unfreeze)
@@ -120,7 +119,8 @@ def _build(
     return Classifier(network, tuple((None, name) for name in classes), size, loaded.name, loaded.weights)
 
 
-def _read(found: TrainingPhotos, size: int, odd: OddFiles, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
+def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
+    odd = OddFiles(len(found.train) + len(found.val))
     done = 0
 
     def tick() -> None:

@@ -109,7 +109,7 @@ def unfreeze(model: Any, stages: int | str = 3) -> None:
         >>> import keras_effnet
         >>> model = keras_effnet.EfficientNetLite0(weights=None, classes=5)
         >>> unfreeze(model, "block7a")
-        >>> [variable.shape for variable in model.trainable_weights][-2:]
+        >>> [tuple(variable.shape) for variable in model.trainable_weights][-2:]
         [(1280, 5), (5,)]
     """
     network = find_network(model)
