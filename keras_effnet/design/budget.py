@@ -1,6 +1,6 @@
-"""Equation 2: the largest network of a family within a budget of multiply-adds, parameters, memory or seconds.
+"""Equation 2: the largest network within a budget of multiply-adds, parameters, memory or latency.
 
-The source is arXiv:1905.11946, section 3.1; the family is a baseline scaled by Equation 3.
+Source: arXiv:1905.11946, section 3.1. The candidates are a baseline scaled by Equation 3.
 """
 
 import math
@@ -17,7 +17,7 @@ from keras_effnet.variants import VARIANTS, Variant
 Build = Callable[[float, float, float], Any]
 Family = Variant | Sequence[BlockArgs] | Build
 
-# Equation 3 has doubled the cost so often by then that whatever still fits does not grow at all.
+# The cost has doubled 64 times by then: if the network still fits, its cost does not grow.
 MAX_PHI = 64
 LIMITS = {"macs": "multiply-adds", "params": "parameters", "memory": "bytes", "latency": "seconds"}
 
@@ -27,10 +27,10 @@ class Fit:
     """The largest network within a budget.
 
     Args:
-        phi: how far the baseline is scaled.
+        phi: scaling exponent of Equation 3.
         coefficients: depth, width and resolution coefficients at phi.
-        network: a `Variant`, or what the user's `build` returned.
-        costs: what the network costs, by the names of the budgets: macs, params, memory in bytes, latency in seconds.
+        network: a `Variant`, or the result of the user's `build`.
+        costs: the costs that are known: macs, params, memory in bytes, latency in seconds.
     """
 
     phi: float
@@ -50,23 +50,25 @@ def fit_budget(
     measure: Callable[[Any], float] | None = None,
     precision: float = 0.01,
 ) -> Fit:
-    """Find the largest phi whose network keeps every limit, by bisection; nothing is built unless seconds are limited.
+    """Find the largest phi whose network is within all limits, by bisection.
+
+    Networks are only built if the latency is limited.
 
     Args:
-        family: a `Variant`; a block table, which gets the stem, head and resolution of B0; or a function
-            `build(depth, width, resolution)` of coefficients that returns a Keras model, a `Complexity`, or a mapping
-            with some of macs, params, memory and latency. What it costs must not fall as the coefficients grow.
+        family: a `Variant`; a block table, which is combined with the stem, head and resolution of B0; or a function
+            `build(depth, width, resolution)` of the coefficients that returns a Keras model, a `Complexity`, or a
+            mapping with some of macs, params, memory and latency. Its cost must not fall as the coefficients grow.
         max_macs: multiply-adds for one image.
-        max_params: all weights, as `model.count_params()` gives them.
+        max_params: all weights, as in `model.count_params()`.
         max_latency: seconds for one image.
         max_memory: bytes of the weights and of the largest layer's input and output, in float32.
-        scaling: the law; the paper's by default.
-        measure: `measure(network)` gives the seconds; by default the network is built with random weights, and the mean
-            of 20 runs with a batch of one on this machine is taken. Networks near the limit are as good as it is quiet.
-        precision: step of phi. With `max_latency` alone a coarser one, 0.1, saves networks that are built.
+        scaling: coefficients of Equation 3; the paper's by default.
+        measure: `measure(network)` returns the seconds. By default the network is built with random weights, and the
+            mean of 20 runs with a batch of one on this machine is taken, so the machine should be idle.
+        precision: step of phi. If only `max_latency` is set, a coarser step such as 0.1 builds fewer networks.
 
     Raises:
-        ValueError: no limit, a limit that even the baseline breaks or that no phi reaches, or costs that are unknown.
+        ValueError: there is no limit, the baseline exceeds a limit, the costs never reach one, or a cost is unknown.
 
     Example:
         >>> from keras_effnet.variants import VARIANTS
@@ -75,17 +77,17 @@ def fit_budget(
     """
     limits = {"macs": max_macs, "params": max_params, "memory": max_memory, "latency": max_latency}
     wanted = _wanted(limits, precision)
-    law = scaling or CompoundScaling()
+    rule = scaling or CompoundScaling()
 
     @cache
     def candidate(step: int) -> tuple[Fit, dict[str, float]]:
         phi = step * precision
-        network = _network(family, law, phi)
+        network = _network(family, rule, phi)
         costs = _costs(network, wanted)
-        # The clock is asked last: what arithmetic rules out need not be built.
-        if "latency" in wanted and "latency" not in costs and not _broken(costs, wanted):
+        # Latency last: a network that already exceeds another limit need not be built.
+        if "latency" in wanted and "latency" not in costs and not _exceeded(costs, wanted):
             costs["latency"] = float((measure or _measure)(network))
-        return Fit(phi, law.coefficients(phi), network, costs), _broken(costs, wanted)
+        return Fit(phi, rule.coefficients(phi), network, costs), _exceeded(costs, wanted)
 
     _, too_much = candidate(0)
     if too_much:
@@ -98,8 +100,8 @@ def _wanted(limits: Mapping[str, float | None], precision: float) -> dict[str, f
     wanted = {name: limit for name, limit in limits.items() if limit is not None}
     if not wanted or not all(limit > 0 for limit in wanted.values()) or not precision > 0:
         raise ValueError(
-            f"The budget is {wanted} with precision {precision!r}. Expected at least one of max_macs, max_params, "
-            "max_latency and max_memory, all positive. Pass for example max_macs=1e9."
+            f"The limits are {wanted} and precision is {precision!r}. Expected at least one of max_macs, max_params, "
+            "max_latency and max_memory, and positive numbers. Pass for example max_macs=1e9."
         )
     return wanted
 
@@ -107,20 +109,20 @@ def _wanted(limits: Mapping[str, float | None], precision: float) -> dict[str, f
 def _none_fits(too_much: Mapping[str, float], wanted: Mapping[str, float]) -> ValueError:
     needs = ", ".join(f"{cost:,.6g} {LIMITS[name]} (max_{name}={wanted[name]:,.6g})" for name, cost in too_much.items())
     return ValueError(
-        f"Nothing of the family fits the budget: the baseline itself takes {needs}. Expected limits of at least "
-        "that. Raise them, or start from a smaller baseline: a lower resolution, fewer filters, fewer repeats."
+        f"The baseline exceeds the budget: it needs {needs}. Expected limits that the baseline fits. Raise them, or "
+        "start from a smaller baseline: a lower resolution, fewer filters, fewer repeats."
     )
 
 
 def _last(fits: Callable[[int], bool], first: int, most: float) -> int:
-    """The last step that fits, where 0 does and what follows one that does not does not either."""
+    """The last step that fits, by bisection; step 0 fits, and the steps after one that does not fit do not fit."""
     low, high = 0, first
     while fits(high):
         low, high = high, 2 * high
         if high > most:
             raise ValueError(
-                f"The costs still fit the budget at phi = {MAX_PHI}. Expected costs that grow with depth, width and "
-                "resolution. Let build use its coefficients, or limit a cost that they change."
+                f"The costs are still within the budget at phi = {MAX_PHI}. Expected costs that grow with depth, width "
+                "and resolution. Make build use its coefficients, or limit another cost."
             )
     while high - low > 1:
         middle = (low + high) // 2
@@ -128,20 +130,20 @@ def _last(fits: Callable[[int], bool], first: int, most: float) -> int:
     return low
 
 
-def _network(family: Family, law: CompoundScaling, phi: float) -> Any:
+def _network(family: Family, rule: CompoundScaling, phi: float) -> Any:
     if isinstance(family, Variant):
-        return law.variant(family, phi) if phi else family
+        return rule.variant(family, phi) if phi else family
     if callable(family):
-        return law.scale(family, phi)
-    return law.variant(replace(VARIANTS["b0"], name="custom", blocks=tuple(family)), phi)
+        return rule.scale(family, phi)
+    return rule.variant(replace(VARIANTS["b0"], name="custom", blocks=tuple(family)), phi)
 
 
-def _broken(costs: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
+def _exceeded(costs: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
     return {name: costs[name] for name, limit in limits.items() if name in costs and not costs[name] <= limit}
 
 
 def _costs(network: Any, wanted: Mapping[str, float]) -> dict[str, float]:
-    """What is known of a network without running it."""
+    """The costs of a network that are known without running it."""
     if isinstance(network, Mapping):
         costs = {name: float(network[name]) for name in LIMITS if name in network}
     else:
@@ -151,7 +153,7 @@ def _costs(network: Any, wanted: Mapping[str, float]) -> dict[str, float]:
     missing = [name for name in wanted if name not in costs and name != "latency"]
     if missing:
         raise ValueError(
-            f"build returned a mapping without {', '.join(missing)}. Expected what the budget limits: "
+            f"build returned a mapping without {', '.join(missing)}. Expected a value for each limit: "
             f"{', '.join(sorted(wanted))}. Add it to the mapping, or return a model."
         )
     return costs
@@ -163,30 +165,30 @@ def _complexity(network: Any) -> Complexity:
     if not hasattr(network, "count_params"):
         raise ValueError(
             f"build returned {type(network).__name__}. Expected a Keras model, a Complexity, or a mapping with some of "
-            f"{', '.join(sorted(LIMITS))}. Return one of these."
+            f"{', '.join(sorted(LIMITS))}."
         )
     return model_complexity(network)
 
 
 def model_complexity(model: Any) -> Complexity:
-    """Count a built Keras model of convolutions and dense layers as `complexity` counts a table.
+    """Count the cost of a Keras model of convolutions and dense layers, as `complexity` does for a table.
 
     Args:
-        model: a functional model with fixed input sizes; a layer of another kind adds its parameters alone.
+        model: a functional model with fixed input sizes. Of other kinds of layers, only the parameters are counted.
     """
     macs = activations = peak = 0
     for layer in model.layers:
-        # tf_keras calls the kernel of a depthwise convolution by another name.
+        # In tf_keras, the kernel of a depthwise convolution has another name.
         weights = getattr(layer, "kernel", getattr(layer, "depthwise_kernel", None))
         if weights is None:
             continue
-        taken, given = _elements(layer.input), _elements(layer.output)
+        inputs, outputs = _elements(layer.input), _elements(layer.output)
         kernel = math.prod(weights.shape)
-        # One multiply-add for each weight at each place; the last axis of a kernel is not a place.
+        # One multiply-add per weight and output position; the channel axis is not a position.
         channels = layer.output.shape[1 if getattr(layer, "data_format", "") == "channels_first" else -1]
-        macs += kernel * given // channels
-        activations += given
-        peak = max(peak, taken + given)
+        macs += kernel * outputs // channels
+        activations += outputs
+        peak = max(peak, inputs + outputs)
     parameters = model.count_params()
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     weight_bytes, peak_bytes = parameters * FLOAT32_BYTES, peak * FLOAT32_BYTES
@@ -196,8 +198,8 @@ def model_complexity(model: Any) -> Complexity:
 def _elements(tensor: Any) -> int:
     if None in tensor.shape[1:]:
         raise ValueError(
-            f"The model has a tensor of shape {tuple(tensor.shape)}. Expected known sizes, since the cost depends on "
-            "them. Build it with a fixed input shape."
+            f"The model has a tensor of shape {tuple(tensor.shape)}. Expected known sizes, because the cost depends on "
+            "them. Build the model with a fixed input shape."
         )
     return math.prod(tensor.shape[1:])
 
@@ -208,7 +210,7 @@ def _measure(network: Any) -> float:
 
     if isinstance(network, (Complexity, Mapping)):
         raise ValueError(
-            f"max_latency came with a build that returns {type(network).__name__}. Expected a model that can be run. "
-            "Pass measure=, return a model, or add latency to a mapping."
+            f"max_latency is set, but build returns {type(network).__name__}. Expected a model that can be run. Pass "
+            "measure=, return a model, or add latency to the mapping."
         )
     return latency(create(network) if isinstance(network, Variant) else network)

@@ -14,7 +14,7 @@ Evaluate = Callable[[float, float, float], float]
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the grid and what `evaluate` gave it; the best has the highest score, and NaN is never best."""
+    """One point of the grid and its score. The highest score is the best, and NaN is never the best."""
 
     coefficients: Coefficients
     score: float
@@ -22,13 +22,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class GridSearch:
-    """What a grid search found.
+    """The result of a grid search.
 
     Args:
-        trials: every evaluated point, in the order of the grid.
-        best: the one with the highest score, the first of equals.
-        scaling: the law with the best coefficients.
-        pending: points that other processes still work on; 0 unless an Optuna study is shared.
+        trials: all evaluated points, in the order of the grid.
+        best: the trial with the highest score; the first one if several are equal.
+        scaling: Equation 3 with the best coefficients.
+        pending: number of points that other processes are still evaluating; 0 without a shared Optuna study.
     """
 
     trials: tuple[Trial, ...]
@@ -48,24 +48,24 @@ def grid_search(
     storage: Any = None,
     study_name: str = "grid-search",
 ) -> GridSearch:
-    """Score every (depth, width, resolution) that doubles the FLOPS of a baseline, and find the best.
+    """Score all (depth, width, resolution) coefficients that double the FLOPS of a baseline, and find the best.
 
     Args:
-        evaluate: `evaluate(depth, width, resolution)` gives a score, higher is better, say the accuracy of the scaled
-            baseline after training.
-        step: distance of the points along each axis, from 1 up.
-        tolerance: how far alpha * beta^2 * gamma^2 may lie from the budget, as a difference.
-        budget: what FLOPS should grow by.
-        workers: threads; or an executor of your own, such as a `ProcessPoolExecutor`, which needs an `evaluate` that
-            can be pickled.
-        study: an Optuna study that hands out the points; any number of processes may share it.
+        evaluate: `evaluate(depth, width, resolution)` returns a score, higher is better, such as the accuracy of the
+            scaled baseline after training.
+        step: distance between points along each axis, starting at 1.
+        tolerance: largest absolute difference between alpha * beta^2 * gamma^2 and the budget.
+        budget: wanted growth of FLOPS.
+        workers: number of threads; or an executor such as a `ProcessPoolExecutor`, for which `evaluate` must be
+            picklable.
+        study: an Optuna study that distributes the points over any number of processes.
         storage: an Optuna storage or its URL, such as "sqlite:///search.db", which keeps the results. The study
             `study_name` in it is created, or resumed if it exists.
         study_name: name of the study in `storage`.
 
     Raises:
-        ValueError: a grid without a point, an executor together with a study, or no score that is a number.
-        ImportError: `storage` without Optuna.
+        ValueError: the grid has no points, all scores are NaN, or an executor was passed together with a study.
+        ImportError: `study` or `storage` is used without Optuna.
 
     Example:
         >>> grid_search(lambda depth, width, resolution: depth, step=0.25).best.coefficients
@@ -88,19 +88,19 @@ def grid_search(
     ranked = [trial for trial in trials if not math.isnan(trial.score)]
     if not ranked:
         raise ValueError(
-            f"None of the {len(points)} points has a score that is a number ({pending} are still being evaluated "
-            "elsewhere). Expected at least one. Let evaluate return a number, or call again when the others are done."
+            f"None of the {len(points)} points has a score other than NaN ({pending} are still being evaluated by "
+            "other processes). Expected at least one score. Check evaluate, or call again when the others are done."
         )
     best = max(ranked, key=lambda trial: trial.score)
-    law = CompoundScaling(*best.coefficients, budget=budget, tolerance=tolerance)
-    return GridSearch(trials, best, law, pending)
+    scaling = CompoundScaling(*best.coefficients, budget=budget, tolerance=tolerance)
+    return GridSearch(trials, best, scaling, pending)
 
 
 def candidates(*, step: float = 0.05, tolerance: float = 0.1, budget: float = 2.0) -> tuple[Coefficients, ...]:
-    """Every (alpha, beta, gamma) of the grid, each at least 1, with alpha * beta^2 * gamma^2 within the tolerance.
+    """List the grid: all (alpha, beta, gamma) of at least 1 with alpha * beta^2 * gamma^2 within the tolerance.
 
     Raises:
-        ValueError: a step, tolerance or budget that leaves no point.
+        ValueError: an argument is out of range, or the grid has no points.
 
     Example:
         >>> Coefficients(1.2, 1.1, 1.15) in candidates(step=0.05)
@@ -123,7 +123,7 @@ def candidates(*, step: float = 0.05, tolerance: float = 0.1, budget: float = 2.
                     found.append(Coefficients(alpha, beta, gamma))
     if not found:
         raise ValueError(
-            f"No point of step {step} has alpha * beta^2 * gamma^2 within {tolerance} of {budget}. Expected at least "
+            f"No point with step {step} has alpha * beta^2 * gamma^2 within {tolerance} of {budget}. Expected at least "
             "one. Pass a smaller step or a larger tolerance."
         )
     return tuple(found)
@@ -132,7 +132,7 @@ def candidates(*, step: float = 0.05, tolerance: float = 0.1, budget: float = 2.
 def _in_parallel(
     evaluate: Evaluate, points: Sequence[Coefficients], workers: int | Executor
 ) -> Iterator[tuple[Coefficients, float]]:
-    """Results as they come; the first error stops what has not begun."""
+    """Yield results in order of completion; the first error cancels the points that have not started."""
     if workers == 1:
         yield from ((point, float(evaluate(*point))) for point in points)
         return

@@ -1,4 +1,4 @@
-"""How long a network takes for one image, on this machine or on one core of it (arXiv:1905.11946, Table 4)."""
+"""Latency of a network for one image, on all cores or on a single core (arXiv:1905.11946, Table 4)."""
 
 import json
 import os
@@ -18,18 +18,18 @@ _ONE_THREAD = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
 
 
 def latency(model: Any, *, size: int | None = None, runs: int = 20) -> float:
-    """Mean seconds of `predict_on_batch` with a batch of one, on whatever cores the backend uses.
+    """Measure the mean seconds of `predict_on_batch` with a batch of one, on the cores that the backend uses.
 
     Args:
         model: a Keras model of one image input, (batch, height, width, channels).
         size: side of the image in pixels; the model's own by default.
-        runs: how many runs the mean is over, after three that do not count.
+        runs: number of runs to average, after three warm-up runs.
     """
     return latencies({"model": model}, size=size, runs=runs)["model"]
 
 
 def latencies(models: Mapping[str, Any], *, size: int | None = None, runs: int = 20) -> dict[str, float]:
-    """Mean seconds for each model; they take turns, so that what else the machine does hits all alike."""
+    """Measure the mean seconds of each model. Models alternate, so that other load affects all of them equally."""
     images = {name: _image(model, size) for name, model in models.items()}
     seconds = dict.fromkeys(models, 0.0)
     for i in range(WARMUP + runs):
@@ -41,27 +41,27 @@ def latencies(models: Mapping[str, Any], *, size: int | None = None, runs: int =
 
 
 def single_core_latencies(names: Sequence[str], *, size: int | None = None, runs: int = 20) -> dict[str, float]:
-    """Mean seconds on a single core, measured in a process of its own since a backend's threads are fixed at its start.
+    """Measure mean seconds on a single core, in a new process because backends fix their threads when they start.
 
     Args:
-        names: our networks ("b1") and those of `keras.applications` ("ResNet152"), with random weights.
+        names: networks of this package ("b1") or of `keras.applications` ("ResNet152"); they get random weights.
         size: side of the images in pixels; each network's own by default.
-        runs: how many runs the mean is over.
+        runs: number of runs to average.
     """
     command = [sys.executable, "-c", _CHILD, json.dumps(list(names)), json.dumps(size), json.dumps(runs)]
     environment = {**os.environ, **_ONE_THREAD, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         raise ValueError(
-            f"The measurement of {', '.join(names)} ended with status {done.returncode}: {done.stderr.strip()[-500:]} "
-            "Expected a network of this package or of keras.applications, and memory for it. Check both."
+            f"The measurement of {', '.join(names)} failed with status {done.returncode}: {done.stderr.strip()[-500:]} "
+            "Expected networks of this package or of keras.applications, and enough memory."
         )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _child(names: str, size: str, runs: str) -> None:
     if hasattr(os, "sched_setaffinity"):
-        # TensorFlow and XLA make as many threads as there are cores they may use.
+        # TensorFlow and XLA start one thread per allowed core.
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     models = {name: _build(name) for name in json.loads(names)}
     sys.stdout.write("\n" + json.dumps(latencies(models, size=json.loads(size), runs=json.loads(runs))))
@@ -85,7 +85,7 @@ def _image(model: Any, size: int | None) -> Any:
 
 
 def machine() -> str:
-    """The processor's name as the system gives it."""
+    """Return the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
     return names[0] if names else platform.processor() or platform.machine() or "unknown"

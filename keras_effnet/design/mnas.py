@@ -1,4 +1,4 @@
-"""The search space of MnasNet over block tables (arXiv:1807.11626, section 4.1), and what the search maximises.
+"""MnasNet's search space over block tables (arXiv:1807.11626, section 4.1), and the reward of a search.
 
 The reward is that of arXiv:1905.11946, section 4.
 """
@@ -17,7 +17,7 @@ from keras_effnet.errors import Range
 from keras_effnet.scaling import round_filters
 from keras_effnet.variants import VARIANTS, Variant
 
-# A plain convolution is a fused block that expands nothing, a separable one a depthwise block that expands nothing.
+# A plain convolution is a fused block without expansion, a separable one a depthwise block without expansion.
 OPERATORS: Mapping[str, tuple[str, int]] = MappingProxyType(
     #            conv_type     expand_ratio
     {
@@ -33,16 +33,16 @@ Point = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StageSpace:
-    """What one stage may be; every block of a stage is the same.
+    """The choices for one stage. All blocks of a stage are equal.
 
     Args:
-        strides: of the first block; not searched.
-        filters: output filters.
-        repeats: how many blocks.
+        strides: strides of the first block; fixed.
+        filters: numbers of output filters.
+        repeats: numbers of blocks.
         operator: names of `OPERATORS`.
         kernel_size: sides of the kernel.
-        se_ratio: squeeze filters as a share of the block's input filters; 0 for no squeeze-excite.
-        skip: whether a block that keeps its shape adds its input to its output.
+        se_ratio: squeeze filters as a fraction of the block's input filters; 0 for no squeeze-and-excitation.
+        skip: whether a block with equal input and output shapes has a residual connection.
     """
 
     strides: int
@@ -59,11 +59,11 @@ SEARCHED = tuple(field.name for field in fields(StageSpace) if field.name != "st
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All networks that the stages allow; the rows of any of them connect.
+    """All networks that can be made from the choices of each stage.
 
     Args:
-        base: what is not searched: resolution, stem, head, activation.
-        stages: what each row of the block table may be.
+        base: the fixed settings: resolution, stem, head, activation.
+        stages: the choices for each row of the block table.
     """
 
     base: Variant
@@ -71,7 +71,7 @@ class SearchSpace:
 
     @property
     def choices(self) -> dict[str, Sequence[Any]]:
-        """What there is to choose from, "stage1_operator" first; a point has one value for each."""
+        """All choices by name, such as "stage1_operator"; a point has one value for each name."""
         return {
             f"stage{i}_{name}": getattr(stage, name)
             for i, stage in enumerate(self.stages, start=1)
@@ -80,18 +80,18 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """How many points there are; some are the same network, as where no block of a stage can skip."""
+        """Number of points. Some are equal networks, for example if no block of a stage can have a skip."""
         return math.prod(map(len, self.choices.values()))
 
     def sample(self, rng: random.Random) -> dict[str, Any]:
-        """A point drawn at random, every one equally likely."""
+        """Draw a point at random, with equal probabilities."""
         return {name: rng.choice(values) for name, values in self.choices.items()}
 
     def decode(self, point: Point) -> Variant:
-        """The network of a point.
+        """Return the network of a point.
 
         Raises:
-            ValueError: a value that is missing, or not one to choose from.
+            ValueError: a value is missing or not one of the choices.
 
         Example:
             >>> MNAS.decode(MNAS.encode(VARIANTS["b0"].blocks)).blocks == VARIANTS["b0"].blocks
@@ -100,8 +100,7 @@ class SearchSpace:
         for name, values in self.choices.items():
             if name not in point or point[name] not in values:
                 raise ValueError(
-                    f"{name} of the point is {point.get(name)!r}. Expected one of {', '.join(map(str, values))}. "
-                    "Choose one of these."
+                    f"{name} of the point is {point.get(name)!r}. Expected one of {', '.join(map(str, values))}."
                 )
         rows = []
         for i, stage in enumerate(self.stages, start=1):
@@ -111,10 +110,10 @@ class SearchSpace:
         return replace(self.base, name="searched", blocks=tuple(rows))
 
     def encode(self, blocks: Sequence[BlockArgs]) -> dict[str, Any]:
-        """The point of a block table.
+        """Return the point of a block table; the reverse of `decode`.
 
         Raises:
-            ValueError: a table outside of the space; names the row.
+            ValueError: a row is outside of the space.
 
         Example:
             >>> MNAS.encode(VARIANTS["b0"].blocks)["stage4_filters"]
@@ -122,7 +121,7 @@ class SearchSpace:
         """
         if len(blocks) != len(self.stages):
             raise ValueError(
-                f"The table has {len(blocks)} rows. Expected {len(self.stages)}, as the space has stages. Add or "
+                f"The table has {len(blocks)} rows. Expected {len(self.stages)}, one per stage of the space. Add or "
                 "merge rows."
             )
         point: dict[str, Any] = {}
@@ -133,22 +132,22 @@ class SearchSpace:
             outside = [name for name in SEARCHED if values[name] not in getattr(stage, name)]
             if outside or row.strides != stage.strides:
                 raise ValueError(
-                    f"Row {i} of the table, {row}, is outside of the space by its {', '.join(outside) or 'strides'}. "
-                    f"Expected a row of {stage}. Change the row or the space."
+                    f"Row {i} of the table, {row}, is outside of the space because of "
+                    f"{', '.join(outside) or 'strides'}. Expected a row of {stage}. Change the row or the space."
                 )
             point |= {f"stage{i}_{name}": values[name] for name in SEARCHED}
         return point
 
 
 def mnas_space(base: Variant = VARIANTS["b0"]) -> SearchSpace:
-    """MnasNet's space around MobileNetV2: its strides, about its filters and repeats.
+    """Return MnasNet's space: the strides of MobileNetV2, and filters and repeats close to its own.
 
-    The paper draws filters from 0.75, 1 and 1.25 times MobileNetV2's. B0 (112 and 192 filters) lies between those, so
-    here every multiple of 8 from the least to the largest of them can be drawn. Repeats are MobileNetV2's, one less or
-    one more. Its skip by pooling is left out: the paper does not say how a pooled input of fewer filters is added.
+    The paper chooses filters from 0.75, 1 and 1.25 times MobileNetV2's. B0 has numbers between those (112 and 192), so
+    this space contains all multiples of 8 from the smallest to the largest. Repeats are MobileNetV2's, minus 1 to plus
+    1. MnasNet's pooling skip is omitted, because the paper does not define it for different numbers of filters.
 
     Args:
-        base: what is not searched; B0's resolution, stem and head by default.
+        base: the fixed settings; B0's resolution, stem and head by default.
     """
     return SearchSpace(
         base,
@@ -168,16 +167,16 @@ MNAS = mnas_space()
 
 @dataclass(frozen=True)
 class Goal:
-    """What a search wants: accuracy at about so many multiply-adds.
+    """The goal of a search: high accuracy near a target number of multiply-adds.
 
     Args:
-        target_macs: T, the multiply-adds of the network that is wanted (the paper's "FLOPS").
-        tolerance: how far the multiply-adds may lie from T, as a share; beyond it a network is infeasible.
-        exponent: w, how the reward falls with the multiply-adds.
-        classes: outputs of the classifier, which count.
+        target_macs: T, the target number of multiply-adds (the paper's "FLOPS").
+        tolerance: largest relative difference from T; networks beyond it are infeasible.
+        exponent: w, the exponent of the multiply-adds in the reward.
+        classes: number of classes; the classifier's multiply-adds are counted.
 
     Raises:
-        ValueError: a target that is not positive, or a tolerance that is not between 0 and 1.
+        ValueError: the target is not positive, or the tolerance is not between 0 and 1.
     """
 
     target_macs: float = 400e6
@@ -190,15 +189,15 @@ class Goal:
         Range(above=0, below=1).check("tolerance", self.tolerance)
 
     def macs(self, network: Variant) -> int:
-        """What a network costs, by arithmetic."""
+        """Compute the multiply-adds of a network."""
         return complexity(network, classes=self.classes).macs
 
     def feasible(self, macs: float) -> bool:
-        """Whether the multiply-adds are within the tolerance."""
+        """Whether a number of multiply-adds is within the tolerance."""
         return abs(macs / self.target_macs - 1) <= self.tolerance
 
     def reward(self, score: float, macs: float) -> float:
-        """ACC(m) * (FLOPS(m) / T)^w.
+        """Compute the reward, ACC(m) * (FLOPS(m) / T)^w.
 
         Example:
             >>> round(Goal(400e6).reward(0.75, 800e6), 4)

@@ -1,4 +1,4 @@
-"""Small sets of labelled photos as arrays in memory, for experiments that train many small networks on them."""
+"""Small sets of labelled photos in memory, for training many small networks on them."""
 
 import os
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from keras_effnet.data.training_photos import open_training_photos
 
 @dataclass(frozen=True)
 class PhotoArrays:
-    """Photos and their classes.
+    """Labelled photos of equal size.
 
     Args:
         images: uint8 (photos, side, side, 3), values 0..255.
-        labels: int64 (photos,), indices of `classes`.
-        classes: their names.
+        labels: int64 (photos,), indices into `classes`.
+        classes: the names of the classes.
     """
 
     images: np.ndarray
@@ -28,21 +28,23 @@ class PhotoArrays:
     classes: tuple[str, ...]
 
     def resize(self, size: int) -> "PhotoArrays":
-        """The same photos at another side; smoothed where they shrink."""
+        """Resize the photos to another side, with antialiasing."""
         return replace(self, images=np.stack([square(image, size) for image in self.images]))
 
     def fold(self, index: int, folds: int, *, seed: int = 0) -> "Split":
-        """Hold out one of several equal parts of each class, drawn by the seed; every photo is held out by one fold.
+        """Split for cross-validation: hold out part `index` of `folds` equal random parts of each class.
+
+        Over all folds, each photo is held out once.
 
         Raises:
-            ValueError: a class with fewer photos than there are folds, or an index outside of them.
+            ValueError: a class has fewer photos than there are folds, or `index` is out of range.
         """
         fewest = min(np.bincount(self.labels, minlength=len(self.classes)))
         if not 0 <= index < folds or folds < 2 or fewest < folds:
             raise ValueError(
-                f"Fold {index} of {folds} was asked for, and the smallest class has {fewest} photos. Expected at least "
-                "2 folds, a fold below their number, and a photo of each class in each. Ask for fewer folds or give "
-                "more photos."
+                f"index is {index} and folds is {folds}, and the smallest class has {fewest} photos. Expected at least "
+                "2 folds, an index below their number, and at least one photo of each class per fold. Use fewer folds "
+                "or more photos."
             )
         order = np.random.default_rng(seed).permutation(len(self.labels))
         held = np.zeros(len(order), bool)
@@ -55,13 +57,13 @@ class PhotoArrays:
 
 
 class Split(NamedTuple):
-    """What a network is trained on and what it is scored on."""
+    """Photos for training, and held-out photos for scoring."""
 
     training: PhotoArrays
     held_out: PhotoArrays
 
     def together(self) -> PhotoArrays:
-        """All photos, those to train on first."""
+        """Return all photos, the training photos first."""
         parts = self.training, self.held_out
         images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
         return PhotoArrays(images, labels, self.training.classes)
@@ -71,12 +73,12 @@ def load_split(data: str | os.PathLike[str], size: int, *, seed: int = 0) -> Spl
     """Read the central squares of all photos of a data set.
 
     Args:
-        data: what `open_training_photos` takes: a folder with a folder for each class, or one with train/ and val/.
+        data: as in `open_training_photos`: for example a folder with one subfolder per class, or with train/ and val/.
         size: side of the squares in pixels.
-        seed: of the draw which fifth is held out, where no photos are given for it.
+        seed: if the data has no held-out photos, seed of the random fifth that is held out.
 
     Raises:
-        ValueError: nothing there, fewer than two classes, or a file that cannot be read.
+        ValueError: there are no photos or fewer than two classes, or a photo cannot be read.
 
     Example:
         >>> from pathlib import Path
@@ -96,15 +98,15 @@ def _read(rows: tuple[Example, ...], classes: tuple[str, ...], size: int) -> Pho
     photos, errors = read_photos(rows, partial(square, size=size), memory=size**2 * 3 * len(rows), tick=lambda: None)
     if errors:
         raise ValueError(
-            f"{len(errors)} of {len(rows)} photos cannot be read, the first of them: {errors[0]} Expected photos only, "
-            "or the networks would not be compared on the same ones. Mend or remove these."
+            f"{len(errors)} of {len(rows)} photos cannot be read. The first: {errors[0]} Expected readable photos "
+            "only, so that all networks are compared on the same ones. Repair or remove the others."
         )
     images = np.stack([photos.pixels(i) for i in range(len(photos))])
     return PhotoArrays(images, np.array([row.target for row in rows]), classes)
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square of a photo at a side of `size` pixels, uint8, smoothed where it shrinks."""
+    """Return the central square of a photo, resized to `size` pixels with antialiasing, as uint8."""
     height, width = image.shape[:2]
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 2

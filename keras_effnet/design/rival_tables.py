@@ -1,6 +1,6 @@
-"""The networks of Table 3 as rows, and their cost (MobileNet arXiv:1704.04861, V2 1801.04381, ResNet 1512.03385).
+"""Tables of the networks in Table 3, and their cost (MobileNet arXiv:1704.04861, V2 1801.04381, ResNet 1512.03385).
 
-Graph (rivals.py) and cost come from the same rows. Names, paddings and biases are those of `keras.applications`.
+The graph (rivals.py) and the cost use the same rows. Names, padding and biases are those of `keras.applications`.
 """
 
 import math
@@ -16,15 +16,15 @@ RESOLUTION = 224
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution with the batch normalisation behind it.
+    """A convolution with the batch normalisation that follows it.
 
     Args:
         name: name of the convolution.
         norm: name of its batch normalisation.
-        filters: output filters; a depthwise convolution keeps its input's.
+        filters: output filters; for a depthwise convolution, those of its input.
         kernel_size: side of the kernel in pixels.
         strides: 1 or 2.
-        depthwise: one kernel for each input filter.
+        depthwise: whether it has one kernel per input filter.
         activation: "relu", "relu6" or None.
     """
 
@@ -39,14 +39,14 @@ class Conv:
 
 @dataclass(frozen=True)
 class Block:
-    """Convolutions in a row, and what is added to their output: nothing, the input, or a convolution of the input.
+    """A sequence of convolutions with an optional residual connection.
 
     Args:
-        name: name of the block; its addition is `name` and "_add".
+        name: name of the block; its addition is called `name` plus "_add".
         convs: the convolutions.
-        skip: whether the input is added.
-        shortcut: what the input goes through first.
-        activation: what follows the addition.
+        skip: whether there is a residual connection.
+        shortcut: a convolution in the residual connection.
+        activation: activation after the addition.
     """
 
     name: str
@@ -61,17 +61,18 @@ class Rival:
     """A network of Table 3, scaled.
 
     Args:
-        name: as `keras.applications` spells it.
+        name: name in `keras.applications`.
         resolution: side of the square image in pixels.
         blocks: stem, blocks and head.
         pool: whether a max pooling with strides 2 follows the first block.
-        bias: whether the convolutions have biases, as ResNet's do there.
-        epsilon: what batch normalisation adds to the variance.
-        momentum: how much of the moving statistics batch normalisation keeps each step.
+        bias: whether the convolutions have biases, as in ResNet of `keras.applications`.
+        epsilon: constant added to the variance in batch normalisation.
+        momentum: momentum of the moving statistics in batch normalisation.
         classifier: name of the classifier.
-        dropout: rate of the dropout before it.
-        symmetric: pad strided convolutions alike on all sides; else the odd pixel goes to the bottom and the right.
-        conv_classifier: whether the classifier is a 1 x 1 convolution, as MobileNet's is there.
+        dropout: dropout rate before the classifier.
+        symmetric: pad strided convolutions equally on all sides; otherwise the extra pixel is added at the bottom and
+            the right.
+        conv_classifier: whether the classifier is a 1 x 1 convolution, as in MobileNet of `keras.applications`.
     """
 
     name: str
@@ -119,7 +120,7 @@ RESNET50 = (
 
 
 def mobilenet(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> Rival:
-    """MobileNetV1, scaled: repeats are rounded up, filters and resolution to multiples of 8."""
+    """Return MobileNetV1, scaled. Repeats are rounded up, filters and resolution to multiples of 8."""
     scaled = Coefficients(depth, width, resolution)
     blocks = [Block("conv1", (Conv("conv1", "conv1_bn", _filters(32, scaled), 3, 2, activation="relu6"),))]
     inputs = _filters(32, scaled)
@@ -133,7 +134,7 @@ def mobilenet(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -
 
 
 def mobilenet_v2(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> Rival:
-    """MobileNetV2, scaled: as MobileNetV1; the last convolution keeps its 1280 filters below width 1."""
+    """Return MobileNetV2, scaled like MobileNetV1. The last convolution never has fewer than 1280 filters."""
     scaled = Coefficients(depth, width, resolution)
     inputs = _filters(32, scaled)
     blocks = [Block("Conv1", (Conv("Conv1", "bn_Conv1", inputs, 3, 2, activation="relu6"),))]
@@ -154,14 +155,14 @@ def mobilenet_v2(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0
 
 
 def resnet50(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0, *, strides_in: str = "first") -> Rival:
-    """ResNet-50, scaled; `strides_in` is "first" (the first 1x1, as in `keras.applications`) or "middle" (the 3x3).
+    """Return ResNet-50, scaled. `strides_in` is "first" (the first 1x1, as in `keras.applications`) or "middle" (3x3).
 
     Raises:
-        ValueError: another place for the strides.
+        ValueError: `strides_in` has another value.
     """
     if strides_in not in ("first", "middle"):
         raise ValueError(
-            f"strides_in is {strides_in!r}. Expected 'first' or 'middle'. 'first' is the ResNet of keras.applications."
+            f"strides_in is {strides_in!r}. Expected 'first' or 'middle'. keras.applications uses 'first'."
         )
     scaled = Coefficients(depth, width, resolution)
     blocks = [Block("conv1", (Conv("conv1_conv", "conv1_bn", _filters(64, scaled), 7, 2, activation="relu"),))]
@@ -191,7 +192,7 @@ def _filters(filters: int, scaled: Coefficients) -> int:
 
 
 def _repeated(rows: tuple[tuple[int, ...], ...], scaled: Coefficients) -> Iterator[tuple[int, ...]]:
-    """A row's last columns for each of its blocks; only the first block of a row has its strides."""
+    """The columns after the repeats, once per block; only the first block of a row has its strides."""
     for repeats, *columns, strides in rows:
         for j in range(round_repeats(repeats, scaled.depth)):
             yield *columns, strides if j == 0 else 1
@@ -201,7 +202,7 @@ def _repeated(rows: tuple[tuple[int, ...], ...], scaled: Coefficients) -> Iterat
 
 
 def rival_layers(rival: Rival, classes: int = 1000) -> Iterator[Layer]:
-    """Go through the weight-bearing layers of a rival, as `complexity.layers` does through ours."""
+    """Iterate over the layers with weights, as `complexity.layers` does for our networks."""
     inputs, size = 3, rival.resolution
     for stage, block in enumerate(rival.blocks, start=1):
         before, begin = inputs, size
@@ -216,7 +217,7 @@ def rival_layers(rival: Rival, classes: int = 1000) -> Iterator[Layer]:
 
 
 def rival_macs(rival: Rival) -> int:
-    """Multiply-adds of a rival for one image, which the paper calls FLOPS.
+    """Compute the multiply-adds for one image, which the paper calls FLOPS.
 
     Example:
         >>> round(rival_macs(mobilenet()) / 1e6)

@@ -1,6 +1,6 @@
 """MobileNetV1, MobileNetV2 and ResNet-50 with depth, width and resolution coefficients (arXiv:1905.11946, Table 3).
 
-At coefficients of 1.0 they are the networks of `keras.applications`: layer names, weights and numbers.
+With coefficients of 1.0 they equal the networks of `keras.applications`: layer names, weights and outputs.
 """
 
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from keras_effnet.network import image_input
 
 
 def MobileNetV1(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0, **options: Any) -> Any:  # noqa: N802
-    """MobileNetV1 (arXiv:1704.04861), scaled; images are normalised to -1..1 by the caller.
+    """Build MobileNetV1 (arXiv:1704.04861), scaled. The caller normalises images to -1..1.
 
     Args:
-        depth: factor on the repeats of each stage, rounded up; added blocks have no strides.
-        width: factor on all filters, rounded to multiples of 8.
-        resolution: factor on the 224 pixels, rounded to a multiple of 8.
-        **options: `weights` (None, "imagenet" as `keras.applications` has them, or the path of a weight file),
+        depth: factor for the repeats of each stage, rounded up; added blocks have no strides.
+        width: factor for all filters, rounded to multiples of 8.
+        resolution: factor for the 224 pixels, rounded to a multiple of 8.
+        **options: `weights` (None, "imagenet" for those of `keras.applications`, or the path of a weight file),
             `classes` (1000), `classifier_activation` ("softmax"; None for logits).
 
     Returns:
         A functional `keras.Model` from images (batch, height, width, 3) to probabilities (batch, classes).
 
     Raises:
-        ValueError: weights that only fit coefficients of 1.0, with others.
+        ValueError: the weights do not fit the coefficients or the number of classes.
 
     Example:
         >>> MobileNetV1(width=0.25, resolution=0.25).input_shape
@@ -36,7 +36,7 @@ def MobileNetV1(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0,
 
 
 def MobileNetV2(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0, **options: Any) -> Any:  # noqa: N802
-    """MobileNetV2 (arXiv:1801.04381), scaled; arguments and images are those of `MobileNetV1`.
+    """Build MobileNetV2 (arXiv:1801.04381), scaled; arguments and images are those of `MobileNetV1`.
 
     Example:
         >>> MobileNetV2(width=0.25, classes=10).output_shape
@@ -48,13 +48,13 @@ def MobileNetV2(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0,
 def ResNet50(  # noqa: N802
     depth: float = 1.0, width: float = 1.0, resolution: float = 1.0, *, strides_in: str = "first", **options: Any
 ) -> Any:
-    """ResNet-50 (arXiv:1512.03385), scaled; the arguments are those of `MobileNetV1`.
+    """Build ResNet-50 (arXiv:1512.03385), scaled; the other arguments are those of `MobileNetV1`.
 
-    Images are those of `keras.applications.resnet.preprocess_input`: blue first, the mean of ImageNet subtracted.
+    Images are those of `keras.applications.resnet.preprocess_input`: BGR, with the mean of ImageNet subtracted.
 
     Args:
-        strides_in: "first", the first 1x1 of a block, as in `keras.applications`, or "middle", its 3x3, which is the
-            network of 4.1 billion multiply-adds that the paper compares with.
+        strides_in: "first" (the first 1x1 of a block, as in `keras.applications`) or "middle" (its 3x3, which gives
+            the network of 4.1 billion multiply-adds in the paper's tables).
 
     Example:
         >>> ResNet50(width=0.25, classes=10).output_shape
@@ -132,7 +132,7 @@ def _classify(x: Any, rival: Rival, classes: int, activation: Any) -> Any:
 def _published(name: str, classes: int) -> Any:
     if classes != 1000:
         raise ValueError(
-            f"classes is {classes!r} with weights='imagenet'. Expected 1000, the labels of ImageNet. Leave out "
+            f"classes is {classes!r} with weights='imagenet'. Expected 1000, the classes of ImageNet. Leave out "
             "classes or weights."
         )
     builder: Callable[..., Any] = getattr(keras.applications, name)
@@ -140,14 +140,14 @@ def _published(name: str, classes: int) -> Any:
 
 
 def _copy(source: Any, model: Any) -> None:
-    """Take each layer's weights from the layer of the same name; nothing may be missing or of another shape."""
+    """Copy weights between layers of equal names; raise if a layer is missing or has another shape."""
     theirs = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
     ours = {layer.name: layer for layer in model.layers if layer.weights}
-    wrong = [f"{name} is only in one of them" for name in sorted(set(theirs) ^ set(ours))]
+    wrong = [f"{name} is only in one of the networks" for name in sorted(set(theirs) ^ set(ours))]
     for name in theirs.keys() & ours.keys():
         shapes = [[array.shape for array in theirs[name]], [tuple(weight.shape) for weight in ours[name].weights]]
         if shapes[0] != shapes[1]:
-            wrong.append(f"{name} has {shapes[0]} there and {shapes[1]} here")
+            wrong.append(f"{name} has the shapes {shapes[0]} instead of {shapes[1]}")
     if wrong:
         raise ValueError(
             f"The weights do not fit {model.name}: {'; '.join(wrong[:5])} ({len(wrong)} differences). Expected the "

@@ -14,19 +14,19 @@ from keras_effnet.variants import Variant
 Score = Callable[[Variant], float]
 
 SAMPLERS = ("random", "tpe")
-# So many draws in a row without a network to score, and the search ends.
+# The search ends after this many draws in a row without a network to score.
 PATIENCE = 500
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that was scored.
+    """A scored network.
 
     Args:
-        network: as `SearchSpace.decode` gives it.
+        network: the network, from `SearchSpace.decode`.
         macs: its multiply-adds.
-        score: what the search was given for it, say an accuracy.
-        reward: what the search maximises.
+        score: the result of the `score` function, such as an accuracy.
+        reward: the reward of its score and cost, which the search maximises.
     """
 
     network: Variant
@@ -37,11 +37,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found.
+    """The result of a search.
 
     Args:
-        candidates: every scored network, in the order of scoring.
-        infeasible: how many draws cost too much or too little (or came twice) and were never scored.
+        candidates: all scored networks, in the order of scoring.
+        infeasible: number of draws that were not scored because their cost is out of range or they were repeated.
     """
 
     candidates: tuple[Candidate, ...]
@@ -49,7 +49,7 @@ class Search:
 
     @property
     def best(self) -> Candidate:
-        """The candidate with the highest reward, the first of equals."""
+        """The candidate with the highest reward; the first one if several are equal."""
         return max(self.candidates, key=lambda candidate: candidate.reward)
 
 
@@ -67,23 +67,23 @@ def search(
 ) -> Search:
     """Search a space for the network with the highest reward.
 
-    What a network costs is known by arithmetic before anything is built; only those within the goal's tolerance are
-    scored. A study in a storage is gone on with, and several processes may share it; the score must be the same one.
+    The cost of a network is computed without building it, and only networks within the goal's tolerance are scored. A
+    search in a storage can be resumed, and several processes can share it; all must use the same `score`.
 
     Args:
         score: `score(network)`, higher is better, such as the accuracy after a short training.
         space: the networks to choose from.
         goal: the reward and the multiply-adds; by default the paper's.
-        trials: how many networks are scored in all, those that a study already has included.
+        trials: total number of networks to score, including those that are already in the storage.
         sampler: "tpe" (Optuna's tree-structured Parzen estimator) or "random".
-        seed: of the sampler.
-        storage: an Optuna storage or its URL, "sqlite:///search.db"; by default nothing is kept.
+        seed: seed of the sampler.
+        storage: an Optuna storage or its URL, such as "sqlite:///search.db"; by default the search is not saved.
         study_name: name of the study in `storage`.
-        progress: called with what is known after each network.
+        progress: called with the results so far after each network.
 
     Raises:
-        ValueError: another sampler, a study of another space or goal, or a space without a feasible network.
-        ImportError: Optuna is missing.
+        ValueError: the sampler does not exist, the study has another space or goal, or no network is feasible.
+        ImportError: Optuna is not installed.
 
     Example:
         >>> found = search(lambda network: -len(network.stages), trials=3)
@@ -92,16 +92,16 @@ def search(
     """
     if sampler not in SAMPLERS or trials < 1:
         raise ValueError(
-            f"sampler is {sampler!r} and trials {trials!r}. Expected one of {', '.join(SAMPLERS)}, and at least one "
-            "trial. Choose one of these."
+            f"sampler is {sampler!r} and trials is {trials!r}. Expected one of {', '.join(SAMPLERS)}, and at least one "
+            "trial."
         )
     goal = goal or Goal()
     with warnings.catch_warnings():
-        # Optuna counts the heartbeat of its databases among what may change.
+        # Optuna warns that the heartbeat of its databases is experimental.
         warnings.filterwarnings("ignore", category=Warning, module="optuna")
         study = _open(storage, study_name)
-        _claim(study, space, goal)
-        # A study that is gone on with must not draw the same again.
+        _check_settings(study, space, goal)
+        # A resumed study must not repeat its draws.
         draws = _Draws(space, goal, _sampler(sampler, seed + len(study.trials)))
         while len(study.trials) < trials:
             _score(study, draws.next(study.trials), goal, score)
@@ -114,12 +114,12 @@ def _open(storage: Any, name: str) -> Any:
     try:
         return open_study(storage, name)
     except Exception as error:
-        # Optuna brings SQLAlchemy along: without it there is no such error to name.
+        # By name: SQLAlchemy is only installed together with Optuna.
         if not type(error).__module__.startswith("sqlalchemy."):
             raise
         raise ValueError(
-            f"The storage {storage!r} cannot be opened: {error}. Expected the URL of a database. Give one such as "
-            "sqlite:///search.db, in a folder that is there."
+            f"The storage {storage!r} cannot be opened: {error}. Expected the URL of a database, such as "
+            "sqlite:///search.db, in an existing folder."
         ) from error
 
 
@@ -129,24 +129,24 @@ def _sampler(name: str, seed: int) -> Any:
     return samplers.TPESampler(seed=seed) if name == "tpe" else samplers.RandomSampler(seed=seed)
 
 
-def _claim(study: Any, space: SearchSpace, goal: Goal) -> None:
-    """Note down what a study searches, or check that it is the same."""
+def _check_settings(study: Any, space: SearchSpace, goal: Goal) -> None:
+    """Save the space and the goal in a new study; in a resumed one, check that they are equal."""
     choices = {name: list(values) for name, values in space.choices.items()}
     wanted = json.loads(json.dumps({"goal": asdict(goal), "base": repr(space.base), "choices": choices}))
-    kept = study.user_attrs.get("searches")
-    if kept is None:
+    saved = study.user_attrs.get("searches")
+    if saved is None:
         study.set_user_attr("searches", wanted)
-    elif kept != wanted:
-        changed = ", ".join(name for name in wanted if kept.get(name) != wanted[name])
+    elif saved != wanted:
+        changed = ", ".join(name for name in wanted if saved.get(name) != wanted[name])
         raise ValueError(
-            f"The study {study.study_name!r} searches something else: its {changed} is not the same. Expected what it "
-            f"began with, the goal {kept['goal']}. Give that, or another name for a new study."
+            f"The study {study.study_name!r} was started with another {changed}. Expected its own settings, with the "
+            f"goal {saved['goal']}. Use these, or another name for a new study."
         )
 
 
 @dataclass
 class _Draw:
-    """A network that is worth scoring, as Optuna drew it."""
+    """A feasible network that Optuna has drawn."""
 
     network: Variant
     macs: int
@@ -156,14 +156,14 @@ class _Draw:
 
 
 class _Draws:
-    """Where networks come from. What is not scored stays in memory: a database takes long to write."""
+    """Draws networks. Rejected draws are kept in memory only, because writing to a database is slow."""
 
     def __init__(self, space: SearchSpace, goal: Goal, sampler: Any) -> None:
         self.space, self.goal, self.sampler = space, goal, sampler
         self.rejected: list[Any] = []
 
     def next(self, scored: Sequence[Any]) -> _Draw:
-        """Draw until a network is feasible and new."""
+        """Draw until a network is feasible and not known yet."""
         import optuna
 
         study = optuna.create_study(direction="maximize", sampler=self.sampler)
@@ -181,14 +181,14 @@ class _Draws:
             costs.append(macs)
             self.rejected.append(study.tell(trial, state=optuna.trial.TrialState.PRUNED))
         raise ValueError(
-            f"Of {PATIENCE} networks in a row none is new and within {self.goal.tolerance:.0%} of "
-            f"{self.goal.target_macs:,.0f} multiply-adds; they take {min(costs):,} to {max(costs):,}. Expected a "
-            "target that the space reaches. Change the target, the tolerance, the resolution, or the space."
+            f"None of {PATIENCE} draws in a row is new and within {self.goal.tolerance:.0%} of "
+            f"{self.goal.target_macs:,.0f} multiply-adds; they cost {min(costs):,} to {max(costs):,}. Expected a "
+            "target within the space. Change the target, the tolerance, the resolution or the space."
         )
 
 
 def _suggest(trial: Any, name: str, values: Sequence[Any]) -> Any:
-    # Numbers in even steps have an order, which the sampler can use.
+    # As an integer range, the values have an order that the sampler can use.
     if isinstance(values, range):
         return trial.suggest_int(name, values[0], values[-1], step=values.step)
     return trial.suggest_categorical(name, values)
@@ -198,7 +198,7 @@ def _score(study: Any, draw: _Draw, goal: Goal, score: Score) -> None:
     from optuna.trial import create_trial
 
     value = float(score(draw.network))
-    # Optuna takes no NaN; a network that diverged is worse than any other.
+    # Optuna rejects NaN; a network that diverged is worse than all others.
     value = -math.inf if math.isnan(value) else value
     known = {"macs": draw.macs, "score": value, "infeasible": draw.infeasible}
     reward = goal.reward(value, draw.macs)

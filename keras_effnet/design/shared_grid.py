@@ -1,4 +1,4 @@
-"""A grid search over any number of processes and machines: Optuna hands out the points (extra `search`)."""
+"""A grid search on several processes and machines: Optuna distributes the points (extra `search`)."""
 
 import math
 import time
@@ -17,14 +17,14 @@ def _optuna() -> Any:
         import optuna
     except ImportError as error:
         raise ImportError(
-            f"Optuna could not be imported: {error}. Expected it for a search that processes share. Install it with "
-            'pip install "keras_effnet[search]", or run a grid search with workers= alone.'
+            f"Optuna could not be imported: {error}. It is needed for searches with a study or a storage. Run pip "
+            'install "keras_effnet[search]", or run a grid search with workers= instead.'
         ) from error
     return optuna
 
 
 def open_study(storage: Any, name: str) -> Any:
-    """Make or join the study of this name in an Optuna storage or its URL."""
+    """Create the study of this name in an Optuna storage (or its URL), or open it if it exists."""
     optuna = _optuna()
     if isinstance(storage, str):
         storage = _open_database(storage)
@@ -32,7 +32,7 @@ def open_study(storage: Any, name: str) -> Any:
 
 
 def _open_database(url: str) -> Any:
-    """A database with a heartbeat, so that what a process had taken when it died is handed out again."""
+    """Open a database with a heartbeat, so that the points of a process that died are distributed again."""
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna = _optuna()
@@ -42,7 +42,7 @@ def _open_database(url: str) -> Any:
             try:
                 return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS)
             except SQLAlchemyError:
-                # Of two processes that begin together one makes the tables; the other comes too late or too early.
+                # Another process is creating the tables at the same moment: try again.
                 time.sleep(wait)
         return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS)
 
@@ -50,10 +50,10 @@ def _open_database(url: str) -> Any:
 def share(
     study: Any, points: Sequence[Coefficients], evaluate: Callable[[float, float, float], float], threads: int
 ) -> tuple[dict[Coefficients, float], int]:
-    """Evaluate what is left of the points, together with whoever else works on the study.
+    """Evaluate the remaining points, together with the other processes that work on the study.
 
     Returns:
-        The scores known by then, and how many points others have not finished.
+        The scores known at the end, and the number of points that other processes have not finished.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", _optuna().exceptions.ExperimentalWarning)
@@ -70,13 +70,13 @@ def share(
 
 
 def _work(study: Any, evaluate: Callable[[float, float, float], float], threads: int) -> None:
-    """Take waiting points until there is none."""
+    """Evaluate waiting points until none is left."""
     optuna = _optuna()
     failures: list[Exception] = []
 
     def objective(trial: Any) -> float:
         point = _point(trial)
-        # Another process took the last point meanwhile, or began at the same moment with the same list.
+        # Another process has taken the last point, or has enqueued the same points at the same moment.
         if point is None or _taken(study, trial.number, point):
             raise optuna.TrialPruned
         for axis, value in zip(AXES, point, strict=True):
@@ -86,7 +86,7 @@ def _work(study: Any, evaluate: Callable[[float, float, float], float], threads:
         except Exception as error:
             failures.append(error)
             raise
-        # Optuna takes NaN for a failure and would hand the point out again.
+        # Optuna treats NaN as a failure, and would distribute the point again.
         return -math.inf if math.isnan(score) else score
 
     def stop_when_none_waits(study: Any, _: Any) -> None:
@@ -97,13 +97,13 @@ def _work(study: Any, evaluate: Callable[[float, float, float], float], threads:
         try:
             study.optimize(objective, n_jobs=threads, callbacks=[stop_when_none_waits])
         except (ValueError, optuna.exceptions.OptunaError):
-            # SQLite, which cannot lock a row, now and then hands a trial to two processes; the later result is refused.
+            # SQLite cannot lock rows: sometimes two processes get the same trial, and the later result is rejected.
             if failures:
                 raise
 
 
 def _taken(study: Any, number: int, point: Coefficients) -> bool:
-    """Whether an earlier trial has the same point: of two the earlier one counts."""
+    """Whether an earlier trial has the same point; only the earliest one counts."""
     return any(trial.number < number and _point(trial) == point for trial in _live(study))
 
 
@@ -112,11 +112,11 @@ def _waiting(study: Any) -> list[Any]:
 
 
 def _live(study: Any) -> list[Any]:
-    """The trials of a study without those that have failed or were doubles."""
+    """The trials of a study, without failed ones and duplicates."""
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name not in ("FAIL", "PRUNED")]
 
 
 def _point(trial: Any) -> Any:
-    """The coefficients of a trial, None if it is not one of ours."""
+    """The coefficients of a trial, or None if the trial is not from a grid search."""
     values = [trial.user_attrs.get(axis) for axis in AXES]
     return None if None in values else Coefficients(*values)

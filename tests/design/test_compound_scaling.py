@@ -1,4 +1,4 @@
-"""Compound scaling, its grid search and its budgets, against the paper's equations and numbers."""
+"""Compound scaling, grid search and budgets, compared with the equations and numbers of the paper."""
 
 import json
 import math
@@ -23,7 +23,7 @@ PAPER = Coefficients(1.2, 1.1, 1.15)  # arXiv:1905.11946, section 4, step 1
 
 
 def distance(depth: float, width: float, resolution: float) -> float:
-    """A score whose best point is known."""
+    """A score with a known best point: the paper's coefficients."""
     return -abs(depth - 1.2) - abs(width - 1.1) - abs(resolution - 1.15)
 
 
@@ -39,7 +39,7 @@ def test_eighteen_layers_64_filters_and_224_pixels_become_22_70_and_256():
     assert CompoundScaling().apply(18, 64, 224, phi=1) == (22, 70, 256)
 
 
-def test_the_paper_s_coefficients_are_the_default():
+def test_the_default_coefficients_are_the_papers():
     law = CompoundScaling()
     assert law.coefficients(1) == PAPER
     assert law.coefficients(0) == (1, 1, 1)
@@ -48,31 +48,31 @@ def test_the_paper_s_coefficients_are_the_default():
 
 
 @pytest.mark.parametrize("values", [(1.2, 1.2, 1.2), (1.0, 1.0, 1.0), (4, 1, 1)])
-def test_coefficients_off_the_budget_are_refused(values):
+def test_coefficients_that_miss_the_budget_are_rejected(values):
     with pytest.raises(ValueError, match=r"alpha \* beta\^2 \* gamma\^2 is .* Expected 2.0 within 0.1"):
         CompoundScaling(*values)
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma"])
 @pytest.mark.parametrize("value", [0.99, -1, math.nan, math.inf])
-def test_a_coefficient_below_one_is_refused(name, value):
+def test_a_coefficient_below_one_is_rejected(name, value):
     with pytest.raises(ValueError, match=rf"{name} is .* Expected a number of at least 1"):
         CompoundScaling(**{name: value}, budget=2, tolerance=100)
 
 
-def test_another_budget_and_tolerance_are_the_user_s_choice():
+def test_budget_and_tolerance_can_be_changed():
     assert CompoundScaling(1.5, 1.3, 1.25, budget=4.0).flops_ratio(1) == pytest.approx(3.96, abs=0.01)
     with pytest.raises(ValueError, match="within 0.01"):
         CompoundScaling(tolerance=0.01)
 
 
 @pytest.mark.parametrize("phi", [-0.1, math.nan, math.inf])
-def test_a_phi_below_zero_is_refused(phi):
+def test_a_negative_or_infinite_phi_is_rejected(phi):
     with pytest.raises(ValueError, match="Expected a finite number of at least 0"):
         CompoundScaling().coefficients(phi)
 
 
-def test_phi_zero_is_the_baseline_itself():
+def test_phi_zero_returns_the_baseline():
     for base in (VARIANTS["b0"], VARIANTS["b2"]):
         same = CompoundScaling().variant(base, 0)
         assert (same.stages, same.resolution, same.stem) == (base.stages, base.resolution, base.stem)
@@ -84,11 +84,11 @@ def test_any_network_can_be_scaled():
     assert law.scale(lambda depth, width, resolution: (depth, width, resolution), 1) == PAPER
 
 
-def test_a_scaled_variant_costs_about_what_the_law_says():
+def test_the_cost_of_a_scaled_variant_is_close_to_equation_3():
     law, base = CompoundScaling(), VARIANTS["b0"]
     for phi in (1, 2, 3, 4.5, 6):
         growth = complexity(law.variant(base, phi)).macs / complexity(base).macs
-        # Repeats are rounded up, which a short table feels.
+        # Repeats are rounded up, which matters in a short table.
         assert 0.95 < growth / law.flops_ratio(phi) < 1.35
 
 
@@ -102,7 +102,7 @@ def test_a_coefficient_below_one_shrinks_an_image():
 
 
 @pytest.mark.parametrize("phi", [0, 0.7, 4])
-def test_the_quick_sums_are_those_of_the_layers_one_by_one(phi):
+def test_the_inlined_sums_equal_the_sums_over_layers(phi):
     variant = CompoundScaling().variant(VARIANTS["b0"], phi)
     rows, cost = list(layers(variant)), complexity(variant)
     sums = (sum(row.trainable for row in rows), sum(row.macs for row in rows), sum(row.activations for row in rows))
@@ -114,7 +114,7 @@ def test_the_quick_sums_are_those_of_the_layers_one_by_one(phi):
 # --- grid search ---
 
 
-def test_every_candidate_keeps_the_constraint_and_the_paper_s_is_among_them():
+def test_all_candidates_meet_the_constraint_and_include_the_papers():
     points = candidates(step=0.05, tolerance=0.1)
     assert PAPER in points
     assert len(set(points)) == len(points)
@@ -130,14 +130,14 @@ def test_every_candidate_keeps_the_constraint_and_the_paper_s_is_among_them():
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_grid_search_returns_all_results_and_the_best(workers):
+def test_a_grid_search_returns_all_trials_and_the_best(workers):
     found = grid_search(distance, step=0.05, workers=workers)
     assert tuple(trial.coefficients for trial in found.trials) == candidates(step=0.05)
     assert found.best.coefficients == PAPER
     assert found.scaling == CompoundScaling()
 
 
-def test_a_grid_search_takes_an_executor_of_processes():
+def test_a_grid_search_accepts_a_process_pool():
     with ProcessPoolExecutor(2) as pool:
         assert grid_search(flops_ratio, step=0.25, workers=pool).best.score <= 2.1
 
@@ -167,23 +167,23 @@ def test_a_grid_search_in_a_storage_resumes_after_an_interruption(tmp_path: Path
 def test_a_network_that_diverged_is_never_the_best():
     found = grid_search(lambda d, w, r: math.nan if d > 1 else w, step=0.1)
     assert found.best.coefficients.depth == 1
-    with pytest.raises(ValueError, match="None of the 20 points has a score that is a number"):
+    with pytest.raises(ValueError, match="None of the 20 points has a score other than NaN"):
         grid_search(lambda *_: math.nan, step=0.1)
 
 
-def test_the_first_error_of_a_worker_ends_the_search():
+def test_the_first_error_in_a_worker_is_raised():
     with pytest.raises(ZeroDivisionError):
         grid_search(lambda *_: 1 / 0, step=0.1, workers=2)
 
 
 @pytest.mark.parametrize("arguments", [{"step": 0}, {"tolerance": -1}, {"budget": 0.5}, {"step": math.nan}])
-def test_an_invalid_grid_is_refused(arguments):
+def test_an_invalid_grid_is_rejected(arguments):
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} is .* Expected a number "):
         candidates(**arguments)
 
 
-def test_a_grid_without_a_point_is_refused():
-    with pytest.raises(ValueError, match="No point of step 0.7"):
+def test_a_grid_without_points_is_rejected():
+    with pytest.raises(ValueError, match="No point with step 0.7"):
         candidates(step=0.7, tolerance=0.01)
 
 
@@ -217,13 +217,13 @@ def test_two_processes_share_a_search_in_one_storage(storage, tmp_path: Path):
     assert all(process.returncode == 0 for process in processes)
     evaluated = [tuple(point) for calls, _, _ in results for point in calls]
     assert set(evaluated) == set(candidates(step=0.1))
-    # SQLite now and then hands a point to both.
+    # SQLite sometimes gives a point to both.
     assert len(evaluated) <= len(candidates(step=0.1)) + 4
     assert max(trials for _, trials, _ in results) == len(candidates(step=0.1))
     assert all(trials + pending == len(candidates(step=0.1)) for _, trials, pending in results)
 
 
-def test_a_study_evaluates_a_failed_point_again_and_nothing_else():
+def test_a_study_repeats_only_the_failed_point():
     optuna = pytest.importorskip("optuna", reason="optuna is not installed")
     study, calls = optuna.create_study(direction="maximize"), []
 
@@ -246,7 +246,7 @@ def test_a_study_evaluates_a_failed_point_again_and_nothing_else():
 
 
 @pytest.mark.parametrize("limits", [{"max_macs": 1e9}, {"max_params": 2e7}, {"max_memory": 5e7}])
-def test_the_network_fits_and_the_next_does_not(limits):
+def test_the_network_fits_the_budget_and_the_next_larger_one_does_not(limits):
     found = fit_budget(**limits)
     (name, limit), law = next(iter(limits.items())), CompoundScaling()
     cost = found.costs[name.removeprefix("max_")]
@@ -262,14 +262,14 @@ def test_the_tightest_of_several_limits_decides():
     assert fit_budget(max_macs=1e12, max_params=1e7, max_memory=1e12) == alone
 
 
-def test_a_table_of_one_s_own_is_a_family():
+def test_a_block_table_can_be_scaled_to_a_budget():
     blocks = decode_blocks(["r1_k3_s11_e1_i32_o16_se0.25", "r2_k3_s22_e6_i16_o24_se0.25"])
     found = fit_budget(blocks, max_macs=2e9)
     assert found.network.blocks == blocks
     assert 1e9 < found.costs["macs"] <= 2e9
 
 
-def test_a_build_of_one_s_own_may_return_numbers():
+def test_a_build_function_may_return_numbers():
     found = fit_budget(lambda d, w, r: {"macs": 1e6 * flops_ratio(d, w, r), "params": 10}, max_macs=1e7, max_params=11)
     assert found.costs["macs"] == pytest.approx(1e7, rel=0.01)
     with pytest.raises(ValueError, match="mapping without memory"):
@@ -278,7 +278,7 @@ def test_a_build_of_one_s_own_may_return_numbers():
         fit_budget(lambda d, w, r: d, max_macs=1)
 
 
-def test_seconds_are_measured_last_and_only_where_the_rest_fits():
+def test_latency_is_measured_only_if_the_other_limits_are_met():
     seen = []
 
     def measure(variant):
@@ -291,14 +291,14 @@ def test_seconds_are_measured_last_and_only_where_the_rest_fits():
 
 
 @pytest.mark.builders
-def test_a_keras_model_is_counted_as_the_table_is():
+def test_the_cost_of_a_keras_model_equals_that_of_its_table():
     from keras_effnet.models import create
 
     ours, counted = complexity(tiny()), model_complexity(create(tiny()))
     assert (counted.parameters, counted.trainable, counted.macs) == (ours.parameters, ours.trainable, ours.macs)
 
 
-def test_a_build_of_one_s_own_may_return_a_keras_model_and_be_timed():
+def test_a_build_function_may_return_a_keras_model_that_is_timed():
     from keras_effnet._keras import keras
 
     def build(depth, width, resolution):
@@ -312,17 +312,19 @@ def test_a_build_of_one_s_own_may_return_a_keras_model_and_be_timed():
     assert 0 < found.costs["latency"] < 60
 
 
-def test_a_budget_that_nothing_fits_says_what_the_baseline_takes():
-    with pytest.raises(ValueError, match=r"baseline itself takes 3\.85815e\+08 multiply-adds .* smaller baseline"):
+def test_a_budget_below_the_baseline_is_rejected_with_its_cost():
+    with pytest.raises(
+        ValueError, match=r"baseline exceeds the budget: it needs 3\.85815e\+08 multiply-adds .* smaller baseline"
+    ):
         fit_budget(max_macs=1e6)
 
 
-def test_costs_that_never_grow_are_refused():
-    with pytest.raises(ValueError, match="still fit the budget at phi = 64"):
+def test_costs_that_never_grow_are_rejected():
+    with pytest.raises(ValueError, match="still within the budget at phi = 64"):
         fit_budget(lambda *_: {"macs": 1}, max_macs=2)
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_macs": 0}, {"max_macs": -1, "max_params": 5}, {"max_macs": math.nan}])
-def test_a_budget_without_a_positive_limit_is_refused(limits):
+def test_a_budget_without_a_positive_limit_is_rejected(limits):
     with pytest.raises(ValueError, match="Expected at least one of max_macs"):
         fit_budget(**limits)

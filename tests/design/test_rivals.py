@@ -1,4 +1,4 @@
-"""The networks of Table 3, against `keras.applications` and the paper's FLOPS."""
+"""The networks of Table 3, compared with `keras.applications` and with the FLOPS in the paper."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ TABLE_3 = [
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_the_weights_of_keras_applications_give_its_logits(name, randomise, run, tmp_path: Path):
+def test_logits_match_keras_applications_with_its_weights(name, randomise, run, tmp_path: Path):
     theirs = getattr(keras.applications, PEERS[name])(weights=None, classifier_activation=None)
     randomise(theirs)
     theirs.save_weights(tmp_path / "theirs.weights.h5")
@@ -37,7 +37,7 @@ def test_the_weights_of_keras_applications_give_its_logits(name, randomise, run,
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_the_layers_with_weights_are_those_of_keras_applications(name):
+def test_layers_with_weights_have_the_names_of_keras_applications(name):
     theirs = getattr(keras.applications, PEERS[name])(weights=None)
     ours = getattr(rivals, name)()
     assert [layer.name for layer in ours.layers if layer.weights] == [
@@ -53,7 +53,7 @@ def test_the_published_weights_are_copied_by_name(randomise, monkeypatch):
     np.testing.assert_array_equal(ours.get_layer("block_7_project").kernel, theirs.get_layer("block_7_project").kernel)
 
 
-def test_published_weights_do_not_fit_a_scaled_network(monkeypatch):
+def test_published_weights_for_a_scaled_network_are_rejected(monkeypatch):
     theirs = keras.applications.MobileNetV2(weights=None)
     monkeypatch.setattr(keras.applications, "MobileNetV2", lambda weights: theirs)
     with pytest.raises(ValueError, match=r"do not fit .*Leave depth, width and resolution at 1.0"):
@@ -63,7 +63,7 @@ def test_published_weights_do_not_fit_a_scaled_network(monkeypatch):
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters_by_arithmetic_are_those_of_keras_applications(name):
+def test_computed_parameters_match_keras_applications(name):
     assert sum(layer.parameters for layer in rival_layers(RIVALS[name]())) == PARAMETERS[name]
 
 
@@ -73,7 +73,7 @@ def test_multiply_adds_are_within_five_percent_of_table_3(row):
     assert rival_macs(RIVALS[name](depth, width, resolution)) / 1e9 == pytest.approx(flops, rel=0.05)
 
 
-def test_multiply_adds_are_those_of_the_original_papers():
+def test_multiply_adds_match_the_original_papers():
     assert round(rival_macs(mobilenet()) / 1e6) == 569  # arXiv:1704.04861, Table 4
     assert round(rival_macs(mobilenet_v2()) / 1e6) == 301  # arXiv:1801.04381, Table 4: 300M
     assert rival_macs(resnet50()) / 1e9 == pytest.approx(3.8, rel=0.02)  # arXiv:1512.03385, Table 1
@@ -81,7 +81,7 @@ def test_multiply_adds_are_those_of_the_original_papers():
 
 
 @pytest.mark.parametrize("scaled", [mobilenet, mobilenet_v2, resnet50])
-def test_the_graph_has_the_parameters_and_sizes_of_the_arithmetic(scaled):
+def test_the_graph_has_the_computed_parameters_and_sizes(scaled):
     builder = {mobilenet: rivals.MobileNetV1, mobilenet_v2: rivals.MobileNetV2, resnet50: rivals.ResNet50}[scaled]
     rival = scaled(1.4, 0.3, 0.4)
     model = builder(1.4, 0.3, 0.4, classes=10)
@@ -97,6 +97,6 @@ def test_depth_adds_blocks_without_strides():
     assert sum(name.endswith("_depthwise") for name in (row.name for row in rival_layers(mobilenet_v2(4.0)))) == 4 * 17
 
 
-def test_the_strides_of_resnet_go_to_one_of_two_places():
+def test_another_place_for_the_strides_of_resnet_is_rejected():
     with pytest.raises(ValueError, match="strides_in is 'last'. Expected 'first' or 'middle'"):
         resnet50(strides_in="last")

@@ -1,4 +1,4 @@
-"""The search for a baseline: MnasNet's space, the reward, and the study, against published networks and arithmetic."""
+"""The search for a baseline: space, reward and study, compared with published networks and arithmetic."""
 
 import json
 import math
@@ -48,14 +48,14 @@ def search():
 
 
 def is_large(network: Variant) -> float:
-    """A score whose order is known."""
+    """A score with a known order."""
     return sum(row.filters * row.repeats for row in network.blocks)
 
 
 # --- the space ---
 
 
-def test_b0_is_a_point_of_the_space_with_its_known_cost():
+def test_b0_is_in_the_space_with_its_published_cost():
     point = MNAS.encode(B0_BLOCKS)
     network = MNAS.decode(point)
     assert network.blocks == B0_BLOCKS
@@ -66,7 +66,7 @@ def test_b0_is_a_point_of_the_space_with_its_known_cost():
     assert (point["stage1_operator"], point["stage2_operator"]) == ("sepconv", "mbconv6")
 
 
-def test_mnasnet_a1_is_a_point_of_the_space_with_its_published_cost():
+def test_mnasnet_a1_is_in_the_space_with_its_published_cost():
     network = MNAS.decode(MNAS.encode(MNASNET_A1))
     assert network.blocks == MNASNET_A1
     cost = complexity(network)
@@ -74,26 +74,26 @@ def test_mnasnet_a1_is_a_point_of_the_space_with_its_published_cost():
     assert cost.macs / 1e6 == pytest.approx(312, rel=0.02)
 
 
-def test_the_filters_reach_from_three_to_five_quarters_of_mobilenetv2_s():
+def test_filters_range_from_75_to_125_percent_of_mobilenetv2():
     for stage, filters in zip(MNAS.stages, (16, 24, 32, 64, 96, 160, 320), strict=True):
-        # To a multiple of 8, and never more than 10 % below.
+        # Rounded to multiples of 8, and never down by more than 10 %.
         assert 0.75 * filters - 4 <= min(stage.filters) <= 0.75 * filters + 8
         assert 1.25 * filters - 4 <= max(stage.filters) <= 1.25 * filters + 8
         assert filters in stage.filters
 
 
-def test_there_are_as_many_points_as_the_choices_multiply_to():
+def test_the_size_is_the_product_of_the_choices():
     filters, repeats = 2 * 2 * 3 * 5 * 7 * 11 * 21, 2 * 3 * 3 * 3 * 3 * 3 * 2
     assert MNAS.size == (4 * 2 * 2 * 2) ** 7 * filters * repeats
     assert len(MNAS.choices) == 7 * 6
 
 
-def test_every_operator_is_what_the_table_says():
+def test_the_operators_are_those_of_published_tables():
     kinds = {(row.conv_type, row.expand_ratio) for row in (*B0_BLOCKS, *MNASNET_A1)} | {("fused", 1)}
     assert set(OPERATORS.values()) == kinds
 
 
-def test_a_point_and_its_table_are_one():
+def test_points_and_tables_convert_to_each_other():
     rng = random.Random(0)
     for _ in range(200):
         point = MNAS.sample(rng)
@@ -101,7 +101,7 @@ def test_a_point_and_its_table_are_one():
 
 
 @pytest.mark.builders
-def test_a_drawn_network_can_be_built_and_costs_what_was_said():
+def test_a_drawn_network_can_be_built_and_has_the_computed_cost():
     from keras_effnet.models import create
 
     rng = random.Random(1)
@@ -115,23 +115,23 @@ def test_a_drawn_network_can_be_built_and_costs_what_was_said():
     ("blocks", "message"),
     [
         (B0_BLOCKS[:6], "The table has 6 rows. Expected 7"),
-        ((*B0_BLOCKS[:6], BlockArgs(1, 7, 1, 6, 320)), "Row 7 .* outside of the space by its kernel_size"),
-        ((*B0_BLOCKS[:6], BlockArgs(1, 3, 1, 4, 320)), "Row 7 .* by its operator"),
-        ((*B0_BLOCKS[:6], BlockArgs(1, 3, 2, 6, 320)), "Row 7 .* by its strides"),
+        ((*B0_BLOCKS[:6], BlockArgs(1, 7, 1, 6, 320)), "Row 7 .* outside of the space because of kernel_size"),
+        ((*B0_BLOCKS[:6], BlockArgs(1, 3, 1, 4, 320)), "Row 7 .* because of operator"),
+        ((*B0_BLOCKS[:6], BlockArgs(1, 3, 2, 6, 320)), "Row 7 .* because of strides"),
     ],
 )
-def test_a_table_outside_of_the_space_is_refused(blocks, message):
+def test_a_table_outside_of_the_space_is_rejected(blocks, message):
     with pytest.raises(ValueError, match=message):
         MNAS.encode(blocks)
 
 
-def test_a_point_with_a_value_that_is_no_choice_is_refused():
+def test_a_point_with_an_unknown_value_is_rejected():
     point = MNAS.encode(B0_BLOCKS) | {"stage3_kernel_size": 4}
-    with pytest.raises(ValueError, match="stage3_kernel_size of the point is 4. Expected one of 3, 5. Choose"):
+    with pytest.raises(ValueError, match="stage3_kernel_size of the point is 4. Expected one of 3, 5."):
         MNAS.decode(point)
 
 
-def test_a_resolution_too_small_for_five_halvings_is_refused():
+def test_a_resolution_below_32_pixels_is_rejected():
     from dataclasses import replace
 
     space = mnas_space(replace(VARIANTS["b0"], resolution=16))
@@ -142,7 +142,7 @@ def test_a_resolution_too_small_for_five_halvings_is_refused():
 # --- the reward ---
 
 
-def test_the_reward_is_the_paper_s():
+def test_the_reward_matches_the_paper():
     assert Goal(400e6).reward(0.75, 400e6) == 0.75
     assert Goal(400e6).reward(0.75, 800e6) == pytest.approx(0.75 * 2**-0.07)
     # arXiv:1807.11626, section 3: twice the cost pays for 5 % more accuracy, relative.
@@ -150,7 +150,7 @@ def test_the_reward_is_the_paper_s():
 
 
 @pytest.mark.parametrize("arguments", [{"target_macs": 0}, {"target_macs": math.nan}, {"tolerance": 1}])
-def test_an_invalid_goal_is_refused(arguments):
+def test_an_invalid_goal_is_rejected(arguments):
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} is .* Expected a number above 0"):
         Goal(**arguments)
 
@@ -159,7 +159,7 @@ def test_an_invalid_goal_is_refused(arguments):
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_what_costs_too_much_or_too_little_is_never_scored(search, sampler):
+def test_networks_with_infeasible_cost_are_never_scored(search, sampler):
     scored = []
 
     def score(network: Variant) -> float:
@@ -183,12 +183,12 @@ def test_no_network_is_scored_twice(search):
     assert len({repr(candidate.network) for candidate in found.candidates}) == 40
 
 
-def test_the_estimator_finds_more_than_random_draws(search):
+def test_tpe_finds_a_higher_reward_than_random_search(search):
     guided, drawn = (search(is_large, trials=40, sampler=sampler).best.reward for sampler in ("tpe", "random"))
     assert guided > drawn
 
 
-def test_a_search_goes_on_where_it_was_interrupted(search, tmp_path: Path):
+def test_an_interrupted_search_is_resumed(search, tmp_path: Path):
     calls, options = [], {"storage": f"sqlite:///{tmp_path}/search.db", "sampler": "random"}
 
     def score(network: Variant) -> float:
@@ -205,7 +205,7 @@ def test_a_search_goes_on_where_it_was_interrupted(search, tmp_path: Path):
     assert search(score, SMALL, SMALL_GOAL, trials=6, **options) == found
     assert len(calls) == 7
     assert len(search(score, SMALL, SMALL_GOAL, trials=8, **options).candidates) == 8
-    with pytest.raises(ValueError, match="searches something else: its goal is not the same"):
+    with pytest.raises(ValueError, match="was started with another goal"):
         search(score, SMALL, Goal(4e5, classes=5), trials=8, **options)
 
 
@@ -226,7 +226,7 @@ def test_two_processes_share_a_search(search, tmp_path: Path):
     processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     results = [process.communicate(timeout=120) for process in processes]
     assert all(process.returncode == 0 for process in processes), results
-    # Either may have had one more in hand when the other finished the twelfth.
+    # One may still have been scoring a network when the other finished the twelfth.
     assert all(12 <= int(out) <= 13 for out, _ in results)
 
 
@@ -236,17 +236,17 @@ def test_a_network_that_diverged_is_never_the_best(search):
     assert any(candidate.reward == -math.inf for candidate in found.candidates)
 
 
-def test_a_target_that_no_network_reaches_is_refused_with_what_they_cost(search):
-    with pytest.raises(ValueError, match=r"within 25% of 40 multiply-adds; they take \d{3},\d{3},\d{3} to "):
+def test_an_unreachable_target_is_rejected_with_the_range_of_costs(search):
+    with pytest.raises(ValueError, match=r"within 25% of 40 multiply-adds; they cost \d{3},\d{3},\d{3} to "):
         search(is_large, MNAS, Goal(40), sampler="random")
 
 
-def test_another_sampler_is_refused(search):
+def test_an_unknown_sampler_is_rejected(search):
     with pytest.raises(ValueError, match="sampler is 'grid' .* Expected one of random, tpe"):
         search(is_large, sampler="grid")
 
 
-def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_optuna_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch):
     from keras_effnet.design.search import search
 
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -268,7 +268,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("keras_effnet.cli.search._training", lambda *_: (is_large, 1000))
 
 
-def test_the_command_prints_the_best_block_table_and_keeps_the_search(search, untrained, tmp_path: Path):
+def test_the_command_prints_the_best_block_table_and_saves_the_search(search, untrained, tmp_path: Path):
     options = ("--data", ".", "--target-macs", "0.3B", "--storage", f"sqlite:///{tmp_path}/search.db")
     shown = run(*options, "--trials", 4)
     assert shown.exit_code == 0, shown.output
@@ -282,7 +282,7 @@ def test_the_command_prints_the_best_block_table_and_keeps_the_search(search, un
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target-macs", "40", "--sampler", "random"], "none is new and within 25% of 40"),
+        (["--target-macs", "40", "--sampler", "random"], "is new and within 25% of 40"),
         (["--storage", "sqlite:////nowhere/x.db"], "cannot be opened"),
         (["--sampler", "grid"], "Expected one of random, tpe"),
     ],
@@ -298,7 +298,7 @@ def test_a_search_that_cannot_run_ends_in_one_message(search, untrained, argumen
     ("arguments", "status", "message"),
     [
         (["--data", "/nowhere"], 1, "/nowhere"),
-        (["--data", ".", "--target-macs", "4X"], 2, "Expected one such as 400M"),
+        (["--data", ".", "--target-macs", "4X"], 2, "Expected for example 400M"),
         (["--target-macs", "4M"], 2, "Missing option '--data'"),
     ],
 )
@@ -310,7 +310,7 @@ def test_bad_input_ends_in_one_message(search, arguments, status, message):
 
 
 @pytest.mark.slow
-def test_the_command_trains_on_photos_and_goes_on_with_a_kept_search(search, tmp_path: Path):
+def test_the_command_trains_on_photos_and_resumes_a_saved_search(search, tmp_path: Path):
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 190)):
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Short training on small sets of photos, which scores networks for a search or a study."""
+"""Short training on small sets of photos, the score of searches and studies."""
 
 import random
 from pathlib import Path
@@ -15,16 +15,16 @@ from keras_effnet.variants import tiny
 
 @pytest.fixture(scope="module")
 def stripes() -> PhotoArrays:
-    """Noisy stripes, upright or lying: no single pixel tells them apart."""
+    """Noisy stripes, vertical or horizontal, which no single pixel can distinguish."""
     rng, count = np.random.default_rng(0), 96
     labels = np.arange(count) % 2
     waves = 60 * np.sin(np.arange(32) * 1.5 + rng.uniform(0, 6, (count, 1)))
     images = np.where(labels[:, None, None] == 0, waves[:, :, None], waves[:, None, :])
     pixels = 128 + images[..., None] + rng.normal(0, 20, (count, 32, 32, 3))
-    return PhotoArrays(pixels.clip(0, 255).astype("uint8"), labels, ("lying", "upright"))
+    return PhotoArrays(pixels.clip(0, 255).astype("uint8"), labels, ("horizontal", "vertical"))
 
 
-def test_folds_hold_out_every_photo_once_and_each_class_alike(stripes: PhotoArrays):
+def test_folds_hold_out_each_photo_once_and_equal_parts_of_each_class(stripes: PhotoArrays):
     numbered = PhotoArrays(np.arange(96, dtype="uint8").reshape(96, 1, 1, 1), stripes.labels, stripes.classes)
     folds = [numbered.fold(i, 3) for i in range(3)]
     assert sorted(np.concatenate([fold.held_out.images.ravel() for fold in folds])) == list(range(96))
@@ -35,9 +35,9 @@ def test_folds_hold_out_every_photo_once_and_each_class_alike(stripes: PhotoArra
 
 
 @pytest.mark.parametrize(("index", "folds"), [(3, 3), (-1, 3), (0, 1), (0, 49)])
-def test_a_fold_that_cannot_be_is_refused(stripes: PhotoArrays, index: int, folds: int):
+def test_an_impossible_fold_is_rejected(stripes: PhotoArrays, index: int, folds: int):
     with pytest.raises(
-        ValueError, match=f"Fold {index} of {folds} was asked for, and the smallest class has 48 photos"
+        ValueError, match=f"index is {index} and folds is {folds}, and the smallest class has 48 photos"
     ):
         stripes.fold(index, folds)
 
@@ -53,26 +53,26 @@ def test_photos_are_read_as_their_central_squares(tmp_path: Path):
     assert split.together().labels.tolist() == [0, 1, 0, 1]
     assert (split.training.images == 200).all()
     (tmp_path / "train" / "a" / "2.png").write_bytes(b"no photo")
-    with pytest.raises(ValueError, match="1 of 3 photos cannot be read, the first of them: .*2.png"):
+    with pytest.raises(ValueError, match="1 of 3 photos cannot be read. The first: .*2.png"):
         load_split(tmp_path, 16)
 
 
-def test_a_square_is_what_pillow_makes_of_it():
+def test_a_square_equals_a_crop_and_resize_with_pillow():
     image = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype="uint8")
     theirs = Image.fromarray(image).crop((10, 0, 50, 40)).resize((20, 20), Image.Resampling.BICUBIC)
     assert (square(image, 20) == np.asarray(theirs)).all()
 
 
-def test_a_network_learns_and_another_seed_in_the_same_graph_begins_anew(stripes: PhotoArrays):
+def test_a_network_learns_and_the_next_seed_in_the_same_graph_starts_afresh(stripes: PhotoArrays):
     splits, training = [stripes.fold(i, 2) for i in range(2)], ShortTraining(epochs=6, batch_size=16, seed=1)
     together = accuracies(tiny(), splits, training, seeds=[0, 1])
     assert min(together) > 0.8
-    # The second alone: nothing of the first is left in the weights, in Adam or in batch normalisation.
+    # The second alone gives the same: no state of the first remains in weights, Adam or batch normalisation.
     assert accuracy(tiny(), splits[1], training) == together[1]
 
 
-def test_fewer_photos_than_a_batch_are_refused(stripes: PhotoArrays):
-    with pytest.raises(ValueError, match="There are 48 photos .* batches of 64. at least one epoch of one batch"):
+def test_fewer_photos_than_a_batch_are_rejected(stripes: PhotoArrays):
+    with pytest.raises(ValueError, match="There are 48 photos .* batches of 64. Expected at least one epoch"):
         accuracy(tiny(), stripes.fold(0, 2), ShortTraining(batch_size=64))
 
 
