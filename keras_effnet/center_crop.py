@@ -5,6 +5,7 @@ it calls, TensorFlow's ResizeBicubic with half_pixel_centers=False.
 """
 
 import operator
+from functools import lru_cache
 
 import numpy as np
 
@@ -66,14 +67,80 @@ def central_square(height: int, width: int, size: int, crop_padding: int = CROP_
 def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
     """Resize (height, width, 3) of any real dtype to float32 (size, size, 3), without smoothing or clipping.
 
+    Rows and columns are resized one after the other, as small matrix products: eight output pixels at a time depend on
+    a few dozen input pixels. Apart from the rows in use, nothing larger than (size, width, 3) floats is allocated.
+
     Example:
         >>> resize_bicubic(np.ones((30, 20, 3), np.uint8), 8).shape
         (8, 8, 3)
     """
-    (y, wy), (x, wx) = (_bicubic_taps(length, size) for length in image.shape[:2])
-    rows = sum(wy[:, k, None, None] * image[y[:, k]].take(x.ravel(), axis=1).astype(np.float32) for k in range(4))
-    rows = rows.reshape(size, size, 4, 3)
-    return sum(wx[:, k, None] * rows[:, :, k] for k in range(4))
+    height, width, channels = image.shape
+    pixels, used = image.reshape(height, width * channels), _used_columns(width, size)
+    tall = np.empty((size, len(used) * channels), np.float32)
+    for start, rows, weights in _bicubic_rows(height, size):
+        inputs = pixels[rows]
+        if len(used) < width:
+            inputs = inputs.reshape(-1, width, channels).take(used, axis=1).reshape(len(inputs), -1)
+        for left in range(0, inputs.shape[1], _TILE):
+            tile = slice(left, left + _TILE)
+            np.matmul(weights, inputs[:, tile].astype(np.float32), out=tall[start : start + len(weights), tile])
+    result = np.empty((size, size * channels), np.float32)
+    for outputs, columns, weights in _bicubic_columns(width, size, channels):
+        height_of_tile = max(1, _PRODUCT // weights.size)
+        for top in range(0, size, height_of_tile):
+            tile = slice(top, top + height_of_tile)
+            np.matmul(tall[tile, columns], weights, out=result[tile, outputs])
+    return result.reshape(size, size, channels)
+
+
+_BLOCK = 8  # output pixels in one matrix product
+# A larger product makes OpenBLAS start its threads, which would compete with those of an inference engine.
+_PRODUCT = 250_000
+_TILE = 960
+
+
+@lru_cache(maxsize=64)
+def _bicubic_rows(length: int, size: int) -> tuple[tuple[int, slice | np.ndarray, np.ndarray], ...]:
+    """For each block of output rows: its first row, the input rows, and the weights (output rows, input rows)."""
+    indices, weights = _bicubic_taps(length, size)
+    blocks: list[tuple[int, slice | np.ndarray, np.ndarray]] = []
+    for start in range(0, size, _BLOCK):
+        needed = indices[start : start + _BLOCK]
+        rows = np.unique(needed)
+        matrix = np.zeros((len(needed), len(rows)), np.float32)
+        # Clipped at an edge, two taps may read the same row: their weights add up.
+        np.add.at(
+            matrix, (np.arange(len(needed))[:, None], np.searchsorted(rows, needed)), weights[start : start + _BLOCK]
+        )
+        gapless = rows[-1] - rows[0] + 1 == len(rows)
+        blocks.append((start, slice(int(rows[0]), int(rows[-1]) + 1) if gapless else rows, matrix))
+    return tuple(blocks)
+
+
+@lru_cache(maxsize=64)
+def _used_columns(length: int, size: int) -> np.ndarray:
+    """The input columns to read: all of them, unless the image is so large that picking is faster."""
+    return np.unique(_bicubic_taps(length, size)[0]) if length > 8 * size else np.arange(length)
+
+
+@lru_cache(maxsize=64)
+def _bicubic_columns(length: int, size: int, channels: int) -> tuple[tuple[slice, slice, np.ndarray], ...]:
+    """For each block of output columns: where it goes, which of the used columns it needs, and the weights.
+
+    Columns are counted in numbers, `channels` for each pixel. Weights have the shape (inputs, outputs).
+    """
+    indices, weights = _bicubic_taps(length, size)
+    indices = np.searchsorted(_used_columns(length, size), indices)
+    blocks = []
+    for start in range(0, size, _BLOCK):
+        needed = indices[start : start + _BLOCK]
+        first, last = int(needed.min()), int(needed.max()) + 1
+        matrix = np.zeros((last - first, len(needed)), np.float32)
+        np.add.at(matrix, (needed - first, np.arange(len(needed))[:, None]), weights[start : start + _BLOCK])
+        outputs = slice(channels * start, channels * (start + len(needed)))
+        inputs = slice(channels * first, channels * last)
+        blocks.append((outputs, inputs, np.kron(matrix, np.eye(channels, dtype=np.float32))))
+    return tuple(blocks)
 
 
 def _bicubic_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
