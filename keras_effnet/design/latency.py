@@ -53,7 +53,7 @@ def single_core_latencies(names: Sequence[str], *, size: int | None = None, runs
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         raise ValueError(
-            f"The measurement of {', '.join(names)} failed with status {done.returncode}: {done.stderr.strip()[-500:]} "
+            f"The measurement of {', '.join(names)} ended with status {done.returncode}: {done.stderr.strip()[-500:]} "
             "Expected networks of this package or of keras.applications, and enough memory."
         )
     return json.loads(done.stdout.splitlines()[-1])

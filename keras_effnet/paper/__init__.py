@@ -1,4 +1,4 @@
-"""Every table and figure of the paper that needs no training, as files: `write("table2", "out")` (arXiv:1905.11946)."""
+"""The paper's tables and figures that need no training, as files: `write("table2", "out")` (arXiv:1905.11946)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,31 +29,31 @@ REPORTS: Mapping[str, Callable[[], Report]] = MappingProxyType(
 
 
 def report(name: str) -> Report:
-    """A table, or the points of a figure; "table4" measures for some minutes.
+    """Create a table, or the table of a figure's points. "table4" measures latencies, which takes minutes.
 
     Raises:
-        ValueError: no such table or figure.
+        ValueError: the table or figure does not exist.
 
     Example:
         >>> report("table1").rows[0][:3]
         ('1', 'Conv3x3', 'Conv3x3')
     """
     if name not in REPORTS:
-        raise ValueError(f"There is no {name!r}. Expected one of {', '.join(sorted(REPORTS))}. Choose one of these.")
+        raise ValueError(f"There is no report {name!r}. Expected one of {', '.join(sorted(REPORTS))}.")
     return REPORTS[name]()
 
 
 def write(name: str, folder: str | Path, *, made: Report | None = None) -> list[Path]:
-    """Write a table or figure as Markdown and CSV, a figure also as PNG, and return the paths.
+    """Write a table or figure as Markdown and CSV, and a figure also as PNG. Returns the paths.
 
     Args:
-        name: "table2", "figure5", ...
-        folder: where the files go; it is made if need be.
-        made: the report, if it is at hand.
+        name: such as "table2" or "figure5".
+        folder: folder for the files; it is created if it does not exist.
+        made: the report, if it has been created already.
 
     Raises:
-        ValueError: no such table or figure.
-        ImportError: a figure without Matplotlib (extra `plots`).
+        ValueError: the table or figure does not exist.
+        ImportError: Matplotlib is not installed, which figures need (extra `plots`).
     """
     content = made or report(name)
     paths = []

@@ -1,6 +1,6 @@
-"""What the paper prints, row by row and as it prints it (arXiv:1905.11946v5); the table's number leads each row.
+"""The paper's tables, with the numbers as printed (arXiv:1905.11946v5). Each row starts with the number of its table.
 
-A "+" behind a number says that it was compared with a second source; `verified` reads it. FLOPS are multiply-adds.
+A "+" after a number means that it was checked against a second source (`verified`). FLOPS are multiply-adds.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _UNITS = {"M": 1e6, "B": 1e9}
 
 
 def number(printed: str) -> float:
-    """The value of a printed number.
+    """Convert a printed number to its value.
 
     Example:
         >>> number("5.3M+"), number("4.9x"), number("0.098")
@@ -20,13 +20,13 @@ def number(printed: str) -> float:
 
 
 def verified(printed: str) -> bool:
-    """Whether a printed number was compared with a second source."""
+    """Whether a printed number was checked against a second source."""
     return printed.endswith("+")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of Table 1; all of it is verified."""
+    """A row of Table 1. All rows are verified."""
 
     table: int
     operator: str
@@ -37,7 +37,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Result:
-    """A row of Table 2: a network on ImageNet; `beside` names the EfficientNet it is compared with."""
+    """A row of Table 2: a network on ImageNet. `beside` is the EfficientNet that it is compared with."""
 
     table: int
     model: str
@@ -77,7 +77,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A half row of Table 5: the rival and our network on a dataset; `against` is "public models" or "best results"."""
+    """Half a row of Table 5: a rival and our network on a data set. `against` is "public models" or "best results"."""
 
     table: int
     against: str
@@ -104,7 +104,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A row of Table 8: on the 50,000 validation images and on the test images of ImageNet."""
+    """A row of Table 8: accuracy on ImageNet's 50,000 validation images and on its test images."""
 
     table: int
     model: str
@@ -237,10 +237,10 @@ TABLE_8 = (
     Accuracy(8,     "b7",  "84.26",  "96.97",  "84.33",   "96.94"),
 )  # fmt: skip
 
-# Section 5.2, all of it verified.
+# Section 5.2. All entries are verified.
 TRAINING = (
     "RMSProp with decay 0.9 and momentum 0.9; batch normalisation momentum 0.99; weight decay 1e-5",
     "initial learning rate 0.256, times 0.97 every 2.4 epochs",
     "SiLU; AutoAugment; stochastic depth with survival probability 0.8; dropout from 0.2 for B0 to 0.5 for B7",
-    "25,000 training images held out for early stopping; the accuracy is then that of the validation set",
+    "25,000 training images held out for early stopping; accuracy on the validation set",
 )

@@ -1,4 +1,4 @@
-"""The pictures of the figures: filled marks stand at costs that are computed, hollow ones at the paper's numbers."""
+"""The plots of the figures: filled markers for computed costs, hollow ones for the paper's costs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,18 +19,18 @@ _HOLLOW = {"marker": "o", "color": THEIRS, "mfc": "white"}
 
 
 def draw(name: str, path: Path) -> None:
-    """Draw a figure as PNG, without a display.
+    """Draw a figure as PNG; works without a display.
 
     Raises:
-        ImportError: Matplotlib is missing.
+        ImportError: Matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"Matplotlib could not be imported: {error}. Expected it for the picture of {name}. Install it with "
-            'pip install "keras_effnet[plots]".'
+            f"Matplotlib could not be imported: {error}. It is needed to draw {name}. Run pip install "
+            '"keras_effnet[plots]".'
         ) from error
     figure = Figure(layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
@@ -39,7 +39,7 @@ def draw(name: str, path: Path) -> None:
     figure.savefig(path)
 
 
-# Where a label begins beside its point, in points.
+# Offsets of the labels from their markers, in points.
 _LABELS_1 = {
     "DenseNet-169": (6, -3), "ResNet-50": (6, -4), "Inception-v3": (7, -7), "Xception": (7, 0),
     "DenseNet-264": (-76, -3), "ResNet-152": (6, -4), "Inception-v4": (-70, -4), "Inception-ResNet-v2": (6, -5),
@@ -103,7 +103,7 @@ def _figure6(figure: Any) -> None:
     for row in paper.TABLE_5:
         ax, above = axes[row.dataset], paper.number(row.accuracy) >= paper.number(row.rival_accuracy)
         x, y = transfer_parameters(row.model, row.dataset) / MILLION, paper.number(row.accuracy)
-        # A label right above its point would run into the one of the dotted line.
+        # Shift the label to the right, or it overlaps the label of the dotted line.
         _mark(ax, x, y, model_name(row.model)[-2:], OURS, OURS, above=above, right=0 if row.rival_params else 14)
         if row.params:
             ax.plot(paper.number(row.params) / MILLION, y, linestyle="none", **_CROSS)
@@ -113,9 +113,9 @@ def _figure6(figure: Any) -> None:
         else:
             ax.axhline(y, color=THEIRS, linestyle=":", linewidth=1)
             place = {"xytext": (0, 3), "textcoords": "offset points", "fontsize": 9, "color": THEIRS}
-            ax.annotate(f"{row.rival}, size not given", (2.3, y), **place)
+            ax.annotate(f"{row.rival}, size unknown", (2.3, y), **place)
     figure.suptitle(
-        "filled: EfficientNet, computed parameters     x: the paper's     hollow: others, the paper's parameters",
+        "filled: EfficientNet, computed parameters     x: EfficientNet, the paper's     hollow: others, the paper's",
         fontsize=11,
     )
 
@@ -132,7 +132,7 @@ def _figure3(figure: Any) -> None:
     for ax, series in zip(figure.subplots(1, 3), figures.FIGURE_3, strict=True):
         chosen = [point for point in points if point.series == series]
         values = [getattr(point, series) for point in chosen]
-        ax.plot([point.law / BILLION for point in chosen], values, "--", color=THEIRS, label="Equation 3")
+        ax.plot([point.predicted / BILLION for point in chosen], values, "--", color=THEIRS, label="Equation 3")
         ax.plot([point.macs / BILLION for point in chosen], values, "o-", color=SERIES[series], label="computed")
         _finish(ax, "multiply-adds, billions", f"{series} coefficient")
         ax.legend(loc="lower right")

@@ -1,4 +1,4 @@
-"""What a table of the paper becomes: Markdown for people, CSV for programs, the paper's numbers beside ours."""
+"""A table with the paper's numbers next to ours, written as Markdown and CSV."""
 
 import csv
 import io
@@ -9,20 +9,20 @@ from keras_effnet.paper.data import verified
 
 MARK = "†"
 NONE = "-"
-FOOTNOTE = f"{MARK} a number of the paper that has not been compared with a second source."
-ACCURACY = "Accuracies, in percent, are the paper's: nothing was trained here."
-COSTS = "Ours are computed from the tables of blocks; FLOPS are multiply-adds, as in the paper."
+FOOTNOTE = f"{MARK} The paper's number, not checked against a second source."
+ACCURACY = "Accuracies are the paper's, in percent. Nothing was trained here."
+COSTS = "Our costs are computed from the block tables. FLOPS are multiply-adds, as in the paper."
 
 
 @dataclass(frozen=True)
 class Report:
-    """A table to be written.
+    """A table with a title and notes.
 
     Args:
-        title: its heading, with the paper's number of the table.
-        columns: the headings; "(paper)" and "(ours)" tell whose numbers they are.
+        title: the heading, with the number of the table in the paper.
+        columns: the column names; "(paper)" and "(ours)" mark the source of the numbers.
         rows: the cells.
-        notes: what a reader has to know.
+        notes: paragraphs below the table.
     """
 
     title: str
@@ -32,18 +32,18 @@ class Report:
 
     @property
     def all_notes(self) -> tuple[str, ...]:
-        """The notes, with the meaning of the mark where it occurs."""
+        """The notes, plus the explanation of the mark if it occurs."""
         marked = any(MARK in cell for row in self.rows for cell in row)
         return (*self.notes, FOOTNOTE) if marked else self.notes
 
     def markdown(self) -> str:
-        """The table in Markdown, its notes below."""
+        """Format the table as Markdown, with the notes below."""
         lines = [self.columns, ("---",) * len(self.columns), *self.rows]
         body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         return f"# {self.title}\n\n{body}\n\n" + "\n\n".join(self.all_notes) + "\n"
 
     def csv(self) -> str:
-        """The table as CSV: the mark becomes a last column that lists which of the row's columns bear it."""
+        """Format the table as CSV. Instead of marks, the last column lists the columns with unverified numbers."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow((*self.columns, "not verified"))
@@ -54,7 +54,7 @@ class Report:
         return buffer.getvalue()
 
     def write(self, folder: Path, name: str) -> list[Path]:
-        """Write both files and return their paths."""
+        """Write both files. Returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.md", folder / f"{name}.csv"]
         for path, text in zip(paths, (self.markdown(), self.csv()), strict=True):
@@ -63,14 +63,14 @@ class Report:
 
 
 def quoted(printed: str) -> str:
-    """A number as the paper prints it, marked unless it was compared with a second source."""
+    """Format a number as in the paper, with a mark unless it was checked against a second source."""
     if not printed:
         return NONE
     return printed.rstrip("+") if verified(printed) else printed + MARK
 
 
 def short(value: float) -> str:
-    """A number of parameters or multiply-adds with three digits.
+    """Format a number of parameters or multiply-adds with three digits.
 
     Example:
         >>> short(5_288_548), short(385_815_000)
@@ -82,7 +82,7 @@ def short(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio as the paper writes it.
+    """Format a ratio as in the paper.
 
     Example:
         >>> ratio(4.92), ratio(16.1)
@@ -92,5 +92,5 @@ def ratio(value: float) -> str:
 
 
 def model_name(key: str) -> str:
-    """The paper's name of a variant, "EfficientNet-B0"."""
+    """Return the paper's name of a variant, such as "EfficientNet-B0"."""
     return f"EfficientNet-{key.capitalize()}"

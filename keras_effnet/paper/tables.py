@@ -1,4 +1,4 @@
-"""The tables of the paper beside what the code computes or measures (arXiv:1905.11946)."""
+"""The paper's tables next to our computed or measured numbers (arXiv:1905.11946)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,34 +13,34 @@ from keras_effnet.variants import VARIANTS, Variant
 
 Measure = Callable[[Sequence[str]], dict[str, float]]
 
-# Why a row of Table 3 lies more than 5 % from the paper.
+# Reasons for differences of more than 5 % from Table 3.
 DIFFERENCES = {
-    ("MobileNetV1", 1.0, 1.0, 1.0): "0.569B, printed with one digit",
+    ("MobileNetV1", 1.0, 1.0, 1.0): "0.569B, printed with one digit in the paper",
     ("ResNet-50", 4.0, 1.0, 1.0): (
-        "64 blocks for 16; 16.2B is nearly the whole network four times (16.4B), but stem, classifier and the costlier "
-        "first block of each stage are there only once"
+        "64 blocks instead of 16. The paper's 16.2B is close to four times the whole network (16.4B), but the stem, "
+        "the classifier and the more expensive first block of each stage occur only once"
     ),
-    ("ResNet-50", 1.0, 2.0, 1.0): "all filters doubled; with the strides in the first 1x1 it is {first} ({first_off})",
+    ("ResNet-50", 1.0, 2.0, 1.0): "all filters doubled; with strides in the first 1x1 it is {first} ({first_off})",
     ("ResNet-50", 1.4, 1.2, 1.3): (
-        "25 blocks for 16 at 288 pixels; Equation 3 predicts 3.4 times the baseline, 14.0B, and the paper does not say "
-        "how it rounded"
+        "25 blocks instead of 16, at 288 pixels. Equation 3 predicts 3.4 times the baseline, 14.0B; the paper does not "
+        "describe its rounding"
     ),
 }
 
 
 WHOSE = ("paper", "ours")
 RATIOS = (
-    "Ratios are those to the EfficientNet above; ours divide the paper's number of the other network by our computed "
-    "one. Parameters are those that training changes."
+    "Ratios are relative to the EfficientNet above. Ours are the paper's number for the other network divided by our "
+    "computed number. Parameters are trainable parameters."
 )
 ABOVE = (
-    "The paper's scaled rows lie above ours, and above its own rule: twice the resolution is four times the pixels, so "
-    "that 0.39B (Table 2) becomes 1.5B, not 1.9B. It does not say what else it counts there."
+    "The paper's numbers for the scaled rows are higher than ours, and higher than its own rule: twice the resolution "
+    "has four times the pixels, so that 0.39B (Table 2) becomes about 1.5B, not 1.9B. The paper gives no reason."
 )
 
 
 def table1() -> Report:
-    """The baseline network, stage by stage."""
+    """The stages of the baseline network."""
     rows = []
     for i, (theirs, ours) in enumerate(zip(paper.TABLE_1, table(VARIANTS["b0"]), strict=True), start=1):
         pairs = [(getattr(theirs, name), getattr(ours, name)) for name in ("resolution", "channels", "layers")]
@@ -48,7 +48,7 @@ def table1() -> Report:
         rows.append((str(i), theirs.operator, ours.operator, *cells, f"{ours.parameters:,}", short(ours.macs)))
     names = [f"{name} ({whose})" for name in ("operator", "resolution", "channels", "layers") for whose in WHOSE]
     columns = ("stage", *names, "parameters (ours)", "FLOPS (ours)")
-    notes = ("Parameters count the moving statistics of batch normalisation.", COSTS)
+    notes = ("Parameters include the moving statistics of batch normalisation.", COSTS)
     return Report("Table 1: EfficientNet-B0", columns, tuple(rows), notes)
 
 
@@ -88,33 +88,33 @@ def table3() -> Report:
     for row in paper.TABLE_3:
         coefficients = (row.depth, row.width, row.resolution)
         flops, macs = paper.number(row.flops), rival_macs(compared(row))
-        why = DIFFERENCES.get((row.network, *coefficients), "")
+        reason = DIFFERENCES.get((row.network, *coefficients), "")
         if row.network == "ResNet-50":
             first = rival_macs(resnet50(*coefficients))
-            why = why.format(first=short(first), first_off=f"{first / flops - 1:+.1%}")
-        numbers = (quoted(row.flops), short(macs), f"{macs / flops - 1:+.1%}", quoted(row.top1), why or NONE)
+            reason = reason.format(first=short(first), first_off=f"{first / flops - 1:+.1%}")
+        numbers = (quoted(row.flops), short(macs), f"{macs / flops - 1:+.1%}", quoted(row.top1), reason or NONE)
         rows.append((row.network, *map(str, coefficients), *numbers))
     columns = ("model", "depth", "width", "resolution", "FLOPS (paper)", "FLOPS (ours)", "difference", "top-1 (paper)")
     first = rival_macs(resnet50())
     notes = (
-        "Depth multiplies the repeats of each stage, rounded up; the added blocks have no strides.",
-        "Width multiplies all filters, resolution 224 pixels; both are rounded to multiples of 8.",
-        "ResNet-50 is the network of 4.1B, with the strides in the 3x3 of a block.",
-        f"The ResNet-50 of keras.applications has them in the first 1x1 and takes {short(first)}.",
+        "Depth multiplies the repeats of each stage, rounded up. The added blocks have no strides.",
+        "Width multiplies all filters, resolution the 224 pixels. Both are rounded to multiples of 8.",
+        "ResNet-50 is the network of 4.1B, with strides in the 3x3 convolution of a block.",
+        f"ResNet-50 of keras.applications has strides in the first 1x1 convolution and costs {short(first)}.",
         COSTS,
         ACCURACY,
     )
-    return Report("Table 3: scaling up MobileNets and ResNet", (*columns, "why"), tuple(rows), notes)
+    return Report("Table 3: scaling up MobileNets and ResNet", (*columns, "reason"), tuple(rows), notes)
 
 
 def compared(row: paper.Scaled) -> Rival:
-    """The network of a row of Table 3; the paper's ResNet-50 of 4.1B has its strides in the middle of a block."""
+    """Return the network of a row of Table 3. The paper's ResNet-50 (4.1B) has its strides in the 3x3 convolution."""
     options = {"strides_in": "middle"} if row.network == "ResNet-50" else {}
     return RIVALS[row.network](row.depth, row.width, row.resolution, **options)
 
 
 def table4(measure: Measure | None = None, *, runs: int = 20, note: str = "") -> Report:
-    """Seconds for one image on a single core; `measure(names)` gives them, by default on this machine."""
+    """Seconds for one image on a single core, from `measure(names)`; by default measured on this machine."""
     from keras_effnet.design.latency import machine, single_core_latencies
 
     names = {"ResNet-152": "ResNet152", "EfficientNet-B1": "b1", "EfficientNet-B7": "b7"}
@@ -126,10 +126,10 @@ def table4(measure: Measure | None = None, *, runs: int = 20, note: str = "") ->
         cells = (quoted(row.top1), quoted(row.seconds), ours, quoted(row.speedup), speedup)
         rows.append((row.model, *cells))
     notes = (
-        f"One image at a time on a single core, mean of {runs} runs after three that do not count, random weights.",
-        f"The paper used a Xeon E5-2690; ours is {machine()}.",
+        f"One image at a time on a single core, random weights, mean of {runs} runs after three warm-up runs.",
+        f"The paper used a Xeon E5-2690. Ours is {machine()}.",
         note,
-        "GPipe, a network of 557 million parameters, was never published and cannot be rebuilt: B7 stands alone.",
+        "GPipe, a network of 557 million parameters, was not published and cannot be rebuilt, so that B7 has no rival.",
         ACCURACY,
     )
     columns = ("model", "top-1 (paper)", "seconds (paper)", "seconds (ours)", "speed-up (paper)", "speed-up (ours)")
@@ -156,7 +156,7 @@ def table7() -> Report:
 
 
 def scaled_b0(depth: float, width: float, resolution: float) -> Variant:
-    """EfficientNet-B0 with other coefficients."""
+    """Return EfficientNet-B0 scaled with other coefficients."""
     return replace(
         VARIANTS["b0"],
         depth_coefficient=depth,
@@ -165,27 +165,27 @@ def scaled_b0(depth: float, width: float, resolution: float) -> Variant:
     )
 
 
-PROTOCOL = "The paper's training on ImageNet (section 5.2): " + "; ".join(paper.TRAINING) + "."
+PROTOCOL = "Training on ImageNet in the paper (section 5.2): " + "; ".join(paper.TRAINING) + "."
 FINE_TUNING = (
-    "The paper takes weights of ImageNet and fine-tunes the whole network on each data set (section 5.3). Our "
-    "parameters are those that training changes, with a classifier of the data set's classes."
+    "The paper fine-tunes the whole network on each data set, starting from ImageNet weights (section 5.3). Our "
+    "numbers are trainable parameters, with a classifier for the classes of the data set."
 )
 
 TRANSFER_RATIOS = (
-    "Our ratios divide the paper's parameters of the rival by our computed ones, if it gives them. "
-    "The paper's divide its rounded numbers, 41 / 10 = 4.1; that of Oxford-IIIT Pets does not follow from the numbers "
-    "beside it, 58 / 17 = 3.4."
+    "Our ratios are the paper's parameters of the rival, if known, divided by our computed parameters. The paper "
+    "divides rounded numbers, for example 41 / 10 = 4.1. Its ratio for Oxford-IIIT Pets does not follow from its "
+    "numbers, 58 / 17 = 3.4."
 )
 
 
 def transfer_parameters(model: str, dataset: str) -> int:
-    """Parameters that training changes, with a classifier for the classes of a data set of Table 6."""
+    """Count the trainable parameters, with a classifier for the classes of a data set in Table 6."""
     classes = {row.name: int(paper.number(row.classes)) for row in paper.TABLE_6}
     return complexity(VARIANTS[model], classes=classes[dataset]).trainable
 
 
 def table5() -> Report:
-    """Transfer learning: the rival's accuracy and parameters beside ours, once for each half of the table."""
+    """Transfer learning: accuracy and parameters of rivals and EfficientNets, for both halves of the table."""
     rows = []
     for against, mean in paper.TABLE_5_MEANS.items():
         ratios = []
@@ -199,7 +199,7 @@ def table5() -> Report:
             rows.append((against, row.dataset, *rival, *mine, *ratios_shown))
         average = ratio(math.prod(ratios) ** (1 / len(ratios)))
         rows.append((against, "geometric mean", *(NONE,) * 7, quoted(mean), average))
-    columns = ("against", "data set", "rival", "its accuracy (paper)", "its params (paper)", "model")
+    columns = ("against", "data set", "rival", "rival's accuracy (paper)", "rival's params (paper)", "model")
     more = ("accuracy (paper)", "params (paper)", "params (ours)", "ratio (paper)", "ratio (ours)")
     notes = (
         FINE_TUNING,
@@ -211,7 +211,7 @@ def table5() -> Report:
 
 
 def table6() -> Report:
-    """The data sets of transfer learning, and what the classifier for them makes of B0 and B7."""
+    """The data sets of transfer learning, and the parameters of B0 and B7 with a classifier for them."""
     rows = []
     for row in paper.TABLE_6:
         params = (short(transfer_parameters(model, row.name)) for model in ("b0", "b7"))
@@ -221,7 +221,7 @@ def table6() -> Report:
 
 
 def table8() -> Report:
-    """Accuracies on the validation and on the test images of ImageNet, with our costs."""
+    """Accuracies on the validation and test images of ImageNet, with our costs."""
     rows = []
     for row in paper.TABLE_8:
         cost = complexity(VARIANTS[row.model])

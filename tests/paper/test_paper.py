@@ -1,4 +1,4 @@
-"""The paper's tables and figures beside ours: the numbers agree, the files are whole, the sources are told apart."""
+"""The paper's tables and figures next to ours: numbers agree, files are complete, sources are marked."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ def columns(made: Report) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(made.csv())))
 
 
-def test_a_printed_number_has_a_value_and_may_be_verified():
+def test_printed_numbers_are_converted_and_marked_unless_verified():
     assert [paper_data.number(text) for text in ("5.3M+", "0.39B", "4.9x", "50,000", "0.098")] == [
         *(5.3e6, 0.39e9, 4.9, 50_000, 0.098)
     ]
@@ -38,14 +38,14 @@ def test_a_printed_number_has_a_value_and_may_be_verified():
     assert (ratio(4.92), ratio(9.97)) == ("4.9x", "10x")
 
 
-def test_every_row_of_the_paper_names_its_table():
+def test_every_row_contains_the_number_of_its_table():
     for i in range(1, 9):
         rows = getattr(paper_data, f"TABLE_{i}")
         assert rows
         assert {row.table for row in rows} == {i}
 
 
-def test_table_1_is_the_paper_s():
+def test_table_1_matches_the_paper():
     for row in columns(report("table1")):
         for name in ("operator", "resolution", "channels", "layers"):
             assert row[f"{name} (ours)"] == row[f"{name} (paper)"]
@@ -63,31 +63,31 @@ def test_every_row_of_table_3_is_within_five_percent_or_explained():
     explained = []
     for row in columns(report("table3")):
         if abs(float(row["difference"].rstrip("%"))) > 5:
-            assert row["why"]
+            assert row["reason"]
             explained.append((row["model"], *(float(row[name]) for name in ("depth", "width", "resolution"))))
         else:
-            assert not row["why"]
+            assert not row["reason"]
     assert set(explained) == set(DIFFERENCES)
 
 
-def test_the_parameters_of_table_5_are_the_paper_s():
+def test_the_parameters_of_table_5_match_the_paper():
     rows = [row for row in columns(report("table5")) if row["params (paper)"]]
     for row in rows:
-        # The paper prints millions without a decimal, and leaves some classifiers out.
+        # The paper prints whole millions, and omits some classifiers.
         theirs, ours = (paper_data.number(row[f"params ({whose})"]) / 1e6 for whose in ("paper", "ours"))
         assert ours == pytest.approx(theirs, abs=1.5)
     assert len(rows) == 12
 
 
-def test_the_means_of_table_5_are_close_to_the_paper_s():
+def test_the_means_of_table_5_are_close_to_the_paper():
     means = [row for row in columns(report("table5")) if row["data set"] == "geometric mean"]
     found = [(row["ratio (paper)"], row["ratio (ours)"]) for row in means]
     assert [paper for paper, _ in found] == ["4.7x", "9.6x"]
-    # 4.2: without the paper's 5.6 for the pets, which its own 58M and 17M do not give.
+    # 4.2: the paper's 5.6 for the pets does not follow from its own 58M and 17M.
     assert [paper_data.number(ours) for _, ours in found] == pytest.approx([4.2, 9.7], abs=0.15)
 
 
-def test_table_4_says_what_was_measured_and_what_cannot_be():
+def test_table_4_describes_the_measurement_and_its_gaps():
     made = table4(measured)
     rows = {row["model"]: row for row in columns(made)}
     assert rows["EfficientNet-B1"]["speed-up (ours)"] == "6.0x"
@@ -99,15 +99,15 @@ def test_table_4_says_what_was_measured_and_what_cannot_be():
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
-def test_a_report_is_whole_and_tells_its_sources(name):
+def test_a_report_is_complete_and_marks_its_sources(name):
     made = report(name)
     text = made.markdown()
     assert all(len(row) == len(made.columns) for row in made.rows)
     assert len(columns(made)) == len(made.rows)
     assert text.count("\n|") == len(made.rows) + 2
-    assert (MARK in "".join("".join(row) for row in made.rows)) == (f"{MARK} a number of the paper" in text)
+    assert (MARK in "".join("".join(row) for row in made.rows)) == (f"{MARK} The paper's number" in text)
     if any("top-1" in column or "accuracy" in column for column in made.columns):
-        assert "Accuracies, in percent, are the paper's" in text
+        assert "Accuracies are the paper's" in text
         assert not any("(ours)" in column and "top" in column for column in made.columns)
 
 
@@ -119,7 +119,7 @@ def test_the_csv_lists_the_numbers_that_are_not_verified():
 
 
 @pytest.mark.parametrize("name", paper_plots.PLOTS)
-def test_a_figure_is_a_picture_with_something_on_it(name, tmp_path: Path):
+def test_a_figure_is_a_picture_that_is_not_empty(name, tmp_path: Path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     paths = write(name, tmp_path)
     assert [path.name for path in paths] == [f"{name}.md", f"{name}.csv", f"{name}.png"]
@@ -128,21 +128,21 @@ def test_a_figure_is_a_picture_with_something_on_it(name, tmp_path: Path):
         assert len(picture.convert("L").getcolors() or ()) > 50
 
 
-def test_a_figure_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_matplotlib_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    with pytest.raises(ImportError, match=r"Expected it for the picture of figure1.*keras_effnet\[plots\]"):
+    with pytest.raises(ImportError, match=r"needed to draw figure1.*keras_effnet\[plots\]"):
         write("figure1", tmp_path)
 
 
-def test_an_unknown_table_lists_the_known_ones():
-    with pytest.raises(ValueError, match="There is no 'table9'. Expected one of figure1, .*table8"):
+def test_an_unknown_report_is_rejected_with_a_list_of_reports():
+    with pytest.raises(ValueError, match="There is no report 'table9'. Expected one of figure1, .*table8"):
         report("table9")
 
 
 # --- the command ---
 
 
-def test_the_command_writes_what_is_named(tmp_path: Path):
+def test_the_command_writes_the_named_reports(tmp_path: Path):
     done = CliRunner().invoke(app, ["paper", "table1", "table2", "--out", str(tmp_path / "new")])
     assert done.exit_code == 0, done.output
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
@@ -150,7 +150,7 @@ def test_the_command_writes_what_is_named(tmp_path: Path):
     }
 
 
-def test_all_is_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_all_writes_all_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     monkeypatch.setattr("keras_effnet.cli.paper.single_core_latencies", measured)
     done = CliRunner().invoke(app, ["paper", "all", "--quick", "--out", str(tmp_path)])
@@ -161,14 +161,14 @@ def test_all_is_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "Do not quote this number" in (tmp_path / "table4.md").read_text(encoding="utf-8")
 
 
-def test_an_unknown_name_ends_in_one_message_and_writes_nothing(tmp_path: Path):
+def test_an_unknown_name_is_rejected_before_anything_is_written(tmp_path: Path):
     done = CliRunner().invoke(app, ["paper", "table1", "table9", "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert "table9" in done.output
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_ends_in_one_message(tmp_path: Path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path):
     (tmp_path / "file").write_text("")
     done = CliRunner().invoke(app, ["paper", "table1", "--out", str(tmp_path / "file")])
     assert done.exit_code == 1
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_made_ends_in_one_message(tmp_path: Path):
 # --- the measurement ---
 
 
-def test_models_are_timed_in_turns_on_images_of_their_own_size():
+def test_models_are_timed_alternately_at_their_own_image_size():
     calls = []
 
     class Model:
@@ -200,6 +200,6 @@ def test_a_single_core_measures_two_networks():
 
 
 @pytest.mark.slow
-def test_a_measurement_that_fails_says_why():
+def test_a_failed_measurement_reports_the_reason():
     with pytest.raises(ValueError, match=r"The measurement of b9 ended with status 1"):
         single_core_latencies(["b9"])
