@@ -108,14 +108,10 @@ def throughput(run: Run, *, workers: int) -> Run:
 
 def batched(paths: dict[str, Path]) -> dict[str, Run]:
     """The other engines without a Predictor: one batch at a time on all cores."""
-    from keras_effnet.serving.engines import ENGINE_OF_FORMAT, cores, start
+    from keras_effnet.serving.engines import ENGINE_OF_FORMAT, start
 
     names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
-    return {
-        name: start(paths[kind], ENGINE_OF_FORMAT[kind], threads=cores(), copies=1)[0]
-        for kind, name in names.items()
-        if kind in paths
-    }
+    return {name: start(paths[kind], ENGINE_OF_FORMAT[kind]) for kind, name in names.items() if kind in paths}
 
 
 def memory(path: str) -> float:

@@ -78,7 +78,7 @@ def classify(
             earlier = [name for name in map(_name, photos) if name in results.failed]
             photos = _not_done(photos, results, out)
         with muted(f"Loading {model} ..."):
-            predictor = stack.enter_context(_open(model, weights, engine, one=len(photos) == 1))
+            predictor = _open(model, weights, engine, one=len(photos) == 1)
         chunks = _chunks(predictor(photos, top=top, batch_size=batch_size), batch_size, len(photos))
         failures = _save(chunks, results) if results else _show(chunks, as_json)
         if results and earlier:

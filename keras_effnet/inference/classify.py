@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.data.class_names import Classes
-from keras_effnet.data.photos import THREADS, NamedPhoto, Photo, named, prepare
+from keras_effnet.data.photos import THREADS, Photo, named, prepare
 from keras_effnet.errors import at_least_one
 from keras_effnet.inference.classifier import Classifier, as_classifier
 
 Label = tuple[str | None, str, float]
 Scores = Callable[[np.ndarray], np.ndarray]
-Submit = Callable[..., Future[Any]]
+Prepared = tuple[str, np.ndarray, str | None]
+Task = Callable[[Any, int], Any]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ def classify(
     """
     at_least_one(top=top or 0)
     classifier = as_classifier(model)
-    rows = score(photos, classifier, batch_size)
-    return (label(row, classifier.classes, top) for row in rows)
+    return label_all(score(photos, classifier, batch_size), classifier.classes, top)
 
 
 def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
@@ -92,35 +92,38 @@ def _score_in_own_threads(photos: Iterable[Photo], classifier: Classifier, batch
     pool = ThreadPoolExecutor(THREADS)
     options: dict[str, Any] = {"size": classifier.size, "batch_size": batch_size, "ahead": batch_size}
     try:
-        yield from stream(photos, classifier.scores, submit=pool.submit, **options)
+        yield from stream(photos, classifier.scores, pool=pool, **options)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def stream(
-    photos: Iterable[Any], scores: Scores, *, size: int, submit: Submit, batch_size: int | None, ahead: int
+    photos: Iterable[Any], scores: Scores, *, size: int, pool: Executor, batch_size: int | None, ahead: int
 ) -> Iterator[Scored]:
     """Score photos in order while holding only a few of them.
 
-    If `photos` or `submit` raises an exception, it is raised again after the photos before it have been scored.
+    An exception of `photos` is raised after the photos before it have been scored.
 
     Args:
         photos: as in `classify`; names are optional.
         scores: maps float32 images (batch, size, size, 3), 0..255, to float32 scores (batch, classes).
         size: side of the images in pixels.
-        submit: calls a function in a thread pool and returns its future, as `Executor.submit` does.
+        pool: the threads that decode the photos.
         batch_size: the number of photos that `scores` gets at a time, in the caller's thread. With None, `scores` is
             called in the pool, in several threads at once, with one photo each.
         ahead: how many photos more than one batch may be held before the batch is scored and yielded.
+
+    Raises:
+        RuntimeError: the pool was shut down. The photos before it are scored first.
     """
-    task: Callable[[NamedPhoto], Any] = partial(_prepare_and_score, size=size, scores=scores)
+    task: Task = partial(_prepare_and_score, size=size, scores=scores)
     finish: Callable[[Sequence[Any]], Iterable[Scored]] = iter
     if batch_size:
-        task, finish = partial(prepare, size=size), partial(_score_batch, scores=scores)
+        task, finish = partial(_prepare, size=size), partial(_score_batch, scores=scores)
     count = batch_size or 1
     waiting: deque[Future[Any]] = deque()
     try:
-        for future in _submit_all(photos, submit, task):
+        for future in _submit_all(photos, pool, task):
             waiting.append(future)
             while len(waiting) >= count + ahead or (waiting and not batch_size and waiting[0].done()):
                 yield from finish(_take(waiting, count))
@@ -131,15 +134,25 @@ def stream(
             future.cancel()
 
 
-def _submit_all(photos: Iterable[Any], submit: Submit, task: Callable[[NamedPhoto], Any]) -> Iterator[Future[Any]]:
+def _submit_all(photos: Iterable[Any], pool: Executor, task: Task) -> Iterator[Future[Any]]:
     """A future for each photo. An exception ends them: it becomes the result of the last one."""
     try:
         for number, photo in enumerate(photos):
-            yield submit(task, named(photo, number))
+            yield _submit(pool, task, photo, number)
     except Exception as error:
         failed: Future[Any] = Future()
         failed.set_exception(error)
         yield failed
+
+
+def _submit(pool: Executor, task: Task, photo: Any, number: int) -> Future[Any]:
+    try:
+        return pool.submit(task, photo, number)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "The predictor is closed. Expected an open one until the last image is labelled. Close it later, or create "
+            "a new one."
+        ) from error
 
 
 def _take(waiting: deque[Future[Any]], count: int) -> list[Any]:
@@ -150,11 +163,15 @@ def _take(waiting: deque[Future[Any]], count: int) -> list[Any]:
     return results
 
 
-def _prepare_and_score(photo: NamedPhoto, size: int, scores: Scores) -> Scored:
-    return _score_batch([prepare(photo, size)], scores)[0]
+def _prepare(photo: Any, number: int, size: int) -> Prepared:
+    return prepare(named(photo, number), size)
 
 
-def _score_batch(batch: Sequence[tuple[str, np.ndarray, str | None]], scores: Scores) -> list[Scored]:
+def _prepare_and_score(photo: Any, number: int, size: int, scores: Scores) -> Scored:
+    return _score_batch([_prepare(photo, number, size)], scores)[0]
+
+
+def _score_batch(batch: Sequence[Prepared], scores: Scores) -> list[Scored]:
     names, images, errors = zip(*batch, strict=True)
     rows = errors if all(errors) else scores(np.stack(images))
     return [
@@ -168,6 +185,11 @@ def _checked(name: str, scores: np.ndarray) -> Scored:
     if np.isfinite(scores).all():
         return Scored(name, scores)
     return Scored(name, error=f"{name!r} has scores that are NaN or infinite. Expected finite ones. Check the model.")
+
+
+def label_all(rows: Iterable[Scored], classes: Classes, top: int) -> Iterator[Prediction]:
+    """The labels of each photo, as `label` gives them."""
+    return (label(row, classes, top) for row in rows)
 
 
 def label(row: Scored, classes: Classes, top: int) -> Prediction:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -153,25 +154,44 @@ def version(engine: Engine) -> str:
     return str(importlib.import_module(engine.package).__version__)
 
 
-def start(path: Path, engine: Engine, *, threads: int, copies: int) -> Sequence[Run]:
+def start(path: Path, engine: Engine, *, parallel: bool = False) -> Run:
     """Load a model into an engine.
 
     Args:
         path: a file, or the folder of one version.
         engine: the engine.
-        threads: the threads of each run.
-        copies: the number of runs that can be used in parallel.
+        parallel: whether each core works on its own images, instead of all cores on the same ones.
+
+    Returns:
+        A function that several threads can call at once.
 
     Raises:
         ValueError: the engine cannot load the model.
     """
+    threads, copies = (1, cores()) if parallel else (cores(), 1)
     try:
-        return engine.start(path, threads, copies)
+        return share(engine.start(path, threads, copies))
     except (ValueError, RuntimeError, OSError, *_load_errors(engine)) as error:
         raise ValueError(
             f"The model {str(path)!r} cannot be loaded by {engine.name}: {first_line(error)} Expected a complete model "
             f"of the format {engine.format!r}. Export it again."
         ) from error
+
+
+def share(runs: Sequence[Run]) -> Run:
+    """Combine runs that are not thread-safe into one that is: a call waits until one of them is free."""
+    free: SimpleQueue[Run] = SimpleQueue()
+    for run in runs:
+        free.put(run)
+
+    def call(images: np.ndarray) -> np.ndarray:
+        run = free.get()
+        try:
+            return run(images)
+        finally:
+            free.put(run)
+
+    return call
 
 
 def check_record(run: Run, export: Export) -> None:

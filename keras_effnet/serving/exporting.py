@@ -21,7 +21,7 @@ from keras_effnet.inference.classifier import Classifier, as_classifier, load_cl
 from keras_effnet.inference.evaluate import provenance
 from keras_effnet.introspection import variant_of
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
-from keras_effnet.serving.engines import ENGINE_OF_FORMAT, cores, find_engine, start, version
+from keras_effnet.serving.engines import ENGINE_OF_FORMAT, find_engine, start, version
 from keras_effnet.serving.model_record import (
     FORMAT_OF_SUFFIX,
     RECORD_FILE,
@@ -121,7 +121,7 @@ def export(
     is_file = target.suffix.lower() in FORMAT_OF_SUFFIX
     with _clear_errors(target, kind), staged(target, numbered=not is_file) as part:
         kept = WRITERS[kind](network, part, classifier, quantize, calibration.pixels)
-        (run,) = start(part, engine, threads=cores(), copies=1)
+        run = start(part, engine)
         check = compare(classifier, run, others, quantize=quantize, min_agreement=min_agreement)
         record = replace(_record(classifier, kind, check), quantize=quantize, fused=fused, float_layers=kept)
         _store_record(record, part)

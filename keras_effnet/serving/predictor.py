@@ -1,8 +1,7 @@
 """Images in, labels out, with the fastest engine available. An exported model needs neither Keras nor TensorFlow."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy as np
 from keras_effnet.data.photos import Content, Photo, is_single
 from keras_effnet.errors import at_least_one
 from keras_effnet.inference.classifier import Classifier
-from keras_effnet.inference.classify import Prediction, label, stream
-from keras_effnet.serving.engines import ENGINES, Run, check_record, cores, find_engine, start
+from keras_effnet.inference.classify import Prediction, label_all, stream
+from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start
 from keras_effnet.serving.model_record import ALIASES
 from keras_effnet.serving.model_source import find_model
 
@@ -59,34 +58,25 @@ class Predictor:
             raise ValueError(f"engine is {engine!r}. Expected one of {names}.")
         # Kept because a temporary export is deleted together with it.
         self._source = find_model(model, engine, weights)
-        runs: Sequence[Run]
         if isinstance(self._source, Classifier):
-            runs, batch = [self._source.scores], BATCH
+            self._run, self._batch = share([self._source.scores]), BATCH
             self.engine, self.size, self.classes = "keras", self._source.size, self._source.classes
         else:
             record = self._source.record
             chosen = find_engine(engine, record.format)
-            copies, threads = (cores(), 1) if mode == "throughput" else (1, cores())
-            runs, batch = start(self._source.path, chosen, threads=threads, copies=copies), chosen.batch
-            check_record(runs[0], self._source)
+            self._run, self._batch = start(self._source.path, chosen, parallel=mode == "throughput"), chosen.batch
+            check_record(self._run, self._source)
             self.engine, self.size, self.classes = chosen.name, record.size, record.classes
-        self._runs: SimpleQueue[Run] = SimpleQueue()
-        for run in runs:
-            self._runs.put(run)
+        self._mode = mode
         # At least two: the next image is decoded while the engine works on the current one.
         self._workers = max(2, cores())
         self._pool = ThreadPoolExecutor(self._workers, "keras-effnet")
-        self._batch, self._mode = batch, mode
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
         if not len(images):
             return np.zeros((0, len(self.classes)), np.float32)
-        run = self._runs.get()
-        try:
-            return run(np.asarray(images, np.float32))
-        finally:
-            self._runs.put(run)
+        return self._run(np.asarray(images, np.float32))
 
     def __call__(self, images: Iterable[Input], top: int = 5, *, batch_size: int | None = None) -> Iterator[Prediction]:
         """Label images. An image that cannot be read gets a `Prediction` with an error.
@@ -110,8 +100,8 @@ class Predictor:
             )
         at_least_one(top=top or 0, batch_size=batch_size)
         batch, ahead = self._limits(batch_size)
-        rows = stream(images, self.scores, size=self.size, submit=self._submit, batch_size=batch, ahead=ahead)
-        return (label(row, self.classes, top) for row in rows)
+        rows = stream(images, self._run, size=self.size, pool=self._pool, batch_size=batch, ahead=ahead)
+        return label_all(rows, self.classes, top)
 
     def _limits(self, batch_size: int | None) -> tuple[int | None, int]:
         """The arguments `batch_size` and `ahead` of `stream`."""
@@ -122,15 +112,6 @@ class Predictor:
             return None, 2 * self._workers
         batch = batch_size or self._batch
         return batch, batch
-
-    def _submit(self, *call: Any) -> Future[Any]:
-        try:
-            return self._pool.submit(*call)
-        except RuntimeError as error:
-            raise RuntimeError(
-                "The predictor is closed. Expected an open one until the last image is labelled. Close it later, or "
-                "create a new one."
-            ) from error
 
     def close(self) -> None:
         """Stop the threads once the images under way are labelled."""

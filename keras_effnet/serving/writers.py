@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.serving.agreement import agree, scores
-from keras_effnet.serving.engines import ENGINES, Engine, cores, start
+from keras_effnet.serving.engines import ENGINES, Engine, start
 
 log = logging.getLogger(__name__)
 Layers = tuple[str, ...]
@@ -84,7 +84,7 @@ def _write_first_good(
     best: tuple[float, Any, Layers] = (-1.0, None, ())
     for model, kept in candidates:
         write(model)
-        (run,) = start(path, engine, threads=cores(), copies=1)
+        run = start(path, engine)
         log.info("comparing on %d photos with %d layers in float32", len(images), len(kept))
         agreement = agree(np.concatenate([run(image[None]) for image in images]), expected)
         best = max(best, (agreement, model, kept), key=lambda row: row[0])

@@ -364,7 +364,7 @@ def gives(monkeypatch: Any) -> Callable[[float], None]:
 
     def replace(score: float) -> None:
         run = lambda images: np.full((len(images), 7), score, np.float32)  # noqa: E731
-        monkeypatch.setattr(exporting, "start", lambda *_, **__: [run])
+        monkeypatch.setattr(exporting, "start", lambda *_, **__: run)
         for format in FORMATS:  # noqa: A001
             monkeypatch.setitem(exporting.WRITERS, format, lambda _, part, *__: part.write_text("no model"))
 

@@ -30,7 +30,7 @@ from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, entry
 from keras_effnet.inference.result_files import open_results
-from keras_effnet.serving import export_cache, model_source
+from keras_effnet.serving import model_source
 from keras_effnet.serving.engines import ENGINES
 from keras_effnet.serving.exporting import export
 from keras_effnet.serving.model_record import append_to_tflite, open_export
@@ -439,7 +439,7 @@ def test_a_look_up_in_the_cache_reads_the_weight_file_once(monkeypatch: pytest.M
         return file_digest(file, *arguments)
 
     monkeypatch.setattr(hashlib, "file_digest", count)
-    export_cache.find_cached("lite0", None, ENGINES["litert"])
+    model_source.find_cached("lite0", None, ENGINES["litert"])
     assert len(hashed) == 1
 
 
@@ -473,7 +473,7 @@ def test_the_best_weights_are_the_builders_own() -> None:
 
     for name in VARIANTS:
         builder = getattr(models, f"EfficientNet{name.capitalize()}")
-        assert export_cache.best_weights(name) == inspect.signature(builder).parameters["weights"].default
+        assert model_source.best_weights(name) == inspect.signature(builder).parameters["weights"].default
 
 
 # --- files of predictions ---
