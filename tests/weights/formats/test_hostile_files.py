@@ -527,6 +527,19 @@ def test_random_opcodes_are_rejected(tmp_path, layout):
             read_checkpoint(path, tiny())
 
 
+def peak_memory(path):
+    """The most bytes allocated at once while a file is read or rejected."""
+    tracemalloc.start()
+    try:
+        read_checkpoint(path, tiny())
+    except WeightsError:
+        pass
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return peak
+
+
 def test_memory_stays_proportional_to_the_size_of_a_damaged_file(repository, tmp_path):
     path = tmp_path / "file"
     rng = random.Random(1)
@@ -534,13 +547,7 @@ def test_memory_stays_proportional_to_the_size_of_a_damaged_file(repository, tmp
         for _ in range(-(-FUZZ // 40)):
             data = mutate(sound, rng)
             path.write_bytes(data)
-            tracemalloc.start()
-            try:
-                read_checkpoint(path, tiny())
-            except WeightsError:
-                pass
-            finally:
-                _, peak = tracemalloc.get_traced_memory()
-                tracemalloc.stop()
             # Room for unpickled objects, messages and widened numbers, and for Python itself.
-            assert peak < 40 * len(data) + 2**20
+            limit = 40 * len(data) + 2**20
+            # The second try is for pathlib, which interns strings: Python's table of them grows by 2 MB now and then.
+            assert peak_memory(path) < limit or peak_memory(path) < limit
