@@ -1,6 +1,6 @@
-"""Where in a photo a model sees a class: class activation maps (arXiv:1905.11946, Figure 7).
+"""Class activation maps: which parts of a photo a prediction is based on (arXiv:1905.11946, Figure 7).
 
-Sources: CAM (arXiv:1512.04150) where it is exact, Grad-CAM (arXiv:1610.02391) elsewhere.
+Sources: CAM (arXiv:1512.04150) where it is exact, Grad-CAM (arXiv:1610.02391) otherwise.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,15 +22,15 @@ from keras_effnet.inference.head_finder import Head, find_head, kernel, run, to_
 
 @dataclass(frozen=True)
 class ActivationMap:
-    """How much each position of a feature map speaks for a class.
+    """How much each position of a feature map contributes to the score of a class.
 
     Args:
-        wnid: of the class, None for classes other than ImageNet's.
-        label: of the class.
-        score: probability that the model gives it.
-        values: float32 of shape (rows, columns), positive for, negative against the class. Of "CAM", their mean plus
-            the classifier's bias is the logit.
-        box: what the map covers: left, top, right and bottom in pixels of the photo.
+        wnid: wnid of the class; None for classes outside ImageNet.
+        label: label of the class.
+        score: probability of the class.
+        values: float32 of shape (rows, columns); positive values support the class, negative ones oppose it. With
+            method "CAM", their mean plus the classifier's bias is the logit.
+        box: the part of the photo that the map covers: left, top, right and bottom in pixels.
     """
 
     wnid: str | None
@@ -41,7 +41,7 @@ class ActivationMap:
 
     @property
     def centre(self) -> tuple[float, float] | None:
-        """Centre of mass (x, y) of the positive values in pixels of the photo, None where nothing is positive."""
+        """Centre of mass (x, y) of the positive values, in pixels of the photo; None without positive values."""
         mass = np.maximum(self.values, 0).astype(np.float64)
         if not mass.any():
             return None
@@ -57,12 +57,12 @@ class Explanation:
     """The maps of one photo.
 
     Args:
-        path: the photo's path, or its name.
-        maps: one for each class.
-        photo: the part of the photo that the model was shown, uint8 (side, side, 3) at the photo's own resolution.
+        path: the path or name of the photo.
+        maps: one map per class.
+        photo: the part of the photo that the model received, uint8 (side, side, 3) at the photo's own resolution.
         method: "CAM" (exact) or "Grad-CAM".
         layer: name of the layer with the feature map.
-        error: why there are no maps, None where there are.
+        error: why there are no maps, otherwise None.
     """
 
     path: str
@@ -81,21 +81,25 @@ def explain(
     top: int = 1,
     layer: str | None = None,
 ) -> Iterator[Explanation]:
-    """Map where in images a model sees its classes; a bad photo gives an `Explanation` with its error.
+    """Compute class activation maps: how much each part of an image contributes to a class.
 
     A model that ends in average pooling and a dense layer is explained exactly (CAM), others by gradients (Grad-CAM).
+    For an unreadable photo, the `Explanation` contains its error.
 
     Args:
         model: a classifier from `load_classifier`, or a functional or sequential Keras model that classifies square
-            RGB images; classes other than ImageNet's have their numbers as labels.
+            RGB images. If its classes are not ImageNet's, their indices are used as labels.
         images: paths, bytes of files, open files, uint8 arrays (height, width, 3), Pillow images, or pairs (name,
-            image). A single one needs no list.
-        classes: outputs to explain, each by index, label or wnid.
-        top: without `classes`: how many of the best to explain.
-        layer: name of a layer, also of a nested model, whose feature map is explained by Grad-CAM instead.
+            image); a list of these or a single one.
+        classes: the classes to explain, each as index, label or wnid.
+        top: without `classes`, the number of top classes to explain.
+        layer: name of a layer, possibly in a nested model, whose feature map is explained with Grad-CAM.
+
+    Returns:
+        An iterator with one `Explanation` per image, in order.
 
     Raises:
-        ValueError: no such class or layer, `top` below 1, or a model without a classifier or a feature map.
+        ValueError: the class or layer does not exist, `top` is below 1, or the model has no classifier or feature map.
 
     Example:
         >>> from keras_effnet.inference.classifier import load_classifier
@@ -114,7 +118,7 @@ def explain(
 
 
 def _classifier(model: Any) -> Classifier:
-    """As `as_classifier`, but any number of classes will do."""
+    """Like `as_classifier`, but accepts any number of classes."""
     outputs = getattr(model, "output_shape", None)
     if isinstance(outputs, tuple) and len(outputs) == 2 and outputs[1] != 1000:
         return as_classifier(model, tuple((None, str(i)) for i in range(outputs[1] or 0)))
@@ -130,7 +134,9 @@ def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: lis
         return Explanation(path, error=source.describe(error))
     scores = classifier.scores(pixels)[0]
     if not np.isfinite(scores).all():
-        return Explanation(path, error=f"{path!r} gets scores that are no numbers. Expected a sound model. Check it.")
+        return Explanation(
+            path, error=f"The scores of {path!r} are NaN or infinite. Expected finite scores. Check the model."
+        )
     outputs = np.argsort(scores)[-wanted:][::-1].tolist() if isinstance(wanted, int) else wanted
     inputs = preprocess_input(pixels, "channels_last", model=classifier.model)
     left, top, right, bottom = box = central_square(photo.shape[0], photo.shape[1], classifier.size)
@@ -150,7 +156,7 @@ def _maps(model: Any, image: np.ndarray, head: Head, outputs: list[int]) -> Iter
 
 
 def _grad_cam(model: Any, image: np.ndarray, head: Head, output: int) -> np.ndarray:
-    """Each channel of the feature map times the mean gradient of the logit by it (equations 1 and 2, no ReLU yet)."""
+    """Sum of the channels, weighted by the mean gradient of the logit (equations 1 and 2, without the ReLU)."""
     features, _ = run(model, image, head)
 
     def logit(shift: Any) -> Any:
@@ -166,15 +172,15 @@ def gradient(function: Callable[[Any], Any], zeros: Any, backend: str) -> Any:
     """Differentiate a scalar function of a tensor.
 
     Args:
-        function: from a tensor like `zeros` to a scalar tensor.
-        zeros: where to differentiate, a tensor of the backend.
+        function: maps a tensor like `zeros` to a scalar tensor.
+        zeros: the point at which to differentiate, a tensor of the backend.
         backend: "jax", "tensorflow" or "torch".
 
     Returns:
-        A tensor of the shape of `zeros`.
+        A tensor with the shape of `zeros`.
 
     Raises:
-        ValueError: a backend without gradients.
+        ValueError: the backend has no gradients.
     """
     match backend:
         case "tensorflow":
@@ -188,6 +194,6 @@ def gradient(function: Callable[[Any], Any], zeros: Any, backend: str) -> Any:
             zeros = zeros.requires_grad_()
             return import_module("torch").autograd.grad(function(zeros), zeros)[0]
     raise ValueError(
-        f"Keras runs on the backend {backend!r}, which has no gradients, and this map needs them. Expected jax, "
-        "tensorflow or torch. Choose one of these with the environment variable KERAS_BACKEND."
+        f"Keras runs on the backend {backend!r}, which has no gradients, but Grad-CAM needs them. Expected jax, "
+        "tensorflow or torch. Select one with the environment variable KERAS_BACKEND."
     )

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 of a model on labelled photos, as the published accuracies were measured.
+"""Top-1 and top-5 accuracy on labelled photos, measured like the published accuracies.
 
 Source: the evaluation of github.com/tensorflow/tpu, models/official/efficientnet (crop padding 32, bicubic).
 """
@@ -26,15 +26,15 @@ from keras_effnet.weights.published import find_local, find_weights
 
 @dataclass(frozen=True)
 class Report:
-    """How often a model was right.
+    """The accuracy of a model.
 
     Args:
-        images: photos that were read and scored; the others are in `errors` and count nowhere.
-        top1_correct: of these, how many had their class first.
-        top5_correct: how many had it among the first five.
-        seconds: for reading and scoring, the model's compilation included.
-        errors: why a photo could not be read or scored, one each.
-        notes: what had to be assumed about the classes.
+        images: number of photos that were read and scored. The others are listed in `errors` and are not counted.
+        top1_correct: number of photos whose class has the highest score.
+        top5_correct: number of photos whose class is among the five highest scores.
+        seconds: time for reading and scoring, including the compilation of the model.
+        errors: one error per photo that could not be read or scored.
+        notes: assumptions about the classes.
     """
 
     images: int
@@ -46,17 +46,17 @@ class Report:
 
     @property
     def top1(self) -> float | None:
-        """Percent of the images with their class first, None without images."""
+        """Top-1 accuracy in percent; None without images."""
         return 100 * self.top1_correct / self.images if self.images else None
 
     @property
     def top5(self) -> float | None:
-        """Percent of the images with their class among the first five, None without images."""
+        """Top-5 accuracy in percent; None without images."""
         return 100 * self.top5_correct / self.images if self.images else None
 
     @property
     def images_per_second(self) -> float:
-        """Images by seconds."""
+        """Throughput: images per second."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
@@ -70,22 +70,22 @@ def evaluate(
     batch_size: int = 32,
     progress: Callable[[Report], object] | None = None,
 ) -> Report:
-    """Count how often a model's best, or one of its best five classes, is the right one.
+    """Measure the top-1 and top-5 accuracy of a model on labelled photos.
 
-    Photos are cropped and resized as in the published evaluation and stream through: two batches are held at a time.
-    Among classes with the same score the one that comes first in the model wins.
+    Photos are cropped and resized as in the published evaluation. They are streamed, with two batches in memory. If
+    scores are equal, the class with the lower index ranks higher.
 
     Args:
-        data: a folder with a folder for each class; a folder of photos beside `labels`; TFRecord files in ImageNet's
-            layout, or patterns of them; "tfds:NAME"; or what `open_examples` gave.
+        data: a folder with one subfolder per class; a folder of photos together with `labels`; TFRecord files in
+            ImageNet's layout, or patterns for them; "tfds:NAME"; or the result of `open_examples`.
         model: a classifier from `load_classifier`, or a Keras model with the 1000 classes of ImageNet.
         labels, split, limit: as in `open_examples`.
-        batch_size: how many photos the model gets at a time.
-        progress: called with the report so far, after every photo.
+        batch_size: number of photos per batch.
+        progress: called with the report so far, after each photo.
 
     Raises:
-        ImportError: TensorFlow or TensorFlow Datasets is missing for what only they read.
-        ValueError: nothing there, classes that are none of the model's, or a model that does not classify images.
+        ImportError: the data needs TensorFlow or TensorFlow Datasets, which is not installed.
+        ValueError: there is no data, its classes are not those of the model, or the model does not classify images.
 
     Example:
         >>> from keras_effnet.inference.classifier import load_classifier
@@ -135,7 +135,7 @@ def _reports(examples: Examples, classifier: Classifier, batch_size: int) -> Ite
 
 
 def provenance(classifier: Classifier) -> dict[str, Any]:
-    """What a report was made with: the model, its weights with their sha256, and the versions of what ran."""
+    """Describe how a report was made: the model, its weights with their sha256, and the versions of the libraries."""
     file = _weight_file(classifier)
     digest = None
     if file is not None:
@@ -155,7 +155,7 @@ def provenance(classifier: Classifier) -> dict[str, Any]:
 
 
 def _weight_file(classifier: Classifier) -> Path | None:
-    """The file that a classifier's weights came from, if that can be told."""
+    """The file with a classifier's weights, if it is known."""
     for name in (classifier.weights, classifier.name):
         if name and Path(name).is_file():
             return Path(os.fspath(name))

@@ -1,6 +1,6 @@
-"""What a network ends in, read from its graph: where its last feature map is, and what makes scores of it.
+"""Find the last feature map and the classifier of a network in its graph.
 
-Source of the exact case, a dense layer on the mean of each channel: arXiv:1512.04150, section 2.
+Source of the exact case, a dense layer on the channel means: arXiv:1512.04150, section 2.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,23 @@ import numpy as np
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet._keras_private import producer
 
-# Nothing of these changes the order of the scores, or, between pooling and classifier, the features at inference.
+# Layers after the classifier that keep the order of the scores, and layers between pooling and classifier that keep
+# the features at inference.
 _AFTER = ("Activation", "Flatten", "Reshape", "Softmax")
 _BETWEEN = ("Dropout", "Flatten", "Reshape")
 _CLASSIFIERS = ("Conv2D", "Dense")
-# What leaves scores the scores, and logits the logits.
+# Layers that turn neither logits into probabilities nor probabilities into logits.
 _KEEPING = ("Average", "Cast", "Dropout", "Flatten", "GlobalAveragePooling2D", "Identity", "Reshape", "Squeeze")
 
 
 @dataclass(frozen=True)
 class Head:
-    """The two layers of a model that a map is made of.
+    """The two layers that a map is computed from.
 
     Args:
-        layer: its output is the feature map, (batch, height, width, channels).
-        classifier: the dense layer, or 1x1 convolution of pooled features, that gives the logits.
-        exact: whether nothing but an average over the positions lies between them.
+        layer: the layer whose output is the feature map, (batch, height, width, channels).
+        classifier: the dense layer, or 1x1 convolution of pooled features, that computes the logits.
+        exact: whether only an average over the positions is between them.
     """
 
     layer: Any
@@ -38,22 +39,22 @@ class Head:
 
 
 def find_head(model: Any, layer: str | None = None) -> Head:
-    """Find the classifier of a model and the feature map to explain it by; models nested in it are looked into.
+    """Find the classifier of a model and the feature map for its explanation, also in nested models.
 
     Args:
-        model: a functional or sequential Keras model that gives scores (batch, classes).
-        layer: name of the layer with the feature map; by default the last one that has height and width.
+        model: a functional or sequential Keras model that returns scores (batch, classes).
+        layer: name of the layer with the feature map; by default the last one with height and width.
 
     Raises:
-        ValueError: no classifier, no feature map, or no such layer.
+        ValueError: the model has no classifier or no feature map, or the layer does not exist.
     """
     chain = list(_back_from_the_output(model))
     end = next((i for i, found in enumerate(chain) if _type(found) not in _AFTER), len(chain))
     if end == len(chain) or _type(chain[end]) not in _CLASSIFIERS or _is_map(chain[end]):
         last = f"{chain[end].name!r} ({_type(chain[end])})" if end < len(chain) else "nothing with weights"
         raise ValueError(
-            f"The model {model.name!r} ends in {last}. Expected a Dense layer that gives a logit for each class. Pass "
-            "a model with a classifier (include_top=True)."
+            f"The model {model.name!r} ends in {last}. Expected a Dense layer with one output per class. Pass a model "
+            "with a classifier (include_top=True)."
         )
     below = chain[end + 1 :]
     last_map = next((i for i, found in enumerate(below) if _is_map(found)), None)
@@ -62,17 +63,17 @@ def find_head(model: Any, layer: str | None = None) -> Head:
     if last_map is None:
         raise ValueError(
             f"The model {model.name!r} has no layer with a feature map before its classifier {chain[end].name!r}. "
-            "Expected one with an output (batch, height, width, channels). Pass a convolutional network."
+            "Expected an output of shape (batch, height, width, channels). Pass a convolutional network."
         )
     between = [_type(found) for found in below[:last_map] if _type(found) not in _BETWEEN]
     return Head(below[last_map], chain[end], exact=between == ["GlobalAveragePooling2D"])
 
 
 def gives_logits(model: Any) -> bool:
-    """Whether a softmax is missing at the end of a model; where its graph does not tell, its answers to noise do.
+    """Whether a model returns logits, without a final softmax. If its graph is inconclusive, it is tried on noise.
 
     Args:
-        model: a Keras model that gives scores (batch, classes) of images.
+        model: a Keras model that returns scores (batch, classes) for images.
     """
     steps = _back_from_the_output(model) if getattr(model, "outputs", None) else iter(())
     for step in steps:
@@ -90,12 +91,12 @@ def gives_logits(model: Any) -> bool:
 
 
 def _back_from_the_output(model: Any) -> Iterator[Any]:
-    """The layers from the output towards the input, by the first input of each; nested models are opened."""
+    """Iterate over the layers from the output to the input, by the first input of each, also inside nested models."""
     outputs = getattr(model, "outputs", None)
     if not outputs:
         raise ValueError(
             f"The model {getattr(model, 'name', model)!r} has no graph. Expected a functional or sequential model that "
-            "has been built. Make one of it with keras.Model(inputs, outputs)."
+            "has been built. Convert it with keras.Model(inputs, outputs)."
         )
     tensor, callers = outputs[0], list[Any]()
     while True:
@@ -123,7 +124,7 @@ def _type(layer: Any) -> str:
 
 
 def _is_map(layer: Any) -> bool:
-    """Whether a layer's output has a height and a width; those of pooled features are 1 and 1."""
+    """Whether a layer's output has height and width; those of pooled features are 1 and 1."""
     shape = getattr(layer.output, "shape", ())
     return len(shape) == 4 and tuple(shape[1:3]) != (1, 1)
 
@@ -136,7 +137,7 @@ def _find_layer(model: Any, name: str) -> Any:
     fault = "has no feature map" if name in layers else "is not in it"
     choices = sorted(get_close_matches(name, maps, n=5, cutoff=0.3) or maps[:5])
     raise ValueError(
-        f"layer is {name!r}, which {fault}: the model is {model.name!r}. Expected a layer with an output (batch, "
+        f"layer is {name!r}, which {fault}; the model is {model.name!r}. Expected a layer with an output (batch, "
         f"height, width, channels), such as {', '.join(choices)}. Choose one from model.summary(expand_nested=True)."
     )
 
@@ -150,28 +151,29 @@ def _leaves(model: Any) -> Iterator[Any]:
 
 
 def run(model: Any, images: np.ndarray, head: Head, shift: Any = None) -> tuple[Any, Any]:
-    """Call a model and return its feature map and its logits, tensors of the backend.
+    """Call a model and return its feature map and its logits, as tensors of the backend.
 
     Args:
-        model: the model that `head` was found in; not to be used by another thread meanwhile.
-        images: as the model takes them, (batch, height, width, 3).
-        head: the layers to listen to.
-        shift: a tensor to add to the feature map: the logits' gradient by it, at zero, is that by the feature map.
+        model: the model that `head` was found in. No other thread may use it at the same time.
+        images: the input of the model, (batch, height, width, 3).
+        head: the layers whose outputs are returned.
+        shift: a tensor that is added to the feature map. The gradient of the logits with respect to it, at zero, is
+            the gradient with respect to the feature map.
     """
-    call, activation, heard = head.layer.call, head.classifier.activation, {}
+    call, activation, recorded = head.layer.call, head.classifier.activation, {}
 
     def shifted(*args: Any, **kwargs: Any) -> Any:
-        heard["features"] = call(*args, **kwargs)
-        return heard["features"] if shift is None else heard["features"] + shift
+        recorded["features"] = call(*args, **kwargs)
+        return recorded["features"] if shift is None else recorded["features"] + shift
 
     def activated(logits: Any) -> Any:
-        heard["logits"] = logits
+        recorded["logits"] = logits
         return activation(logits)
 
-    # Layers inside a nested model have no tensors in the outer graph: they are heard while they run.
+    # Record while running: layers inside a nested model have no tensors in the outer graph.
     with _replaced(head.layer, "call", shifted), _replaced(head.classifier, "activation", activated):
         model(images, training=False)
-    return heard["features"], heard["logits"]
+    return recorded["features"], recorded["logits"]
 
 
 @contextmanager
@@ -188,11 +190,11 @@ def _replaced(layer: Any, name: str, function: Any) -> Iterator[None]:
 
 
 def kernel(classifier: Any) -> np.ndarray:
-    """The weights of a classifier, float32 of shape (channels, classes)."""
+    """Return the weights of a classifier, float32 of shape (channels, classes)."""
     values = to_numpy(classifier.kernel)
     return values.reshape(values.shape[-2:])
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """A tensor of the backend as float32."""
+    """Convert a tensor of the backend to a float32 array."""
     return np.asarray(tensor.numpy() if LEGACY else keras.ops.convert_to_numpy(tensor), np.float32)

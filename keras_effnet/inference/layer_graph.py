@@ -1,19 +1,19 @@
-"""The configuration of a Keras model as a graph: which layer feeds which, and what is left without some of them."""
+"""The configuration of a Keras model as a graph of layers, from which layers can be removed."""
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-# A tensor by where it comes from: the name of a layer, which of its calls, which of its outputs.
+# The origin of a tensor: name of the layer, index of the call, index of the output.
 Reference = tuple[str, int, int]
 
 
 class LayerGraph:
-    """Who takes tensors from whom, by name, in the configuration of a functional or a sequential model."""
+    """The connections between the layers in the configuration of a functional or sequential model, by name."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         names = [name_of(entry) for entry in config["layers"]]
-        # For each layer what each of its calls takes: a shared layer has several.
+        # The inputs of each call of each layer; a shared layer has several calls.
         self._calls: dict[str, list[list[Reference]]]
         if "output_layers" in config:
             known = frozenset(names)
@@ -25,47 +25,47 @@ class LayerGraph:
         else:
             self._calls = {name: [[(before, 0, 0)]] for before, name in pairwise(names)}
             self._outputs = set(names[-1:])
-        self._takers: dict[str, list[str]] = {name: [] for name in names}
+        self._consumers: dict[str, list[str]] = {name: [] for name in names}
         for name, calls in self._calls.items():
             for call in calls:
                 for source, _, _ in call:
-                    self._takers[source].append(name)
+                    self._consumers[source].append(name)
 
     def source(self, name: str) -> Reference | None:
-        """What a layer works on; None if it is called more than once or on several tensors."""
+        """The input of a layer; None if it is called more than once or has several inputs."""
         calls = self._calls.get(name, [])
         return calls[0][0] if len(calls) == 1 and len(calls[0]) == 1 else None
 
     def sources(self, name: str) -> list[str]:
-        """The layers that feed a layer, which is called once."""
+        """The layers whose outputs a layer receives. The layer must be called only once."""
         calls = self._calls.get(name, [])
         if len(calls) > 1:
             raise ValueError(
-                f"The layer {name!r} is called {len(calls)} times. Expected a graph in which each is called once. Give "
-                "each call a layer of its own."
+                f"The layer {name!r} is called {len(calls)} times. Expected a graph that calls each layer once. Use a "
+                "separate layer for each call."
             )
         return [source for call in calls for source, _, _ in call]
 
     def consumer(self, name: str) -> str | None:
-        """The one layer that works on the output of this one; None if there are several, or the model returns it."""
-        takers = self._takers[name]
+        """The only layer that receives the output of this one; None if there are several or the model returns it."""
+        consumers = self._consumers[name]
         called_once = len(self._calls.get(name, [])) <= 1
-        return takers[0] if called_once and len(takers) == 1 and name not in self._outputs else None
+        return consumers[0] if called_once and len(consumers) == 1 and name not in self._outputs else None
 
     def remove(self, name: str) -> Reference:
-        """Give the takers of a layer what this layer, which has one source, works on."""
+        """Remove a layer with one input; its consumers receive that input instead. Returns the input."""
         source = self._calls.pop(name)[0][0]
-        takers = self._takers.pop(name)
-        self._takers[source[0]] = [taker for taker in self._takers[source[0]] if taker != name] + takers
-        for taker in takers:
-            self._calls[taker] = [[source if r[0] == name else r for r in call] for call in self._calls[taker]]
+        consumers = self._consumers.pop(name)
+        self._consumers[source[0]] = [each for each in self._consumers[source[0]] if each != name] + consumers
+        for each in consumers:
+            self._calls[each] = [[source if r[0] == name else r for r in call] for call in self._calls[each]]
         if name in self._outputs:
             self._outputs = self._outputs - {name} | {source[0]}
         return source
 
 
 def without(config: Mapping[str, Any], removed: Mapping[str, Reference]) -> dict[str, Any]:
-    """The configuration without some layers, each given with the tensor that takes its place."""
+    """Remove layers from a configuration; `removed` maps each one to the tensor that replaces its output."""
     layers = [dict(entry) for entry in config["layers"] if name_of(entry) not in removed]
     if "output_layers" not in config:
         return {**config, "layers": layers}
@@ -75,29 +75,29 @@ def without(config: Mapping[str, Any], removed: Mapping[str, Reference]) -> dict
 
 
 def change(config: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration with other arguments for some of its layers."""
+    """Change arguments of layers in a configuration."""
     layers = [{**entry, "config": {**entry["config"], **changes.get(name_of(entry), {})}} for entry in config["layers"]]
     return {**config, "layers": layers}
 
 
 def trains_when_called(config: Mapping[str, Any], name: str) -> bool:
-    """Whether a layer is called with `training=True` whatever the model is used for."""
-    return any(name_of(entry) == name and _says_training(entry.get("inbound_nodes")) for entry in config["layers"])
+    """Whether a layer is always called with `training=True`."""
+    return any(name_of(entry) == name and _has_training(entry.get("inbound_nodes")) for entry in config["layers"])
 
 
-def _says_training(node: Any) -> bool:
+def _has_training(node: Any) -> bool:
     if isinstance(node, Mapping):
-        return bool(node.get("training")) or any(map(_says_training, node.values()))
-    return isinstance(node, list | tuple) and any(map(_says_training, node))
+        return bool(node.get("training")) or any(map(_has_training, node.values()))
+    return isinstance(node, list | tuple) and any(map(_has_training, node))
 
 
 def name_of(entry: Mapping[str, Any]) -> str:
-    """The name of a layer in the configuration; that of a subclassed model stands beside its own configuration."""
+    """The name of a layer in the configuration; that of a subclassed model is outside of its own configuration."""
     return entry["name"] if "name" in entry else entry["config"]["name"]
 
 
 def _is_reference(node: Any) -> bool:
-    """Whether this is [layer, call, output]: Keras 3 keeps it as "keras_history", tf_keras adds the keywords."""
+    """Whether a node is [layer, call, output]: in Keras 3 a "keras_history", in tf_keras followed by the keywords."""
     return isinstance(node, list | tuple) and [type(part) for part in node[:3]] == [str, int, int]
 
 

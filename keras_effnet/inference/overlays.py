@@ -1,6 +1,6 @@
-"""Maps over photos, and many of them in one sheet, with Pillow alone.
+"""Overlays of activation maps on photos, and contact sheets, with Pillow only.
 
-Source of the colours: Turbo (A. Mikhailov, Google AI blog, 2019-08-20).
+Source of the colour map: Turbo (A. Mikhailov, Google AI blog, 2019-08-20).
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# From 0 to 1 in 15 steps; in between, straight lines.
+# 16 colours from 0 to 1, with linear interpolation between them.
 TURBO = (
     *("30123b", "4143a7", "4771e9", "3e9bfe", "22c5e2", "1ae4b6", "46f884", "88ff4e"),
     *("b9f635", "e1dd37", "faba39", "fd8d27", "f05b12", "d63506", "af1801", "7a0403"),
@@ -21,7 +21,7 @@ _GAP, _LINE = 8, 16
 
 
 def colour(values: np.ndarray) -> np.ndarray:
-    """Values 0..1 as colours from dark blue over green to dark red, uint8 with a last axis of 3.
+    """Convert values 0..1 to colours from dark blue to green to dark red: uint8, with a last axis of 3.
 
     Example:
         >>> colour(np.array([0.0, 0.5, 1.0])).shape
@@ -33,14 +33,14 @@ def colour(values: np.ndarray) -> np.ndarray:
 
 
 def overlay(photo: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Lay a map over the photo that it was made of; dark red is the map's maximum, dark blue what is zero or below.
+    """Blend a map with its photo. Dark red is the maximum of the map, dark blue is zero and below.
 
     Args:
         photo: (height, width, 3), pixels 0..255.
-        values: the map, float of shape (rows, columns); what speaks against the class is left out.
+        values: the map, float of shape (rows, columns); negative values are treated as zero.
 
     Returns:
-        uint8 of the photo's shape.
+        uint8 with the shape of the photo.
 
     Example:
         >>> overlay(np.zeros((30, 40, 3), "uint8"), np.eye(7)).shape
@@ -58,19 +58,19 @@ def _to_uint8(pixels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of a contact sheet and the lines below it."""
+    """A picture in a contact sheet, and the lines of text below it."""
 
     picture: Image.Image
     lines: tuple[str, ...] = ()
 
 
 def tile(photo: np.ndarray, *lines: str) -> Tile:
-    """Scale a square photo, uint8 (side, side, 3), to a tile."""
+    """Resize a square photo, uint8 (side, side, 3), to a tile."""
     return Tile(Image.fromarray(photo).resize((TILE, TILE), Image.Resampling.LANCZOS), lines)
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]]) -> Image.Image:
-    """Put rows of tiles onto white, each with its lines below it.
+    """Arrange rows of tiles on a white background, each with its lines of text below it.
 
     Example:
         >>> contact_sheet([[tile(np.zeros((9, 9, 3), "uint8"), "black")] * 2]).size

@@ -1,4 +1,4 @@
-"""A model built again: with the same weights, for images of another size or in another precision."""
+"""Rebuild a model with the same weights for another image size or another precision."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from keras_effnet._keras import LEGACY, keras
 
 
 def give_weights(layer: Any, weights: list[Any]) -> None:
-    """Set the weights of a layer or a model, and let a Normalization work with them.
+    """Set the weights of a layer or model, and update the Normalization layers in it.
 
-    It works with constants that it makes of its weights, and that `set_weights` leaves as they were.
+    A Normalization layer computes with constants that it derives from its weights, and `set_weights` does not update
+    them.
     """
     layer.set_weights(weights)
     _finish(layer)
@@ -21,17 +22,17 @@ def _finish(layer: Any) -> None:
 
 
 def resized(model: Any, size: int) -> Any:
-    """The same model for images (size, size, 3)."""
-    twin = keras.models.clone_model(model, input_tensors=keras.Input((size, size, 3)))
-    give_weights(twin, model.get_weights())
-    return twin
+    """Rebuild a model for images of shape (size, size, 3)."""
+    copy = keras.models.clone_model(model, input_tensors=keras.Input((size, size, 3)))
+    give_weights(copy, model.get_weights())
+    return copy
 
 
 def in_float32(model: Any) -> Any:
-    """The same model in the precision in which it is served: itself, if it calculates in no other one.
+    """Rebuild a model in float32, the precision for serving; returns the model itself if it is float32 already.
 
     Raises:
-        ValueError: a layer that cannot be made in another precision.
+        ValueError: a layer cannot be rebuilt in another precision.
     """
     if _precisions(model) <= {"float32"}:
         return model
@@ -41,13 +42,14 @@ def in_float32(model: Any) -> Any:
             return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
         except TypeError as error:
             raise ValueError(
-                f"The layer {layer.name!r} calculates in {layer.compute_dtype} and cannot be made in float32: {error}. "
-                "Expected one that hands dtype= on to Layer.__init__. Complete it, or save the model in float32."
+                f"The layer {layer.name!r} computes in {layer.compute_dtype} and cannot be rebuilt in float32: "
+                f"{error}. Expected a layer that passes dtype= to Layer.__init__. Complete it, or save the model in "
+                "float32."
             ) from error
 
-    twin = keras.models.clone_model(model, clone_function=plain, **({} if LEGACY else {"recursive": True}))
-    give_weights(twin, model.get_weights())
-    return twin
+    copy = keras.models.clone_model(model, clone_function=plain, **({} if LEGACY else {"recursive": True}))
+    give_weights(copy, model.get_weights())
+    return copy
 
 
 def _precisions(model: Any) -> set[str]:

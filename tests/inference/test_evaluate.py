@@ -1,4 +1,4 @@
-"""Evaluation: photos find their classes, and the counts are those of NumPy's argsort over the model's outputs."""
+"""Evaluation: classes are matched, and the counts equal those of an argsort over the model's outputs."""
 
 import hashlib
 import sys
@@ -25,7 +25,7 @@ NAMES = ("Rose", "sun flower", "tulip", "daisy", "poppy", "iris")
 
 
 def network(classes: int = 6) -> Any:
-    """Mean colours and a random dense layer: every photo gets its own scores."""
+    """Mean colours and a random dense layer, so that each photo has different scores."""
     image = keras.Input((16, 16, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
     x = keras.layers.Dense(classes, "softmax", kernel_initializer=keras.initializers.RandomNormal(0, 5, seed=3))(x)
@@ -39,7 +39,7 @@ def model() -> Classifier:
 
 @pytest.fixture(scope="module")
 def photos() -> list[tuple[np.ndarray, int]]:
-    """45 photos of one colour each, and a class for each."""
+    """45 photos of one colour each, with a class for each."""
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (45, 3), dtype=np.uint8)
     return [(np.tile(colour, (20, 24, 1)), i * 7 % 6) for i, colour in enumerate(colours)]
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, photos: list[tuple[np.ndarray, int]]) -> Path:
 
 
 def by_hand(model: Classifier, photos: list[tuple[np.ndarray, int]]) -> tuple[int, int, int]:
-    """Images, top-1 and top-5 by Keras's own predict and a sort of all scores."""
+    """Images, top-1 and top-5 from Keras's predict and a sort of all scores."""
     batch = np.stack([center_crop_and_resize(photo, model.size) for photo, _ in photos])
     order = np.argsort(-np.asarray(model.model.predict(batch, verbose=0)), axis=1, kind="stable")
     targets = np.array([target for _, target in photos])[:, None]
@@ -71,7 +71,7 @@ def counts(report: Report) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_the_counts_are_those_of_a_sort_of_all_scores(
+def test_the_counts_match_a_sort_of_all_scores(
     model: Classifier, folder: Path, photos: list[tuple[np.ndarray, int]], batch_size: int
 ) -> None:
     report = evaluate(folder, model=model, batch_size=batch_size)
@@ -85,14 +85,14 @@ def test_the_counts_are_those_of_a_sort_of_all_scores(
 
 
 @pytest.mark.parametrize(("target", "expected"), [(0, (1, 1, 1)), (4, (1, 0, 1)), (5, (1, 0, 0))])
-def test_among_equal_scores_the_first_class_wins(target: int, expected: tuple[int, int, int]) -> None:
+def test_equal_scores_rank_by_the_index_of_the_class(target: int, expected: tuple[int, int, int]) -> None:
     equal = network()
     equal.set_weights([np.zeros_like(value) for value in equal.get_weights()])
     examples = Examples([Example(("grey", np.full((16, 16, 3), 128, np.uint8)), target)], 1)
     assert counts(evaluate(examples, model=Classifier(equal, COLOURS, 16))) == expected
 
 
-def test_scores_that_are_no_numbers_are_errors(folder: Path) -> None:
+def test_nan_scores_are_reported_as_errors(folder: Path) -> None:
     broken = network()
     broken.set_weights([np.full_like(value, np.nan) for value in broken.get_weights()])
     report = evaluate(folder, model=Classifier(broken, COLOURS, 16), limit=3)
@@ -100,7 +100,7 @@ def test_scores_that_are_no_numbers_are_errors(folder: Path) -> None:
     assert "NaN or infinite" in report.errors[0]
 
 
-def test_photos_that_cannot_be_read_are_named_and_count_nowhere(
+def test_unreadable_photos_are_reported_and_not_counted(
     model: Classifier, folder: Path, photos: list[tuple[np.ndarray, int]]
 ) -> None:
     cut = folder / "iris" / "a.png"
@@ -113,14 +113,14 @@ def test_photos_that_cannot_be_read_are_named_and_count_nowhere(
     assert any("text.jpg' is not an image" in error for error in report.errors)
 
 
-def test_progress_is_told_after_every_photo(model: Classifier, folder: Path) -> None:
+def test_progress_is_called_after_each_photo(model: Classifier, folder: Path) -> None:
     seen: list[Report] = []
     report = evaluate(folder, model=model, progress=seen.append, limit=10, batch_size=4)
     assert [row.images for row in seen[:10]] == list(range(1, 11))
     assert counts(seen[-1]) == counts(report)
 
 
-def test_photos_stream_through_two_batches_at_a_time(model: Classifier) -> None:
+def test_at_most_two_batches_of_photos_are_in_memory(model: Classifier) -> None:
     drawn: list[int] = []
 
     def rows() -> Iterator[Example]:
@@ -135,12 +135,12 @@ def test_photos_stream_through_two_batches_at_a_time(model: Classifier) -> None:
 
 
 @pytest.mark.parametrize("option", ["limit", "batch_size"])
-def test_counts_below_one_are_refused(model: Classifier, folder: Path, option: str) -> None:
+def test_counts_below_one_are_rejected(model: Classifier, folder: Path, option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} is 0"):
         evaluate(folder, model=model, **{option: 0})
 
 
-def test_a_limit_takes_photos_of_all_classes(model: Classifier, folder: Path) -> None:
+def test_a_limit_selects_photos_of_all_classes(model: Classifier, folder: Path) -> None:
     rows = list(open_examples(folder, model.classes, limit=12).rows)
     assert len(rows) == 12
     assert {row.target for row in rows} == set(range(6))
@@ -158,7 +158,7 @@ def lite0() -> Classifier:
     return load_classifier("lite0")
 
 
-def test_lite0_knows_photographs_by_wnid_and_by_label(lite0: Classifier, tmp_path: Path) -> None:
+def test_lite0_classifies_photographs_in_folders_named_by_wnid_or_label(lite0: Classifier, tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="scikit-image, whose photographs are used, is not installed")
     # Folder, photograph, output of ImageNet's class.
     table = (
@@ -176,13 +176,13 @@ def test_lite0_knows_photographs_by_wnid_and_by_label(lite0: Classifier, tmp_pat
         photos.append((sample(photo), target))
     report = evaluate(tmp_path, model=lite0, batch_size=4)
     assert counts(report) == by_hand(lite0, photos)
-    # A cat is no tiger cat and no Egyptian cat at the same time.
+    # The same cat cannot be both a tiger cat and an Egyptian cat.
     assert (report.images, report.errors) == (6, ())
     assert report.top1_correct in (3, 4, 5)
     assert report.top5_correct >= 5
 
 
-def test_lite0_knows_a_daisy(lite0: Classifier, shared_data: Path, tmp_path: Path) -> None:
+def test_lite0_recognises_a_daisy(lite0: Classifier, shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "daisy").symlink_to(shared_data / "flowers" / "val" / "daisy", target_is_directory=True)
     report = evaluate(tmp_path, model=lite0)
     assert (report.images, report.errors) == (40, ())
@@ -190,7 +190,7 @@ def test_lite0_knows_a_daisy(lite0: Classifier, shared_data: Path, tmp_path: Pat
     assert report.top5 > 80
 
 
-def test_a_report_names_its_weights_by_their_sha256(lite0: Classifier, tmp_path: Path) -> None:
+def test_a_report_contains_the_sha256_of_its_weights(lite0: Classifier, tmp_path: Path) -> None:
     known = provenance(lite0)
     assert (known["model"], known["weights"], known["resolution"]) == ("lite0", "imagenet", 224)
     # The package names its file after the first digits of the sha256.
@@ -208,7 +208,7 @@ def test_a_report_names_its_weights_by_their_sha256(lite0: Classifier, tmp_path:
 # --- names of classes ---
 
 
-def test_wnids_and_labels_lead_to_imagenets_classes() -> None:
+def test_wnids_and_labels_are_matched_to_imagenet_classes() -> None:
     names = ["n02123045", "Tiger Cat", "egyptian_cat", "n03785016-moped", "DAISY"]
     # keras.applications's imagenet_class_index.json.
     assert match_classes(names, class_index(), "x").targets == (281, 282, 285, 665, 985)
@@ -221,12 +221,12 @@ def test_classes_that_cannot_be_found_are_all_listed(model: Classifier, folder: 
         evaluate(folder, model=model)
 
 
-def test_a_label_of_two_classes_is_refused_with_both() -> None:
+def test_a_label_of_two_classes_is_rejected_with_both() -> None:
     with pytest.raises(ValueError, match=r"cardigan \(several: n02113186 or n02963159\)"):
         match_classes(["cardigan", "tabby"], class_index(), "x")
 
 
-def test_as_many_names_of_ones_own_are_taken_in_the_order_of_imagenets_and_it_is_said(tmp_path: Path) -> None:
+def test_1000_unknown_names_are_matched_in_imagenet_order_with_a_note(tmp_path: Path) -> None:
     for i in range(6):
         (tmp_path / f"class{i}").mkdir()
         Image.new("RGB", (20, 20)).save(tmp_path / f"class{i}" / "photo.png")
@@ -236,7 +236,7 @@ def test_as_many_names_of_ones_own_are_taken_in_the_order_of_imagenets_and_it_is
     assert "were matched by order, from 'class0' to 'tench' up to 'class5' to 'electric_ray'" in examples.notes[0]
 
 
-def test_other_names_than_the_models_own_labels_are_not_taken_in_order() -> None:
+def test_names_that_differ_from_the_labels_of_the_model_are_rejected() -> None:
     with pytest.raises(ValueError, match="6 of the 6 classes of x are not classes of the model: class0"):
         match_classes([f"class{i}" for i in range(6)], COLOURS, "x")
     with pytest.raises(ValueError, match="3 of the 3 classes of x are not"):
@@ -244,7 +244,7 @@ def test_other_names_than_the_models_own_labels_are_not_taken_in_order() -> None
 
 
 @pytest.mark.parametrize("parts", [("train", "val"), ("Training", "Test"), ("train", "val", "test")])
-def test_of_a_folder_of_parts_the_held_out_one_is_evaluated_and_it_is_said(
+def test_in_a_folder_with_splits_the_held_out_one_is_evaluated_with_a_note(
     model: Classifier, folder: Path, parts: tuple[str, ...]
 ) -> None:
     for part in parts:
@@ -256,7 +256,7 @@ def test_of_a_folder_of_parts_the_held_out_one_is_evaluated_and_it_is_said(
     assert f"Only the photos in {parts[1]}/" in examples.notes[0]
 
 
-def test_numbers_whose_order_is_in_doubt_are_refused() -> None:
+def test_numbers_with_an_ambiguous_order_are_rejected() -> None:
     classes = tuple((None, f"label {i}") for i in range(11))
     with pytest.raises(ValueError, match="of x sort differently as names and as numbers"):
         match_classes(sorted(map(str, range(11))), classes, "x")
@@ -269,7 +269,7 @@ def test_a_class_without_photos_is_an_error_of_the_report(model: Classifier, fol
     assert "SUNFLOWER' is a folder without images" in error
 
 
-def test_what_is_not_in_class_folders_is_refused(model: Classifier, folder: Path, tmp_path: Path) -> None:
+def test_photos_outside_of_class_folders_are_rejected(model: Classifier, folder: Path, tmp_path: Path) -> None:
     (folder / "loose.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"contains 6 folders and 1 photos\."):
         evaluate(folder, model=model)
@@ -280,12 +280,12 @@ def test_what_is_not_in_class_folders_is_refused(model: Classifier, folder: Path
         evaluate([folder, folder], model=model)
 
 
-# --- a list of classes beside one folder ---
+# --- one folder with a list of labels ---
 
 
 @pytest.fixture
 def flat(tmp_path: Path, photos: list[tuple[np.ndarray, int]]) -> Path:
-    """The first nine photos in one folder, named as ImageNet names them."""
+    """The first nine photos in one folder, with names as in ImageNet."""
     (tmp_path / "flat").mkdir()
     for i, (photo, _) in enumerate(photos[:9], 1):
         Image.fromarray(photo).save(tmp_path / "flat" / f"ILSVRC2012_val_{i:08}.PNG")
@@ -303,7 +303,7 @@ LISTS: dict[str, Line] = {
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_lists_of_classes_are_read(
+def test_lists_of_labels_are_read(
     model: Classifier, flat: Path, photos: list[tuple[np.ndarray, int]], tmp_path: Path, kind: str
 ) -> None:
     lines = [LISTS[kind](i, target) for i, (_, target) in enumerate(photos[:9], 1)]
@@ -312,11 +312,11 @@ def test_lists_of_classes_are_read(
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     report = evaluate(flat, model=model, labels=tmp_path / "list.txt")
     assert counts(report) == by_hand(model, photos[:9])
-    # Which number is which class has to be said.
+    # The order of the numbers is stated in a note.
     assert ["counted from 0: 0 is 'rose', 5 is 'iris'" in note for note in report.notes] == [True] * ("number" in kind)
 
 
-def test_numbers_that_are_labels_of_the_model_are_these(flat: Path, tmp_path: Path) -> None:
+def test_numbers_that_are_labels_of_the_model_are_labels(flat: Path, tmp_path: Path) -> None:
     classes = tuple((None, name) for name in sorted(map(str, range(11))))  # 0, 1, 10, 2, ...
     (tmp_path / "list.txt").write_text("2\n" * 8 + "10\n")
     examples = open_examples(flat, classes, labels=tmp_path / "list.txt")
@@ -342,7 +342,7 @@ def test_lists_of_wnids_are_read(flat: Path, tmp_path: Path) -> None:
         (["ILSVRC2012_val_00000001.PNG 0", "0"], "has the line '0'"),
     ],
 )
-def test_lists_that_do_not_fit_are_refused(
+def test_lists_that_do_not_fit_are_rejected(
     model: Classifier, flat: Path, tmp_path: Path, lines: list[str], message: str
 ) -> None:
     (tmp_path / "list.txt").write_text("\n".join(lines))
@@ -350,13 +350,13 @@ def test_lists_that_do_not_fit_are_refused(
         evaluate(flat, model=model, labels=tmp_path / "list.txt")
 
 
-def test_lines_without_a_photo_are_said(model: Classifier, flat: Path, tmp_path: Path) -> None:
+def test_lines_without_a_photo_are_reported(model: Classifier, flat: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n".join(f"ILSVRC2012_val_{i:08}.PNG tulip" for i in range(1, 21)))
     (note,) = evaluate(flat, model=model, labels=tmp_path / "list.txt").notes
     assert note.startswith("11 lines of")
 
 
-def test_options_of_other_data_are_refused(model: Classifier, folder: Path) -> None:
+def test_options_for_other_kinds_of_data_are_rejected(model: Classifier, folder: Path) -> None:
     with pytest.raises(ValueError, match="split is 'test'. Expected it with tfds:NAME only"):
         evaluate(folder, model=model, split="test")
     with pytest.raises(ValueError, match="Expected it with one folder of photos only"):
@@ -393,7 +393,7 @@ def write(path: Path, records: list[bytes]) -> Path:
     return path
 
 
-def test_tfrecords_count_as_the_folder_they_were_made_of(
+def test_tfrecords_give_the_counts_of_the_original_folder(
     model: Classifier, folder: Path, photos: list[tuple[np.ndarray, int]], record: Any, tmp_path: Path
 ) -> None:
     data = [
@@ -411,7 +411,7 @@ def test_tfrecords_count_as_the_folder_they_were_made_of(
     assert (limited.total, len(list(limited.rows))) == (16, 16)
 
 
-def test_bad_records_are_named_and_the_others_count(
+def test_invalid_records_are_reported_and_the_others_counted(
     model: Classifier, folder: Path, record: Any, tmp_path: Path
 ) -> None:
     photo = (folder / "Rose" / "00.png").read_bytes()
@@ -444,7 +444,7 @@ def test_bad_records_are_named_and_the_others_count(
 
 def test_a_label_that_contradicts_its_wnid_is_an_error(folder: Path, record: Any, tmp_path: Path) -> None:
     photo = (folder / "Rose" / "00.png").read_bytes()
-    # Tabby, n02123045, is output 281 of 0..999: ImageNet's TFRecords call it 282.
+    # Tabby, n02123045, is output 281 of 0..999, but label 282 in ImageNet's TFRecords.
     path = write(tmp_path / "x", [record(photo, 282, "n02123045"), record(photo, 281, "n02123045")])
     right, wrong = open_examples(path, class_index()).rows
     assert (right.target, right.error) == (281, None)
@@ -452,7 +452,7 @@ def test_a_label_that_contradicts_its_wnid_is_an_error(folder: Path, record: Any
 
 
 @pytest.mark.parametrize("kept", [0.35, 0.65, 0.99])
-def test_a_cut_tfrecord_counts_up_to_the_cut_and_the_next_file_goes_on(
+def test_a_truncated_tfrecord_counts_up_to_the_end_and_the_next_file_is_read(
     model: Classifier, folder: Path, record: Any, tmp_path: Path, kept: float
 ) -> None:
     photo = (folder / "Rose" / "00.png").read_bytes()
@@ -467,7 +467,7 @@ def test_a_cut_tfrecord_counts_up_to_the_cut_and_the_next_file_goes_on(
     assert "the rest of the file was skipped" in error
 
 
-def test_a_flipped_bit_in_a_tfrecord_is_found(model: Classifier, folder: Path, record: Any, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_tfrecord_is_detected(model: Classifier, folder: Path, record: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "x", [record((folder / "Rose" / "00.png").read_bytes(), 1)] * 3)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -476,7 +476,9 @@ def test_a_flipped_bit_in_a_tfrecord_is_found(model: Classifier, folder: Path, r
     assert (report.images, len(report.errors)) == (1, 1)
 
 
-def test_tfrecords_without_tensorflow_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tfrecords_without_tensorflow_raise_an_error_that_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(ImportError, match=r"Expected tensorflow >= 2\.19.*pip install"):
         next(read_records(tmp_path / "x"))
@@ -487,7 +489,7 @@ def test_tfrecords_without_tensorflow_say_what_to_install(tmp_path: Path, monkey
 
 @pytest.fixture
 def tfds(monkeypatch: pytest.MonkeyPatch, folder: Path) -> SimpleNamespace:
-    """The part of tensorflow_datasets that is used, with one dataset of the photos: sorted names, labels from 0."""
+    """A replacement for tensorflow_datasets with one dataset of the photos: sorted names, labels from 0."""
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     names = sorted(NAMES)
     paths = list(find_images([folder]))
@@ -514,7 +516,7 @@ def tfds(monkeypatch: pytest.MonkeyPatch, folder: Path) -> SimpleNamespace:
     return module
 
 
-def test_a_dataset_counts_as_the_folder_it_was_made_of(
+def test_a_dataset_gives_the_counts_of_the_original_folder(
     model: Classifier, tfds: Any, photos: list[tuple[np.ndarray, int]]
 ) -> None:
     report = evaluate("tfds:flowers", model=model)
@@ -522,7 +524,7 @@ def test_a_dataset_counts_as_the_folder_it_was_made_of(
     assert evaluate("tfds:flowers", model=model, limit=5).images == 5
 
 
-def test_datasets_that_do_not_fit_are_refused(model: Classifier, tfds: Any) -> None:
+def test_datasets_that_do_not_fit_are_rejected(model: Classifier, tfds: Any) -> None:
     with pytest.raises(ValueError, match="The split 'validation' of 'tfds:weeds' cannot be read"):
         evaluate("tfds:weeds", model=model)
     with pytest.raises(ValueError, match="split 'test'"):
@@ -532,7 +534,7 @@ def test_datasets_that_do_not_fit_are_refused(model: Classifier, tfds: Any) -> N
         evaluate("tfds:flowers", model=model)
 
 
-def test_datasets_without_tensorflow_datasets_say_what_to_install(
+def test_datasets_without_tensorflow_datasets_raise_an_error_that_names_the_package(
     model: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)

@@ -1,4 +1,4 @@
-"""Class activation maps: exact where the graph allows it, gradients elsewhere, and what becomes of them in pictures."""
+"""Class activation maps: exact ones, those by gradients, and their pictures."""
 
 import json
 import shutil
@@ -16,11 +16,12 @@ import keras_effnet
 from keras_effnet import cli
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.class_names import find_class
+from keras_effnet.design.rivals import MobileNetV1
 from keras_effnet.images import center_crop_and_resize, central_square, load_image
 from keras_effnet.inference.activation_maps import ActivationMap, explain, gradient
 from keras_effnet.inference.classifier import as_classifier, load_classifier
 from keras_effnet.inference.head_finder import find_head
-from keras_effnet.inference.head_finder import run as listen
+from keras_effnet.inference.head_finder import run as run_head
 from keras_effnet.inference.overlays import TILE, colour, contact_sheet, overlay, tile
 from keras_effnet.models import create
 from keras_effnet.variants import tiny
@@ -32,26 +33,26 @@ layers = keras.layers
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    """Noise, which no layer leaves at zero everywhere."""
+    """Noise, for which no layer returns only zeros."""
     return np.random.default_rng(3).integers(0, 256, (120, 150, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
 def pixels(image: np.ndarray) -> np.ndarray:
-    """What a model of 96 pixels is shown of the image."""
+    """The input of a model of 96 pixels for the image."""
     return center_crop_and_resize(image, SIZE)[None]
 
 
 @pytest.fixture
 def small(randomise: Any) -> Any:
-    """A small EfficientNet with random weights and statistics, five classes, and logits for outputs."""
+    """A small EfficientNet with random weights and statistics that returns five logits."""
     model = create(tiny(), input_shape=(SIZE, SIZE, 3), classes=5, classifier_activation=None)
     randomise(model)
     return model
 
 
 def network(*head: Any) -> Any:
-    """A convolution to 6 x 6 x 4, then the layers of a head; random weights."""
+    """A convolution to 6 x 6 x 4, followed by the layers of a head, with random weights."""
     keras.utils.set_random_seed(5)
     image = keras.Input((SIZE, SIZE, 3))
     x = layers.Rescaling(1 / 255)(image)
@@ -90,7 +91,7 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(
 
 
 @pytest.mark.builders
-def test_a_softmax_changes_nothing_of_the_map(image: np.ndarray) -> None:
+def test_a_softmax_does_not_change_the_map(image: np.ndarray) -> None:
     plain, soft = (network(layers.GlobalAveragePooling2D(), dense(3, activation)) for activation in (None, "softmax"))
     soft.set_weights(plain.get_weights())
     after = network(layers.GlobalAveragePooling2D(), dense(3), layers.Softmax())
@@ -116,7 +117,7 @@ def test_a_nested_network_under_a_new_head_has_exact_maps(
     np.testing.assert_allclose(means, run(model, pixels)[0], rtol=0, atol=1e-4 * np.abs(means).max())
 
 
-def test_a_whole_classifier_inside_another_model_gives_the_same_maps(small: Any, image: np.ndarray) -> None:
+def test_a_classifier_nested_in_another_model_gives_the_same_maps(small: Any, image: np.ndarray) -> None:
     outside = keras.Input((SIZE, SIZE, 3))
     nested = keras.Model(outside, layers.Softmax()(small(outside)))
     expected = only(small, image, classes=1)[1]
@@ -128,17 +129,15 @@ def test_a_whole_classifier_inside_another_model_gives_the_same_maps(small: Any,
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_network_that_classifies_by_a_convolution_has_exact_maps(image: np.ndarray, pixels: np.ndarray) -> None:
-    model = keras_effnet.design.rivals.MobileNetV1(
-        width=0.25, resolution=96 / 224, classes=3, classifier_activation=None
-    )
+def test_a_network_with_a_convolutional_classifier_has_exact_maps(image: np.ndarray, pixels: np.ndarray) -> None:
+    model = MobileNetV1(width=0.25, resolution=96 / 224, classes=3, classifier_activation=None)
     found, values = only(model, image, classes=2)
     bias = model.get_layer("conv_preds").get_weights()[1]
     assert found.method == "CAM"
     assert values.mean() + bias[2] == pytest.approx(model.predict_on_batch(pixels)[0, 2], rel=1e-4)
 
 
-def test_the_fused_twin_has_the_same_maps(small: Any, image: np.ndarray) -> None:
+def test_the_fused_model_has_the_same_maps(small: Any, image: np.ndarray) -> None:
     fusion = pytest.importorskip("keras_effnet.inference.fusion", reason="there is no fusion")
     twin = fusion.fuse(small)
     found, values = only(twin, image, classes=3)
@@ -147,13 +146,13 @@ def test_the_fused_twin_has_the_same_maps(small: Any, image: np.ndarray) -> None
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
 
 
-def test_in_bfloat16_the_map_is_float32_and_its_mean_still_the_logit(
+def test_in_bfloat16_the_map_is_float32_and_its_mean_is_the_logit(
     image: np.ndarray, pixels: np.ndarray, run: Any
 ) -> None:
     model = create(tiny(), input_shape=(SIZE, SIZE, 3), classes=3, classifier_activation=None, dtype="mixed_bfloat16")
     values = only(model, image, classes=0)[1]
     assert values.dtype == np.float32
-    # bfloat16 has 8 bits: the mean over 144 positions is rounded to them.
+    # The mean over 144 positions is rounded to the 8 bits of bfloat16.
     assert values.mean() == pytest.approx(float(run(model, pixels)[0, 0]), abs=0.01 * float(np.abs(values).max()))
     assert only(model, image, classes=0, layer="top_conv")[1].dtype == np.float32
 
@@ -162,7 +161,7 @@ def test_in_bfloat16_the_map_is_float32_and_its_mean_still_the_logit(
 
 
 @pytest.mark.builders
-def test_grad_cam_where_cam_is_exact_is_cam_divided_by_the_number_of_positions(image: np.ndarray) -> None:
+def test_grad_cam_equals_cam_divided_by_the_number_of_positions_where_cam_is_exact(image: np.ndarray) -> None:
     model = network(layers.GlobalAveragePooling2D(), layers.Dropout(0.2), dense(3, "softmax"))
     for i in range(3):
         exact = only(model, image, classes=i)[1]
@@ -173,7 +172,7 @@ def test_grad_cam_where_cam_is_exact_is_cam_divided_by_the_number_of_positions(i
 
 @pytest.mark.builders
 @pytest.mark.parametrize("kind", ["max pooling", "hidden layer", "flattened"])
-def test_grad_cam_is_what_arithmetic_says(kind: str, image: np.ndarray, pixels: np.ndarray, run: Any) -> None:
+def test_grad_cam_matches_the_formula(kind: str, image: np.ndarray, pixels: np.ndarray, run: Any) -> None:
     heads = {
         "max pooling": (layers.GlobalMaxPooling2D(), dense(3, name="a")),
         "hidden layer": (layers.GlobalAveragePooling2D(), dense(8, "relu", name="a"), dense(3, "softmax", name="b")),
@@ -196,7 +195,7 @@ def test_grad_cam_is_what_arithmetic_says(kind: str, image: np.ndarray, pixels: 
 
 
 @pytest.mark.skipif(not LEGACY and keras.backend.backend() != "tensorflow", reason="the peer is written in TensorFlow")
-def test_grad_cam_of_a_hidden_layer_is_that_of_a_model_with_two_outputs(
+def test_grad_cam_of_a_hidden_layer_matches_a_model_with_two_outputs(
     small: Any, image: np.ndarray, pixels: np.ndarray
 ) -> None:
     import tensorflow as tf
@@ -213,23 +212,23 @@ def test_grad_cam_of_a_hidden_layer_is_that_of_a_model_with_two_outputs(
         np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_backend_without_gradients_is_refused() -> None:
+def test_a_backend_without_gradients_is_rejected() -> None:
     with pytest.raises(ValueError, match="'openvino', which has no gradients.*Expected jax, tensorflow or torch"):
         gradient(lambda x: x, 0, "openvino")
 
 
 @pytest.mark.builders
-def test_a_model_is_left_as_it_was_even_by_an_error(small: Any, pixels: np.ndarray) -> None:
+def test_a_model_is_unchanged_even_after_an_error(small: Any, pixels: np.ndarray) -> None:
     head = find_head(small)
     activation = head.classifier.activation
     with pytest.raises(Exception):  # noqa: B017, PT011  every backend has its own for shapes that do not fit
-        listen(small, pixels[:, :, :, :2], head)
-    listen(small, pixels, head)
+        run_head(small, pixels[:, :, :, :2], head)
+    run_head(small, pixels, head)
     assert head.classifier.activation is activation
     assert "call" not in vars(head.layer)
 
 
-# --- the cat ---
+# --- a photo of a cat ---
 
 # In scikit-image's photo, 451 x 300: from the left eye's left to the right eye's right, from their tops to the chin.
 FACE = (135, 85, 345, 290)
@@ -247,7 +246,7 @@ def chelsea() -> np.ndarray:
     return pytest.importorskip("skimage.data", reason="scikit-image is not installed").chelsea()
 
 
-def test_the_maps_of_the_cats_lie_on_the_face(published: Any, chelsea: np.ndarray) -> None:
+def test_maps_of_cat_classes_are_centred_on_the_face(published: Any, chelsea: np.ndarray) -> None:
     found, _ = only(published, chelsea, classes=CATS)
     assert found.method == "CAM"
     for each in found.maps:
@@ -257,7 +256,7 @@ def test_the_maps_of_the_cats_lie_on_the_face(published: Any, chelsea: np.ndarra
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (300, 0), (300, 300)])
-def test_the_maps_follow_the_face_into_a_corner(published: Any, chelsea: np.ndarray, corner: tuple[int, int]) -> None:
+def test_maps_follow_the_face_to_a_corner(published: Any, chelsea: np.ndarray, corner: tuple[int, int]) -> None:
     left, top = corner
     photo = np.full((600, 600, 3), 128, np.uint8)
     photo[top : top + 300, left : left + 300] = chelsea[:, 60:360]
@@ -267,7 +266,7 @@ def test_the_maps_follow_the_face_into_a_corner(published: Any, chelsea: np.ndar
         assert FACE[1] < y - top < FACE[3]
 
 
-def test_by_default_the_best_classes_are_explained(published: Any, chelsea: np.ndarray) -> None:
+def test_by_default_the_top_classes_are_explained(published: Any, chelsea: np.ndarray) -> None:
     [found] = keras_effnet.explain(published, [("chelsea", chelsea)], top=3)
     scores = published.scores(center_crop_and_resize(chelsea, 224)[None])[0]
     best = np.argsort(scores)[::-1][:3]
@@ -276,12 +275,12 @@ def test_by_default_the_best_classes_are_explained(published: Any, chelsea: np.n
     assert {each.label for each in found.maps} == set(CATS)
 
 
-# --- places, classes, images ---
+# --- positions, classes, images ---
 
 
 @settings(deadline=None)
 @given(st.integers(20, 300), st.integers(20, 300), st.sampled_from([32, 33, 224]))
-def test_the_box_is_what_the_model_is_shown(height: int, width: int, size: int) -> None:
+def test_the_box_is_the_crop_that_the_model_receives(height: int, width: int, size: int) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     left, top, right, bottom = central_square(height, width, size)
     assert (right - left, bottom - top) == (right - left,) * 2
@@ -289,7 +288,7 @@ def test_the_box_is_what_the_model_is_shown(height: int, width: int, size: int) 
     np.testing.assert_array_equal(cut, center_crop_and_resize(photo, size))
 
 
-def test_the_centre_of_mass_is_in_pixels_of_the_photo_and_of_what_speaks_for_the_class() -> None:
+def test_the_centre_of_mass_uses_positive_values_and_pixels_of_the_photo() -> None:
     values = np.zeros((2, 4), np.float32)
     values[1, 3], values[1, 1], values[0] = 3, 1, -9
     # Columns of 20 pixels from 100 on, rows of 40 from 10 on: 3 of 4 parts at (170, 70), one at (130, 70).
@@ -315,17 +314,17 @@ def test_a_class_is_found_by_index_label_or_wnid() -> None:
         ("", "'' is not a class"),
     ],
 )
-def test_an_unknown_class_is_refused_with_choices(name: Any, message: str) -> None:
+def test_an_unknown_class_is_rejected_with_suggestions(name: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_class(name, keras_effnet.imagenet.class_index())
 
 
-def test_a_label_of_two_classes_is_refused() -> None:
+def test_a_label_of_two_classes_is_rejected() -> None:
     with pytest.raises(ValueError, match="'Crane' is the label of the outputs 0, 1"):
         find_class("Crane", (("n1", "crane"), ("n2", "crane")))
 
 
-def test_images_may_be_arrays_files_and_pairs_alone_or_in_a_list(image: np.ndarray, tmp_path: Path) -> None:
+def test_images_may_be_arrays_files_or_pairs_single_or_in_a_list(image: np.ndarray, tmp_path: Path) -> None:
     model = network(layers.GlobalAveragePooling2D(), dense(3))
     file = tmp_path / "noise.png"
     Image.fromarray(image).save(file)
@@ -341,7 +340,7 @@ def test_images_may_be_arrays_files_and_pairs_alone_or_in_a_list(image: np.ndarr
     assert len(list(explain(model, np.stack([image] * 2)))) == 2
 
 
-def test_a_bad_photo_does_not_stop_the_others(image: np.ndarray, tmp_path: Path) -> None:
+def test_an_unreadable_photo_does_not_stop_the_others(image: np.ndarray, tmp_path: Path) -> None:
     model = network(layers.GlobalAveragePooling2D(), dense(3))
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
@@ -355,18 +354,18 @@ def test_a_bad_photo_does_not_stop_the_others(image: np.ndarray, tmp_path: Path)
     assert good.maps[0].values.shape == (6, 6)
 
 
-def test_a_model_whose_scores_are_no_numbers_says_so(image: np.ndarray) -> None:
+def test_nan_scores_are_reported_as_an_error(image: np.ndarray) -> None:
     model = network(layers.GlobalAveragePooling2D(), dense(3))
     model.layers[-1].set_weights([np.full((4, 3), np.nan), np.zeros(3)])
     [found] = explain(model, image)
-    assert "scores that are no numbers" in found.error
+    assert "are NaN or infinite" in found.error
 
 
 # --- models that cannot be explained ---
 
 
 @pytest.mark.builders
-def test_a_model_without_a_classifier_is_refused() -> None:
+def test_a_model_without_a_classifier_is_rejected() -> None:
     image = keras.Input((SIZE, SIZE, 3))
     x = layers.Conv2D(3, 3)(image)
     with pytest.raises(ValueError, match="outputs of shape.*include_top=True"):
@@ -376,7 +375,7 @@ def test_a_model_without_a_classifier_is_refused() -> None:
 
 
 @pytest.mark.builders
-def test_a_model_without_a_feature_map_is_refused() -> None:
+def test_a_model_without_a_feature_map_is_rejected() -> None:
     image = keras.Input((SIZE, SIZE, 3))
     with pytest.raises(ValueError, match="no layer with a feature map before its classifier 'scores'"):
         explain(keras.Model(image, dense(3, name="scores")(layers.Flatten()(image))), [])
@@ -390,13 +389,13 @@ def test_a_model_without_a_feature_map_is_refused() -> None:
         ("avg_pool", "'avg_pool', which has no feature map"),
     ],
 )
-def test_an_unknown_layer_is_refused_with_choices(name: str, message: str) -> None:
+def test_an_unknown_layer_is_rejected_with_suggestions(name: str, message: str) -> None:
     model = create(tiny(), input_shape=(SIZE, SIZE, 3), classes=3)
     with pytest.raises(ValueError, match=message):
         explain(model, [], layer=name)
 
 
-def test_a_model_without_a_graph_is_refused() -> None:
+def test_a_model_without_a_graph_is_rejected() -> None:
     class Own(keras.Model):
         output_shape, input_shape = (None, 3), (None, SIZE, SIZE, 3)
 
@@ -407,7 +406,7 @@ def test_a_model_without_a_graph_is_refused() -> None:
         explain(Own(), [])
 
 
-def test_less_than_one_class_is_refused() -> None:
+def test_top_below_1_is_rejected() -> None:
     with pytest.raises(ValueError, match="top is 0"):
         explain(network(layers.GlobalAveragePooling2D(), dense(3)), [], top=0)
 
@@ -415,17 +414,17 @@ def test_less_than_one_class_is_refused() -> None:
 # --- pictures ---
 
 
-def test_the_colours_are_those_of_turbo() -> None:
+def test_the_colours_match_turbo() -> None:
     matplotlib = pytest.importorskip("matplotlib", reason="Matplotlib, the peer, is not installed")
     values = np.linspace(0, 1, 256)
     expected = 255 * matplotlib.colormaps["turbo"](values)[:, :3]
-    # 16 of its 256 colours, and straight lines in between.
+    # 16 of its 256 colours, with linear interpolation.
     assert np.abs(colour(values) - expected).max() < 8
     np.testing.assert_allclose(colour(values[::17]), expected[::17], atol=0.51)
     np.testing.assert_array_equal(colour(np.array([-1.0, 2.0])), colour(np.array([0.0, 1.0])))
 
 
-def test_an_overlay_is_half_photo_and_half_heat() -> None:
+def test_an_overlay_is_half_photo_and_half_colour_map() -> None:
     photo, values = np.full((40, 40, 3), 200, np.uint8), np.zeros((4, 4), np.float32)
     values[:2, :2], values[3, 3] = 5, -5
     picture = overlay(photo, values)
@@ -435,7 +434,7 @@ def test_an_overlay_is_half_photo_and_half_heat() -> None:
     assert np.abs(picture[36, 36] - cold).max() <= 1
 
 
-def test_a_map_without_anything_for_the_class_is_cold_everywhere() -> None:
+def test_a_map_without_positive_values_has_one_colour() -> None:
     picture = overlay(np.zeros((8, 8, 3), np.uint8), np.full((2, 2), -1, np.float32))
     np.testing.assert_array_equal(picture, np.broadcast_to(picture[0, 0], picture.shape))
 
@@ -479,7 +478,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:
     return CliRunner().invoke(cli.app, ["explain", *map(str, arguments)])
 
 
-def test_each_map_becomes_a_png_of_the_photos_own_crop(
+def test_each_map_is_saved_as_a_png_of_the_cropped_photo(
     saved: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--model", saved, "--class", "green", "--class", "a/b c", "--out", tmp_path / "out", "--json")
@@ -496,7 +495,7 @@ def test_each_map_becomes_a_png_of_the_photos_own_crop(
     assert {load_image(file).shape for file in files} == {(90, 90, 3)}
 
 
-def test_an_unreadable_photo_leaves_the_others_and_exit_status_1(
+def test_an_unreadable_photo_is_skipped_with_exit_status_1(
     saved: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--model", saved, "--model", saved, "--out", tmp_path / "out")

