@@ -1,21 +1,24 @@
-"""From an image file to pixels: find the files, decode them, and apply EXIF orientation.
+"""From an image file to pixels: decode it and apply its EXIF orientation.
 
-Cropping and resizing are in `center_crop`, and can be imported from here too.
+Finding files is in `image_files`, cropping and resizing in `center_crop`; both can be imported from here too.
 """
 
-import glob
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from keras_effnet.center_crop import CROP_PADDING, Box, center_crop_and_resize, central_square, resize_bicubic
+from keras_effnet.image_files import SUFFIXES, find_images, images_below
+from keras_effnet.image_metadata import upright, without_metadata
 
 __all__ = [
     "CROP_PADDING",
@@ -32,11 +35,7 @@ __all__ = [
     "sample",
 ]
 
-# HEIC needs a Pillow plugin. Without it, an error for the file is better than skipping it.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".avif", ".heic", ".heif"),
-    *(".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
-)
+MAX_PIXELS = "KERAS_EFFNET_MAX_PIXELS"
 
 
 class ImageError(ValueError):
@@ -59,7 +58,7 @@ def load_image(
 
     Raises:
         ImageError: the file is missing, truncated or not an image, or it has more than `PIL.Image.MAX_IMAGE_PIXELS`
-            pixels, which is checked before decoding.
+            pixels, which is checked before decoding. The environment variable KERAS_EFFNET_MAX_PIXELS sets this limit.
 
     Example:
         >>> file = io.BytesIO()
@@ -69,14 +68,40 @@ def load_image(
     """
     name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else "The image"
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            _refuse_bomb(image)
-            if inspect:
-                inspect(image)
-            ImageOps.exif_transpose(image, in_place=True)
-            return np.array(_to_rgb(image))
+        _apply_limit()
+        return _decode(source, inspect)
     except Exception as error:  # for a broken file Pillow raises anything: OSError, SyntaxError, struct.error, ...
-        raise ImageError(f"{name} {_fault(error)}") from error
+        raise ImageError(f"{name} {_fault(error, source)}") from error
+
+
+def _decode(source: Any, inspect: Callable[[Image.Image], object] | None) -> np.ndarray:
+    try:
+        return _open(source, inspect)
+    except (ImageError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception:
+        # Large or broken metadata may be the reason.
+        for pixels_only in without_metadata(_bytes(source)):
+            with suppress(Exception):
+                return _open(pixels_only, inspect)
+        raise
+
+
+def _open(source: Any, inspect: Callable[[Image.Image], object] | None) -> np.ndarray:
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        _refuse_bomb(image)
+        if inspect:
+            inspect(image)
+        return np.array(_to_rgb(upright(image)))
+
+
+def _bytes(source: Any) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if hasattr(source, "read"):
+        source.seek(0)
+        return bytes(source.read())
+    return Path(source).read_bytes()
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
@@ -96,7 +121,7 @@ def from_pil(image: Image.Image) -> np.ndarray:
         (30, 40, 3)
     """
     try:
-        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        return np.array(_to_rgb(upright(image)))
     except Exception as error:
         raise ImageError(f"The image {_fault(error)}") from error
 
@@ -132,10 +157,12 @@ def from_array(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _fault(error: Exception) -> str:
+def _fault(error: Exception, source: Any = None) -> str:
     match error:
         case ImageError():
             return str(error)
+        case FileNotFoundError() if isinstance(source, str | os.PathLike) and Path(source).is_symlink():
+            return f"is a broken link to {str(Path(source).readlink())!r}. Expected a file or folder there. Mend it."
         case FileNotFoundError() | NotADirectoryError():
             return "does not exist. Expected an image, a folder or a pattern. Check the path."
         case IsADirectoryError():
@@ -143,11 +170,31 @@ def _fault(error: Exception) -> str:
         case UnidentifiedImageError():
             return "is not an image. Expected a format that Pillow reads, such as JPEG, PNG or WebP. Convert the file."
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
-            return f"is too large: {str(error).rstrip('.')}. Expected a photo. Resize the file."
+            return f"is too large: {str(error).rstrip('.')}. Expected a photo. {_RAISE_LIMIT}"
         case OSError(strerror=str(reason)):
             return f"cannot be read: {reason}. Expected a readable file. Check its path and permissions."
     reason = str(error).rstrip(".") or type(error).__name__
     return f"is damaged: {reason}. Expected a complete image. Download or copy the file again."
+
+
+_RAISE_LIMIT = (
+    f"Resize the file; or raise the limit with the environment variable {MAX_PIXELS}, or in Python with "
+    "PIL.Image.MAX_IMAGE_PIXELS."
+)
+
+
+@cache
+def _apply_limit() -> None:
+    """Set Pillow's limit to that of the environment, once."""
+    limit = os.environ.get(MAX_PIXELS, "").strip().replace("_", "")
+    if not limit:
+        return
+    if not limit.isdecimal() or int(limit) < 1:
+        raise ImageError(
+            f"cannot be opened: the environment variable {MAX_PIXELS} is {limit!r}. Expected a number of pixels, such "
+            "as 200000000. Correct or unset it."
+        )
+    Image.MAX_IMAGE_PIXELS = int(limit)
 
 
 def _refuse_bomb(image: Image.Image) -> None:
@@ -155,7 +202,7 @@ def _refuse_bomb(image: Image.Image) -> None:
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise ImageError(
             f"is too large: {image.width} x {image.height} pixels. Expected a photo of at most "
-            f"{Image.MAX_IMAGE_PIXELS:,} pixels. Resize the file."
+            f"{Image.MAX_IMAGE_PIXELS:,} pixels. {_RAISE_LIMIT}"
         )
 
 
@@ -171,35 +218,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """List the images in files, folders (recursively, sorted) and patterns such as "photos/*.jpg".
-
-    Nothing is silently dropped. A path that does not exist, a folder without images and a pattern without matches are
-    returned unchanged, so that `load_image` raises an error for them.
-
-    Example:
-        >>> list(find_images(["missing.jpg"])) == [Path("missing.jpg")]
-        True
-    """
-    # Not pathlib: it raises for impossible file names, and does not accept absolute patterns.
-    for path in [os.fspath(path) for path in paths]:
-        matches = [] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))  # noqa: PTH110, PTH207
-        for match in matches or [path]:
-            yield from _below(Path(match)) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    empty = True
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                empty = False
-                yield Path(parent, name)
-    if empty:
-        yield folder
 
 
 # Where scikit-image's name of a photo differs from its file name.
@@ -226,7 +244,7 @@ def sample(name: str) -> np.ndarray:
             '"keras_effnet[quickstart]" or pip install scikit-image.'
         )
     folders = spec.submodule_search_locations or ()
-    found: dict[str, Any] = {path.stem: path for folder in folders for path in _below(Path(folder, "data"))}
+    found: dict[str, Any] = {path.stem: path for folder in folders for path in images_below(Path(folder, "data"))}
     found |= {alias: found[stem] for alias, stem in _SAMPLE_FILES.items() if stem in found}
     if name not in found:
         raise ValueError(

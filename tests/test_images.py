@@ -1,14 +1,19 @@
 """Decoding, cropping, resizing and finding images; the references are Pillow, TensorFlow and plain arithmetic."""
 
 import io
+import os
+import struct
+import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.images import ImageError, center_crop_and_resize, find_images, load_image, sample
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
@@ -158,6 +163,129 @@ def test_decompression_bombs_are_rejected(monkeypatch: pytest.MonkeyPatch, limit
         load_image(encode(Image.new("L", (150, 150)), "PNG"))
 
 
+def test_error_for_a_large_photo_names_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = encode(Image.new("L", (150, 150)), "PNG")
+    for limit in (20_000, 5_000):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(
+            ImageError, match=r"KERAS_EFFNET_MAX_PIXELS, or in Python with PIL\.Image\.MAX_IMAGE_PIXELS"
+        ):
+            load_image(photo)
+
+
+@pytest.mark.parametrize(("limit", "shape"), [("22_500", "(150, 150, 3)"), ("many", "is 'many'. Expected a number")])
+def test_the_limit_can_be_set_in_the_environment(limit: str, shape: str) -> None:
+    code = """
+import io
+from PIL import Image
+from keras_effnet.images import load_image
+Image.MAX_IMAGE_PIXELS = 5_000
+file = io.BytesIO()
+Image.new("L", (150, 150)).save(file, "PNG")
+try:
+    print(load_image(file.getvalue()).shape)
+except ValueError as error:
+    print(error)
+"""
+    env = {**os.environ, "KERAS_EFFNET_MAX_PIXELS": limit}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    assert shape in done.stdout, done.stderr
+
+
+# --- metadata ---
+
+
+def png_with(photo: bytes, *chunks: tuple[bytes, bytes], broken: bool = False) -> bytes:
+    """A PNG with more chunks after its header, possibly with wrong checksums."""
+    added = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ broken)
+        for kind, body in chunks
+    ]
+    return photo[:33] + b"".join(added) + photo[33:]
+
+
+BIG = zlib.compress(bytes(3_000_000))
+SIDE_CHUNKS = {
+    "large profile": ((b"iCCP", b"icc\0\0" + BIG),),
+    "large compressed text": ((b"zTXt", b"x\0\0" + BIG),),
+    "large international text": ((b"iTXt", b"x\0\1\0\0\0" + BIG),),
+    "large plain text": ((b"tEXt", b"x\0" + b"y" * 3_000_000),),
+    "much text": tuple((b"zTXt", b"k\0\0" + zlib.compress(b"y" * 900_000)) for _ in range(80)),
+    "profile that is no zlib stream": ((b"iCCP", b"icc\0\0" + b"nonsense"),),
+    "profile of an unknown kind": ((b"iCCP", b"icc\0\7" + BIG),),
+    "empty text": ((b"zTXt", b""), (b"tEXt", b""), (b"iTXt", b"")),
+    "short chunks": ((b"gAMA", b""), (b"cHRM", b"1"), (b"pHYs", b""), (b"acTL", b""), (b"sRGB", b"")),
+    "EXIF that is none": ((b"eXIf", b"nonsense"),),
+    "empty EXIF": ((b"eXIf", b""),),
+}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("kind", SIDE_CHUNKS)
+def test_metadata_does_not_decide_whether_a_png_is_read(chelsea: np.ndarray, kind: str, broken: bool) -> None:
+    photo = png_with(encode(Image.fromarray(chelsea), "PNG"), *SIDE_CHUNKS[kind], broken=broken)
+    np.testing.assert_array_equal(load_image(photo), chelsea)
+    np.testing.assert_array_equal(load_image(io.BytesIO(photo)), chelsea)
+    assert OddFiles(total=2).read("photo", photo) is not None
+
+
+def test_orientation_is_applied_next_to_a_large_profile(chelsea: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    photo = png_with(encode(Image.fromarray(chelsea), "PNG", exif=exif), *SIDE_CHUNKS["large profile"])
+    np.testing.assert_array_equal(load_image(photo), chelsea[::-1, ::-1])
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        segment(0xE1, b"Exif\0\0nonsense"),
+        segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"),
+        segment(0xE1, b"Exif\0\0"),
+        segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0\xff\xfe<broken"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xE2, b"ICC_PROFILE\0\5\1nonsense"),
+        segment(0xE2, b"MPF\0nonsense"),
+        segment(0xE2, b"MPF\0MM\0*\0\0\0\x08\0\1\xb0\1\0\4\0\0\0\1\0\0\0\x09\0\0\0\0"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\3\xed\0\0"),
+        segment(0xED, b"Photoshop 3.0\x008BIM"),
+        segment(0xFE, b"\xff" * 65_000) * 40,
+    ],
+)
+def test_metadata_does_not_decide_whether_a_jpeg_is_read(chelsea: np.ndarray, side: bytes) -> None:
+    photo = encode(Image.fromarray(chelsea), "JPEG")
+    np.testing.assert_array_equal(load_image(photo[:2] + side + photo[2:]), load_image(photo))
+    assert OddFiles(total=2).read("photo", photo[:2] + side + photo[2:]) is not None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_invalid_exif_values_are_ignored(chelsea: np.ndarray, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    exif[0x9286] = b"\xff\xfe\0\1"
+    photo = encode(Image.fromarray(chelsea), kind, exif=exif)
+    np.testing.assert_array_equal(load_image(photo), load_image(encode(Image.fromarray(chelsea), kind)))
+
+
+def test_a_broken_later_frame_does_not_affect_the_first(chelsea: np.ndarray) -> None:
+    frames = [Image.fromarray(chelsea[:64, :64]), Image.fromarray(chelsea[64:128, :64])]
+    whole = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    cut = whole[: len(whole) * 3 // 4]
+    odd = OddFiles(total=2)
+    np.testing.assert_array_equal(odd.read("cut.gif", cut), load_image(whole))
+
+
+def test_cut_off_pixels_are_still_damage(chelsea: np.ndarray) -> None:
+    for kind in ("PNG", "JPEG"):
+        photo = encode(Image.fromarray(chelsea), kind)
+        with pytest.raises(ImageError, match="is damaged"):
+            load_image(photo[: len(photo) // 2])
+
+
 def test_errors_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         load_image(tmp_path / "gone.jpg")
@@ -257,6 +385,52 @@ def tree(tmp_path: Path) -> Path:
 
 def test_folders_list_only_images_in_sorted_order(tree: Path) -> None:
     assert list(find_images([tree])) == [tree / "a.PNG", tree / "b.jpg", tree / "below/c.webp"]
+
+
+def test_files_of_operating_systems_are_ignored(tree: Path) -> None:
+    for name in ("__MACOSX/below/._c.jpg", "__MACOSX/x.jpg", "@eaDir/x.jpg", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        path = tree / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.touch()
+    assert list(find_images([tree])) == [tree / "a.PNG", tree / "b.jpg", tree / "below/c.webp"]
+
+
+def test_linked_folders_are_listed_once(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("disk")
+    (elsewhere / "e.jpg").touch()
+    (elsewhere / "back").symlink_to(tree)
+    for name in ("again", "linked"):
+        (tree / name).symlink_to(elsewhere)
+    (tree / "below" / "up").symlink_to("..")
+    (tree / "alias").symlink_to("below")
+    assert list(find_images([tree])) == [
+        *(tree / "a.PNG", tree / "b.jpg", tree / "below/c.webp"),
+        tree / "again/e.jpg",
+    ]
+    (tree / "only").mkdir()
+    (tree / "only" / "linked").symlink_to(elsewhere)
+    assert tree / "only/linked/e.jpg" in list(find_images([tree / "only"]))
+
+
+def test_broken_links_are_named(tree: Path) -> None:
+    (tree / "z.jpg").symlink_to("gone.jpg")
+    (tree / "photos").symlink_to("/gone/photos")
+    found = list(find_images([tree]))
+    assert {tree / "z.jpg", tree / "photos"} < set(found)
+    with pytest.raises(ImageError, match=r"photos' is a broken link to '/gone/photos'"):
+        load_image(tree / "photos")
+
+
+def test_folders_that_cannot_be_listed_are_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "below":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list(find_images([tree])) == [tree / "a.PNG", tree / "b.jpg", tree / "below"]
 
 
 def test_patterns_that_the_shell_did_not_expand_are_expanded(tree: Path) -> None:

@@ -14,7 +14,7 @@ import keras_effnet
 # The top-level files fall into three groups; every sub-package is a room of its own.
 TABLE = ("errors", "blocks", "scaling", "normalization", "variants", "complexity")
 GRAPH = ("_keras", "_keras_private", "layers", "network", "introspection", "artifacts")
-BUILDERS = ("builder_signature", "models", "center_crop", "images", "imagenet")
+BUILDERS = ("builder_signature", "models", "center_crop", "image_files", "image_metadata", "images", "imagenet")
 # A file may import from its own room and from the rooms before it.
 ROOMS = (
     *("table", "weights.formats", "graph", "weights", "builders", "data", "inference", "training", "serving"),

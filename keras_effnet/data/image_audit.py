@@ -1,6 +1,7 @@
 """Non-RGB images: converted and counted by kind, or rejected in strict mode. Unreadable files are skipped."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from keras_effnet.data.photos import NamedPhoto
 from keras_effnet.data.sharding import Gaps
+from keras_effnet.image_metadata import orientation
 from keras_effnet.images import ImageError
 
 # How each kind is handled.
@@ -23,7 +25,6 @@ KINDS = {
     "wrong label": "left out",
 }
 LEFT_OUT = tuple(kind for kind, done in KINDS.items() if done == "left out")
-ORIENTATION = 0x0112
 
 
 @dataclass
@@ -121,10 +122,19 @@ def kinds_of(image: Image.Image) -> set[str]:
     found = {
         "16-bit": image.mode.startswith("I"),
         "CMYK": image.mode == "CMYK",
-        "animated": getattr(image, "n_frames", 1) > 1,
+        "animated": _frames(image) > 1,
         "grey": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
-        "rotated": image.getexif().get(ORIENTATION, 1) in range(2, 9),
+        "rotated": orientation(image) > 1,
         "transparent": image.has_transparency_data,
     }
     kinds = {kind for kind, is_so in found.items() if is_so}
     return kinds or ({"other"} if image.mode not in ("RGB", "P") else set())
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # a later frame is broken; only the first is used
+        with suppress(Exception):
+            image.seek(0)
+        return 1
