@@ -81,7 +81,7 @@ def _row(layers: Mapping[str, Any], stage: int, inputs: int) -> BlockArgs:
 
 
 def _depthwise(layers: Mapping[str, Any]) -> str:
-    """What the depthwise layers of a model are called."""
+    """The name of the depthwise layers of a model."""
     return "dwconv2" if any(name.endswith("_dwconv2") for name in layers) else "dwconv"
 
 

@@ -17,9 +17,9 @@ def round_filters(
     """Scale a number of filters and round it to a multiple of `divisor`.
 
     Args:
-        filters: before scaling.
-        width_coefficient: factor on `filters`.
-        divisor: the result is a multiple of it.
+        filters: number of filters before scaling.
+        width_coefficient: factor for `filters`.
+        divisor: the result is a multiple of this.
         round_limit: smallest share of the scaled number that rounding may leave. EfficientNet never rounds down by more
             than 10 %; EfficientNetV2 has no limit, 0.
 

@@ -39,10 +39,11 @@ class Variant:
         stem_filters: filters of the first convolution before scaling.
         head_filters: filters of the last convolution before scaling.
         round_limit: smallest share of a scaled number of filters that rounding may leave, see `round_filters`.
-        bn_momentum: how much of the moving statistics batch normalization keeps each step.
-        depthwise: what the depthwise layers are called; keras.applications has "dwconv", and "dwconv2" in V2.
-        keeps_normalization: whether the files of keras.applications hold mean and variance; V2 has constants.
-        train_resolution: side of the image that the published weights were trained on, where it is a smaller one.
+        bn_momentum: momentum of the moving statistics in batch normalisation.
+        depthwise: name of the depthwise layers in `keras.applications`: "dwconv", or "dwconv2" in V2.
+        keeps_normalization: whether weight files of `keras.applications` contain mean and variance of the pixels; in V2
+            they are constants.
+        train_resolution: side of the images that the published weights were trained on, if it is smaller.
     """
 
     name: str

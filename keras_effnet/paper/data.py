@@ -37,11 +37,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Result:
-    """A row of Table 2: a network on ImageNet. `beside` is the EfficientNet that it is compared with."""
+    """A row of Table 2: a network on ImageNet. `peer` is the EfficientNet that it is compared with."""
 
     table: int
     model: str
-    beside: str
+    peer: str
     top1: str
     top5: str
     params: str
@@ -69,7 +69,7 @@ class Speed:
 
     table: int
     model: str
-    beside: str
+    peer: str
     seconds: str
     top1: str
     speedup: str = ""
@@ -128,7 +128,7 @@ TABLE_1 = (
 )  # fmt: skip
 
 TABLE_2 = (
-    #      table  model                  beside  top1     top5     params    flops     params  flops ratio
+    #      table  model                  peer    top1     top5     params    flops     params  flops ratio
     Result(2,     "EfficientNet-B0",     "b0",   "77.1+", "93.3+", "5.3M+",  "0.39B+"),
     Result(2,     "ResNet-50",           "b0",   "76.0",  "93.0",  "26M",    "4.1B",   "4.9x",  "11x"),
     Result(2,     "DenseNet-169",        "b0",   "76.2",  "93.2",  "14M",    "3.5B",   "2.6x",  "8.9x"),
@@ -174,7 +174,7 @@ TABLE_3 = (
 )  # fmt: skip
 
 TABLE_4 = (
-    #     table  model              beside  seconds   top1    speedup
+    #     table  model              peer    seconds   top1    speedup
     Speed(4,     "ResNet-152",      "b1",   "0.554",  "77.8"),
     Speed(4,     "EfficientNet-B1", "b1",   "0.098",  "78.8", "5.7x+"),
     Speed(4,     "GPipe",           "b7",   "19.0",   "84.3"),

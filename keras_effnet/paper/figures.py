@@ -49,7 +49,7 @@ def imagenet_points() -> list[Point]:
     """Return all networks of Table 2."""
     points = []
     for row in paper.TABLE_2:
-        cost, ours = complexity(VARIANTS[row.beside]), row.model == model_name(row.beside)
+        cost, ours = complexity(VARIANTS[row.peer]), row.model == model_name(row.peer)
         params = cost.trainable if ours else paper.number(row.params)
         flops = cost.macs if ours else paper.number(row.flops) if row.flops else None
         points.append(Point(row.model, params, flops, paper.number(row.top1), ours))

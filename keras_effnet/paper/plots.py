@@ -59,7 +59,7 @@ def _imagenet(figure: Any, axis: str, unit: float, xlabel: str, offsets: Mapping
     ax = figure.add_subplot()
     points = [point for point in figures.imagenet_points() if getattr(point, axis) is not None]
     ours, theirs = ([point for point in points if point.ours == mine] for mine in (True, False))
-    printed = [row for row in paper.TABLE_2 if row.model == model_name(row.beside)]
+    printed = [row for row in paper.TABLE_2 if row.model == model_name(row.peer)]
     for cost, top1, style, label in (
         (
             [getattr(point, axis) for point in ours],

@@ -56,9 +56,9 @@ def table2() -> Report:
     """Accuracy, parameters and FLOPS on ImageNet."""
     rows = []
     for row in paper.TABLE_2:
-        ours = complexity(VARIANTS[row.beside])
+        ours = complexity(VARIANTS[row.peer])
         params, flops, params_ratio, flops_ratio = short(ours.trainable), short(ours.macs), NONE, NONE
-        if row.model != model_name(row.beside):
+        if row.model != model_name(row.peer):
             params, flops = _computed_rival(row.model)
             params_ratio = ratio(paper.number(row.params) / ours.trainable)
             flops_ratio = ratio(paper.number(row.flops) / ours.macs) if row.flops else NONE

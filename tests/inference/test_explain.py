@@ -138,9 +138,7 @@ def test_a_network_with_a_convolutional_classifier_has_exact_maps(image: np.ndar
 
 
 def test_the_fused_model_has_the_same_maps(small: Any, image: np.ndarray) -> None:
-    fusion = pytest.importorskip("keras_effnet.inference.fusion", reason="there is no fusion")
-    twin = fusion.fuse(small)
-    found, values = only(twin, image, classes=3)
+    found, values = only(keras_effnet.fuse(small), image, classes=3)
     expected = only(small, image, classes=3)[1]
     assert (found.method, found.layer) == ("CAM", "top_activation")
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
