@@ -1,5 +1,7 @@
-"""Classification: order, bad files, bounded memory and what a model's outputs mean, with networks of one dense layer;
-the references are Keras's own calls and NumPy."""
+"""Classification: order, unreadable files, bounded memory and the meaning of a model's outputs.
+
+The networks have one dense layer; the references are Keras's own calls and NumPy.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -30,7 +32,7 @@ def network(
     name: str = "network",
     seed: int = 0,
 ) -> Any:
-    """Mean colours and a random dense layer: every photo gets its own scores."""
+    """Mean colours and a random dense layer, so that every photo has different scores."""
     image = keras.Input((size, size, 3))
     x = keras.layers.Rescaling(1 / 255)(image) if rescale else image
     x = keras.layers.GlobalAveragePooling2D()(x)
@@ -80,14 +82,16 @@ def test_the_batch_size_changes_nothing(model: Any, folder: Path, batch_size: in
         np.testing.assert_allclose([row[2] for row in ours.labels], [row[2] for row in alone.labels], rtol=1e-4)
 
 
-def test_images_in_memory_are_classified_under_their_name(model: Any, folder: Path) -> None:
+def test_a_named_array_is_classified_like_its_file(model: Any, folder: Path) -> None:
     (ours,) = classify([("a cat", data.chelsea())], model=model)
     (from_file,) = classify([folder / "chelsea.png"], model=model)
     assert ours == Prediction("a cat", from_file.labels)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_bad_files_say_why_and_the_others_go_on(model: Any, folder: Path, tmp_path: Path, batch_size: int) -> None:
+def test_unreadable_files_get_errors_and_the_others_labels(
+    model: Any, folder: Path, tmp_path: Path, batch_size: int
+) -> None:
     cut = tmp_path / "cut.png"
     whole = (folder / "chelsea.png").read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
@@ -100,7 +104,7 @@ def test_bad_files_say_why_and_the_others_go_on(model: Any, folder: Path, tmp_pa
     assert "has the shape (4, 4)" in predictions[3].error
 
 
-def test_no_photos_and_only_bad_ones_need_no_model(tmp_path: Path) -> None:
+def test_the_model_is_not_called_without_readable_photos(tmp_path: Path) -> None:
     broken = Classifier(None, (), 32)
     assert list(classify([], model=broken)) == []
     assert [bool(prediction.error) for prediction in classify([tmp_path / "gone"] * 3, model=broken)] == [True] * 3
@@ -134,7 +138,7 @@ def test_an_error_of_the_iterator_comes_after_the_photos_before_it(model: Any, b
     assert names == list(NAMES[:3])
 
 
-def test_a_model_scores_in_the_callers_thread(folder: Path) -> None:
+def test_keras_is_called_in_the_callers_thread(folder: Path) -> None:
     threads = set()
 
     class Watched(Classifier):
@@ -161,7 +165,7 @@ def test_counts_below_one_are_refused_at_once(model: Any, argument: str) -> None
         classify([], model=model, **{argument: 0})
 
 
-# --- what the outputs mean ---
+# --- the meaning of the outputs ---
 
 
 def test_logits_become_probabilities() -> None:
@@ -174,7 +178,7 @@ def test_logits_become_probabilities() -> None:
 
 
 @pytest.mark.parametrize("last", ["Softmax", "Activation", "sigmoid"])
-def test_probabilities_stay_what_they_are(last: str) -> None:
+def test_probabilities_are_returned_unchanged(last: str) -> None:
     if last == "sigmoid":
         model = network(activation="sigmoid")
     else:
@@ -185,7 +189,7 @@ def test_probabilities_stay_what_they_are(last: str) -> None:
 
 
 def _own(scores: Any) -> Any:
-    """A layer that no list of layers knows."""
+    """A custom layer."""
     layer = type("Own", (keras.layers.Layer,), {"call": lambda self, x: x * 1.0})()
     return layer(scores)
 
@@ -204,7 +208,7 @@ def _own(scores: Any) -> Any:
     ],
     ids=["cast layer", "ensemble", "reshape", "dropout", "cast", "multiply", "own layer"],
 )
-def test_what_ends_in_something_that_keeps_its_values_is_followed_back(of: str, end: Callable[[Any], Any]) -> None:
+def test_logits_are_found_behind_layers_that_keep_the_values(of: str, end: Callable[[Any], Any]) -> None:
     before = network(activation=None if of == "logits" else "softmax")
     model = keras.Model(before.input, end(before.output))
     image = center_crop_and_resize(data.chelsea(), 32)[None]
@@ -214,14 +218,14 @@ def test_what_ends_in_something_that_keeps_its_values_is_followed_back(of: str, 
 
 
 @pytest.mark.parametrize("operation", ["softmax", "sigmoid"])
-def test_probabilities_of_an_operation_stay_what_they_are(operation: str) -> None:
+def test_probabilities_of_an_operation_are_returned_unchanged(operation: str) -> None:
     before = network(activation=None)
     model = keras.Model(before.input, getattr(keras.ops, operation)(before.output))
     image = center_crop_and_resize(data.chelsea(), 32)[None]
     np.testing.assert_allclose(Classifier(model, (), 32).scores(image), model.predict(image, verbose=0), rtol=1e-5)
 
 
-def test_the_logit_of_one_class_is_refused_and_its_probability_is_not() -> None:
+def test_a_single_logit_is_refused_and_a_single_probability_is_not() -> None:
     def one(activation: str) -> Any:
         inner = network()
         return keras.Model(inner.input, keras.layers.Dense(1, activation=activation)(inner.output))
@@ -232,7 +236,7 @@ def test_the_logit_of_one_class_is_refused_and_its_probability_is_not() -> None:
 
 
 @pytest.mark.parametrize("kind", ["operations", "preprocess_input", "lambda"])
-def test_a_model_that_normalises_by_operations_gets_its_pixels_as_they_are(kind: str) -> None:
+def test_a_model_that_normalises_by_operations_gets_raw_pixels(kind: str) -> None:
     inner = network(rescale=False, name="efficientnetlite0")
     images = keras.Input((32, 32, 3))
     pixels = {
@@ -269,7 +273,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
     return saved
 
 
-def test_a_saved_model_with_imagenets_classes_needs_no_labels(save: Callable[..., Path], folder: Path) -> None:
+def test_a_saved_model_with_1000_classes_needs_no_labels(save: Callable[..., Path], folder: Path) -> None:
     model = network(size=48)
     classifier = load_classifier(save(model))
     assert (classifier.size, classifier.classes[281]) == (48, ("n02123045", "tabby"))
@@ -277,7 +281,7 @@ def test_a_saved_model_with_imagenets_classes_needs_no_labels(save: Callable[...
     assert ours == direct
 
 
-def test_a_saved_model_takes_its_labels_from_the_file_beside_it(save: Callable[..., Path], folder: Path) -> None:
+def test_a_saved_model_takes_its_labels_from_labels_txt(save: Callable[..., Path], folder: Path) -> None:
     classifier = load_classifier(str(save(network(3), "rose", " sunflower", "tulip ")))
     (prediction,) = classify([folder / "chelsea.png"], model=classifier, top=5)
     assert {(wnid, label) for wnid, label, _ in prediction.labels} == {
@@ -288,7 +292,7 @@ def test_a_saved_model_takes_its_labels_from_the_file_beside_it(save: Callable[.
     assert sum(score for _, _, score in prediction.labels) == pytest.approx(1, abs=1e-5)
 
 
-def test_labels_may_begin_with_a_byte_order_mark_and_have_to_be_utf_8(tmp_path: Path) -> None:
+def test_labels_must_be_utf_8_and_may_have_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("rosé\ntulip\n".encode("utf-8-sig"))
     assert read_classes(tmp_path) == ((None, "rosé"), (None, "tulip"))
     (tmp_path / "labels.txt").write_bytes("rosé\n".encode("latin-1"))
@@ -296,7 +300,7 @@ def test_labels_may_begin_with_a_byte_order_mark_and_have_to_be_utf_8(tmp_path: 
         read_classes(tmp_path)
 
 
-def test_labels_that_do_not_fit_are_refused(save: Callable[..., Path]) -> None:
+def test_a_wrong_number_of_labels_is_refused(save: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"has 3 classes, but there are 1000 labels.*labels\.txt"):
         load_classifier(save(network(3)))
     with pytest.raises(ValueError, match="has 3 classes, but there are 2 labels"):
@@ -313,7 +317,7 @@ def test_models_that_do_not_classify_square_rgb_images_are_refused() -> None:
         classify([], model=keras.Model(wide, x))
 
 
-def test_a_model_of_any_size_is_used_at_its_own_resolution() -> None:
+def test_a_model_without_a_fixed_size_uses_the_resolution_of_its_variant() -> None:
     any_size = network(size=None, name="efficientnetb2")
     assert as_classifier(any_size).size == 260
     with pytest.raises(ValueError, match=r"takes images of shape \(None, None, None, 3\)"):
@@ -331,7 +335,7 @@ def test_a_saved_model_takes_no_weights() -> None:
         load_classifier("model.keras", "imagenet")
 
 
-def test_files_that_hold_no_model_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("no model")
     with pytest.raises(ValueError, match=r"cannot be loaded.*Expected a \.keras file") as caught:
@@ -346,7 +350,7 @@ def test_code_in_a_saved_model_is_not_run(save: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(("name", "builder"), [("lite0", "EfficientNetLite0"), ("EfficientNetB0", "EfficientNetB0")])
-def test_a_name_builds_the_network_with_the_weights_asked_for(
+def test_a_name_builds_the_network_with_the_given_weights(
     monkeypatch: pytest.MonkeyPatch, name: str, builder: str
 ) -> None:
     models = pytest.importorskip("keras_effnet.models")

