@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from keras_effnet.images import SUFFIXES
+from keras_effnet.data.listed_files import plain_path, read_text
+from keras_effnet.image_files import SUFFIXES, normal_name
 
 Classes = tuple[tuple[str | None, str], ...]
 _SUFFIXES = "|".join(suffix.lstrip(".") for suffix in SUFFIXES)
@@ -63,7 +64,7 @@ def match_classes(names: Sequence[str], classes: Classes, where: str) -> Matched
 
 
 def _plain(label: str) -> str:
-    return re.sub(r"[\s_]+", "", label).casefold()
+    return normal_name(re.sub(r"[\s_]+", "", normal_name(label)).casefold())
 
 
 def _wnid(name: str) -> str:
@@ -103,7 +104,7 @@ def read_labels(file: Path, photos: Sequence[str], classes: Classes) -> tuple[di
         ValueError: the file cannot be read, or does not match the photos or the model.
     """
     try:
-        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"The label file {str(file)!r} cannot be read: {error}. Expected a text file. Check the path."
@@ -153,8 +154,8 @@ def _outputs(names: Sequence[str], classes: Classes, file: Path) -> Matched:
 def _by_name(
     file: Path, names: Sequence[str], matched: Matched, photos: Sequence[str]
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    targets = dict(zip(names, matched.targets, strict=True))
-    missing = [photo for photo in photos if photo not in targets]
+    targets = dict(zip(map(plain_path, names), matched.targets, strict=True))
+    missing = [photo for photo in photos if plain_path(photo) not in targets]
     twice = len(names) - len(targets)
     if missing or twice:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
@@ -164,7 +165,7 @@ def _by_name(
         )
     absent = len(targets) - len(photos)
     note = (f"{absent} lines of {str(file)!r} name photos that are not in the folder.",) if absent else ()
-    return targets, (*matched.notes, *note)
+    return {photo: targets[plain_path(photo)] for photo in photos}, (*matched.notes, *note)
 
 
 def find_class(name: int | str, classes: Classes) -> int:

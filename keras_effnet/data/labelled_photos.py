@@ -11,7 +11,7 @@ from keras_effnet.data.class_names import Classes, match_classes, read_labels
 from keras_effnet.data.photos import Photo
 from keras_effnet.data.tf_records import Record, count_records, open_dataset, read_records
 from keras_effnet.errors import at_least_one
-from keras_effnet.images import SUFFIXES, find_images
+from keras_effnet.image_files import SUFFIXES, find_images, is_ignored
 
 # Folder names of the splits of a data set; case is ignored.
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
@@ -113,8 +113,8 @@ def _files(names: Sequence[str]) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The subfolders of a folder, sorted; hidden ones are ignored."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The subfolders of a folder, sorted; hidden ones and those of operating systems are ignored."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_ignored(path.name))
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
@@ -134,7 +134,7 @@ def _of_folders(folder: Path, classes: Classes) -> Examples:
 
 
 def _of_classes(folder: Path, classes: Classes) -> Examples:
-    inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    inside = [path for path in sorted(folder.iterdir()) if not is_ignored(path.name)]
     folders = [path for path in inside if path.is_dir()]
     loose = [path.name for path in inside if path.suffix.lower() in SUFFIXES and path not in folders]
     if not folders or loose:

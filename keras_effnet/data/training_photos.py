@@ -11,9 +11,10 @@ import numpy as np
 
 from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.labelled_photos import SPLITS, Example, find_splits, subfolders
+from keras_effnet.data.listed_files import Folder, read_rows, report_missing
 from keras_effnet.data.tf_records import Dataset, open_dataset
 from keras_effnet.errors import Range
-from keras_effnet.images import SUFFIXES, find_images
+from keras_effnet.image_files import SUFFIXES, find_images, is_ignored, normal_name
 
 LAYOUTS = "one folder per class, train/ and val/ with these, a CSV with path,label[,split], or tfds:NAME"
 
@@ -110,8 +111,11 @@ def _photos_in(folder: Path) -> list[Path]:
 
 
 def _of_classes(folder: Path) -> TrainingPhotos:
-    by_class = {path.name: _photos_in(path) for path in subfolders(folder)}
-    loose = [path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    by_class: dict[str, list[Path]] = {}
+    for path in subfolders(folder):
+        by_class.setdefault(normal_name(path.name), []).extend(_photos_in(path))
+    files = (path for path in folder.iterdir() if not is_ignored(path.name))
+    loose = [path.name for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not by_class or loose:
         raise ValueError(
             f"The folder {str(folder)!r} contains {len(by_class)} folders and {len(loose)} photos. Expected {LAYOUTS}. "
@@ -130,8 +134,7 @@ def _grouped(by_class: Mapping[str, Sequence[Path]], notes: tuple[str, ...] = ()
 def _read_csv(file: Path) -> list[tuple[int, list[str]]]:
     """The non-empty lines with their numbers, without the header."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            lines = [(number, row) for number, row in enumerate(csv.reader(opened), 1) if any(map(str.strip, row))]
+        lines = read_rows(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"The list {str(file)!r} cannot be read: {error}. Expected {LAYOUTS}. Check it.") from error
     if lines and [cell.strip().lower() for cell in lines[0][1][:2]] == ["path", "label"]:
@@ -147,6 +150,8 @@ def _read_csv(file: Path) -> list[tuple[int, list[str]]]:
 def _of_csv(file: Path) -> TrainingPhotos:
     by_part: dict[str, dict[str, list[Path]]] = {"train": defaultdict(list), "val": defaultdict(list)}
     seen: set[Path] = set()
+    missing: list[str] = []
+    folder = Folder(file.parent)
     for number, row in _read_csv(file):
         path, label, part = (*(cell.strip() for cell in row), "", "", "")[:3]
         part = next((split for split, names in SPLITS.items() if part.lower() in names), part or "train")
@@ -155,14 +160,16 @@ def _of_csv(file: Path) -> TrainingPhotos:
                 f"Line {number} of the list {str(file)!r} is {','.join(row)!r}. Expected path,label or "
                 "path,label,split with the split train or val. Correct the line."
             )
-        photo = file.parent / path
+        photo = folder.find(path)
+        if not photo.exists():
+            missing.append(f"{path!r} (line {number})")
         if photo in seen:
             raise ValueError(
                 f"Line {number} of the list {str(file)!r} repeats the photo {path!r}. Expected each photo once, with "
                 "one label and in one split. Remove one of the lines."
             )
         seen.add(photo)
-        by_part[part][label].append(photo)
+        by_part[part][normal_name(label)].append(photo)
     train = _grouped(dict(sorted(by_part["train"].items())))
     unknown = sorted(set(by_part["val"]) - set(train.classes))
     if unknown:
@@ -171,7 +178,7 @@ def _of_csv(file: Path) -> TrainingPhotos:
             "that are trained. Correct the lines."
         )
     val = tuple(Example(path, train.classes.index(label)) for label in by_part["val"] for path in by_part["val"][label])
-    return TrainingPhotos(train.classes, train.train, val)
+    return TrainingPhotos(train.classes, train.train, val, report_missing(file, missing, len(seen)))
 
 
 def _of_dataset(name: str) -> TrainingPhotos:

@@ -104,6 +104,7 @@ def test_a_csv_gives_the_same_photos_as_folders(tmp_path: Path, header: str) -> 
 
 def test_photos_are_held_out_from_a_csv_without_splits(tmp_path: Path) -> None:
     lines = [f"{i}.jpg,{'ab'[i % 2]}" for i in range(20)]
+    make(tmp_path, *(f"{i}.jpg" for i in range(20)))
     (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
     found = open_training_photos(tmp_path / "list.csv")
     assert Counter(row.target for row in found.val) == {0: 2, 1: 2}
