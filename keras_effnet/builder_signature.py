@@ -60,7 +60,8 @@ class Builder(Protocol):
             input_shape: (height, width, channels) of the images; at least 32 pixels, or None for a side of any size.
                 By default the network's own size with a classifier, and (None, None, 3) without.
             pooling: only without a classifier: "avg" or "max" pools the last feature map to a vector.
-            classes: number of classes. If the weights have another number, the classifier is new and random.
+            classes: number of classes. If the weights have another number, the classifier is new: all
+                classes start equally likely.
             classifier_activation: activation of the classifier; None for logits. The output is always float32.
             name: name of the model.
             include_preprocessing: whether the network normalises the pixels itself. If False, call

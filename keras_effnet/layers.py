@@ -148,9 +148,13 @@ def conv_initializer(conventions: Conventions) -> Any:
     return keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
 
 
-def dense_initializer(conventions: Conventions) -> Any:
-    """A new initializer for the classifier: uniform within 1 / sqrt(units)."""
-    return keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform") if conventions.initialize else "zeros"
+def head_initializer(classes: int) -> Any:
+    """A new initializer for the classifier of a network that is trained from scratch.
+
+    The published rule, uniform within 1 / sqrt(classes), is meant for ImageNet's 1,000 classes: with five, the first
+    loss would be many times ln(5). Other heads start at zero: all classes are equally likely, whatever the features.
+    """
+    return keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform") if classes == 1000 else "zeros"
 
 
 def restore_initializers(layers: Iterable[Any]) -> None:
@@ -162,4 +166,4 @@ def restore_initializers(layers: Iterable[Any]) -> None:
         elif isinstance(layer, keras.layers.Conv2D):
             layer.kernel_initializer = conv_initializer(drawn)
         elif isinstance(layer, keras.layers.Dense):
-            layer.kernel_initializer = dense_initializer(drawn)
+            layer.kernel_initializer = head_initializer(layer.units)

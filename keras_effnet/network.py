@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_effnet._keras import channel_axis, is_keras_tensor, keras
-from keras_effnet.layers import Conventions, conv_bn_act, dense_initializer, mbconv
+from keras_effnet.layers import Conventions, conv_bn_act, head_initializer, mbconv
 from keras_effnet.normalization import Normalization
 from keras_effnet.scaling import block_name, drop_rates
 from keras_effnet.variants import Variant
@@ -53,7 +53,8 @@ def build(
         return [*outputs, x]
     x = conv_bn_act(x, variant.head, 1, conventions=conventions, name="top")
     if include_top:
-        return classify(x, classes, classifier_activation, dropout_rate, conventions)
+        drawn = head_initializer(classes) if conventions.initialize else "zeros"
+        return classify(x, classes, classifier_activation, dropout_rate, initializer=drawn)
     return pool(x, pooling)
 
 
@@ -68,15 +69,18 @@ def normalize(inputs: Any, normalization: Normalization) -> Any:
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")(inputs)
 
 
-def classify(x: Any, classes: int, activation: Any, dropout_rate: float, conventions: Conventions) -> Any:
-    """Pooling, dropout and a dense layer with float32 outputs under any dtype policy."""
+def classify(x: Any, classes: int, activation: Any, dropout_rate: float, *, initializer: Any = "zeros") -> Any:
+    """Pooling, dropout and a dense layer with float32 outputs under any dtype policy.
+
+    With a kernel of zeros, the default, a new head starts at the loss of chance on any features.
+    """
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="top_dropout")(x)
     return keras.layers.Dense(
         classes,
         activation=activation,
-        kernel_initializer=dense_initializer(conventions),
+        kernel_initializer=initializer,
         dtype="float32",
         name="predictions",
     )(x)

@@ -254,6 +254,16 @@ def test_kernels_have_the_published_distribution():
 
 
 @builders
+@pytest.mark.parametrize("classes", [2, 5, 999, 1001, 10_000])
+def test_head_for_other_than_1000_classes_starts_at_the_loss_of_chance(classes):
+    model = create(tiny(), classes=classes)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    assert -np.log(model.predict(images, verbose=0)) == pytest.approx(np.full((2, classes), np.log(classes)), rel=0.1)
+    clone = keras.models.clone_model(model)
+    assert -np.log(clone.predict(images, verbose=0)[0, 0]) == pytest.approx(np.log(classes), rel=0.1)
+
+
+@builders
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -119,9 +119,11 @@ def _classify(x: Any, rival: Rival, classes: int, activation: Any) -> Any:
     x = keras.layers.GlobalAveragePooling2D(keepdims=rival.conv_classifier, name="avg_pool")(x)
     if rival.dropout:
         x = keras.layers.Dropout(rival.dropout, name="dropout")(x)
+    # As in `layers.head_initializer`.
+    options = {"kernel_initializer": "glorot_uniform" if classes == 1000 else "zeros", "dtype": "float32"}
     if not rival.conv_classifier:
-        return keras.layers.Dense(classes, activation=activation, dtype="float32", name=rival.classifier)(x)
-    x = keras.layers.Conv2D(classes, 1, dtype="float32", name=rival.classifier)(x)
+        return keras.layers.Dense(classes, activation=activation, name=rival.classifier, **options)(x)
+    x = keras.layers.Conv2D(classes, 1, name=rival.classifier, **options)(x)
     x = keras.layers.Reshape((classes,), name="reshape")(x)
     return keras.layers.Activation(activation, dtype="float32", name="predictions")(x)
 

@@ -11,12 +11,13 @@ from keras_effnet._keras import keras
 from keras_effnet.errors import Range
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.introspection import find_network, variant_of
-from keras_effnet.layers import Conventions
 from keras_effnet.network import classify
 
 
 def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None, activation: Any = "softmax") -> Any:
-    """Replace the classifier of a model by a new, randomly initialised one. All other layers are shared with the model.
+    """Replace the classifier of a model by a new one. All other layers are shared with the model.
+
+    The new classifier starts at zero: all classes are equally likely, and the first loss is ln(classes).
 
     Args:
         model: an EfficientNet, with or without a classifier, alone or nested in another model.
@@ -40,7 +41,7 @@ def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None,
             "input of a classifier. Build it with features=False."
         )
     rate = variant_of(network).dropout_rate if dropout_rate is None else dropout_rate
-    outputs = classify(last.output, classes, activation, rate, Conventions())
+    outputs = classify(last.output, classes, activation, rate)
     return keras.Model(network.input, outputs, name=network.name)
 
 

