@@ -18,7 +18,7 @@ _NAMES = {
     "finetuning.run": ["finetune"],
     "inference.fusion": ["fuse"],
     "design.grid": ["grid_search"],
-    "imagenet": ["check_input_range", "decode_predictions", "preprocess_input"],
+    "imagenet": ["check_input_range", "decode_predictions", "normalize", "preprocess_input"],
     "models": [
         "EfficientNet",
         *(f"EfficientNet{name}" for name in ("B0", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "L2")),
@@ -81,6 +81,7 @@ if _typing.TYPE_CHECKING:
     from keras_effnet.finetuning.transfer import unfreeze as unfreeze
     from keras_effnet.imagenet import check_input_range as check_input_range
     from keras_effnet.imagenet import decode_predictions as decode_predictions
+    from keras_effnet.imagenet import normalize as normalize
     from keras_effnet.imagenet import preprocess_input as preprocess_input
     from keras_effnet.inference.activation_maps import explain as explain
     from keras_effnet.inference.fusion import fuse as fuse

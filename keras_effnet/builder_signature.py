@@ -65,7 +65,7 @@ class Builder(Protocol):
             classifier_activation: activation of the classifier; None for logits. The output is always float32.
             name: name of the model.
             include_preprocessing: whether the network normalises the pixels itself. If False, call
-                `preprocess_input` first.
+                `normalize` first.
             dropout_rate: dropout rate before the classifier; the published one by default.
             drop_connect_rate: stochastic depth: in training, block b of N is skipped at the rate
                 `drop_connect_rate * b / N`.

@@ -1,4 +1,4 @@
-"""ImageNet's pixels in (`preprocess_input`) and labels out (`decode_predictions`), without downloads.
+"""ImageNet's pixels in (`preprocess_input`, `normalize`) and labels out (`decode_predictions`), without downloads.
 
 Arguments and results are those of keras.applications.imagenet_utils. The class index that Keras downloads is part of
 this package. Seven labels in it are disambiguated: in the original, both the bird and the machine are "crane".
@@ -18,8 +18,28 @@ from keras_effnet.normalization import Normalization
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.registry import ALIASES, WEIGHTS
 
+CLASS_INDEXES = {1000: "imagenet_class_index.json", 21843: "imagenet21k_class_index.json"}
 
-def preprocess_input(
+
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
+    """Return the images unchanged, as `preprocess_input` of EfficientNet does in `keras.applications`.
+
+    The models normalise inside and expect pixels 0..255. Only for models built with `include_preprocessing=False`, use
+    `normalize`.
+
+    Args:
+        x: images, an array or a tensor.
+        data_format: ignored.
+
+    Example:
+        >>> preprocess_input(np.full((1, 1, 3), 255, "uint8")).tolist()
+        [[[255, 255, 255]]]
+    """
+    del data_format
+    return x
+
+
+def normalize(
     x: Any,
     data_format: str | None = None,
     *,
@@ -38,7 +58,7 @@ def preprocess_input(
         data_format: "channels_last" or "channels_first"; by default Keras's setting.
         model: the model that will receive the images. Without `variant`, its name identifies the network.
         weights: the weight set of the model, such as "advprop"; by default the network's usual normalisation.
-        variant: the network, such as "lite0"; "b0" by default.
+        variant: the network, such as "lite0"; by default the one that `model` is named after, or "b0".
 
     Returns:
         float32, an array or tensor like `x`, of the same shape; `x` itself if `model` normalises inside. `x` is not
@@ -48,18 +68,11 @@ def preprocess_input(
         ValueError: `data_format`, the network or the weight set does not exist, or the images do not have 3 channels.
 
     Example:
-        >>> preprocess_input(np.full((1, 1, 3), 255, "uint8"), "channels_last", variant="lite0").tolist()
+        >>> normalize(np.full((1, 1, 3), 255, "uint8"), "channels_last", variant="lite0").tolist()
         [[[1.0, 1.0, 1.0]]]
     """
     if model is not None and normalizes_inside(model):
         return x
-    if model is None and weights is None and variant is None:
-        _warn_once(
-            "preprocess_input was called without model=, weights= or variant=, and normalised the images with "
-            "ImageNet's mean and standard deviation. Only models built with include_preprocessing=False need this; "
-            "the default models normalise inside and expect 0..255. (In keras.applications, preprocess_input does "
-            "nothing.) Pass model=, weights= or variant=."
-        )
     constants = _constants(find_variant(variant).name if variant else _variant_of(model), weights)
     return _normalize(x, constants, _channel_axis(x, data_format))
 
@@ -170,15 +183,25 @@ def _warn_once(message: str) -> None:
 
 
 @cache
-def class_index() -> tuple[tuple[str, str], ...]:
-    """Return the 1000 classes of ImageNet as (wnid, label), in the order of the models' outputs.
+def class_index(classes: int = 1000) -> tuple[tuple[str, str], ...]:
+    """Return the classes of ImageNet as (wnid, label), in the order of the models' outputs.
+
+    Args:
+        classes: 1000, or 21843 for the models that were trained on all of ImageNet.
+
+    Raises:
+        ValueError: ImageNet has no such number of classes.
 
     Example:
         >>> class_index()[281]
         ('n02123045', 'tabby')
     """
-    index = json.loads(files("keras_effnet").joinpath("imagenet_class_index.json").read_text("utf-8"))
-    return tuple(tuple(index[str(i)]) for i in range(len(index)))
+    if classes not in CLASS_INDEXES:
+        known = " or ".join(map(str, CLASS_INDEXES))
+        raise ValueError(f"classes is {classes!r}. Expected {known}, the numbers of ImageNet's classes.")
+    index = json.loads(files("keras_effnet").joinpath(CLASS_INDEXES[classes]).read_text("utf-8"))
+    rows = index if isinstance(index, list) else (index[str(i)] for i in range(len(index)))
+    return tuple((wnid, label) for wnid, label in rows)
 
 
 @cache
@@ -196,7 +219,7 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     """Name the classes with the highest scores, as in `keras.applications`, but offline.
 
     Args:
-        preds: scores of shape (batch, 1000), a NumPy array or a tensor of any backend.
+        preds: scores of shape (batch, 1000) or (batch, 21843), a NumPy array or a tensor of any backend.
         top: number of classes per image.
 
     Returns:
@@ -210,14 +233,15 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
         ('n02123045', 'tabby')
     """
     scores = _to_numpy(preds)
-    if scores.ndim != 2 or scores.shape[1] != len(class_index()):
+    if scores.ndim != 2 or scores.shape[1] not in CLASS_INDEXES:
         raise ValueError(
-            f"The predictions have the shape {scores.shape}. Expected (batch, 1000), scores of ImageNet's classes. For "
-            "a single image, add an axis: preds[None]."
+            f"The predictions have the shape {scores.shape}. Expected (batch, 1000) or (batch, 21843), scores of "
+            "ImageNet's classes. For a single image, add an axis: preds[None]."
         )
     if top < 1:
         raise ValueError(f"top is {top!r}. Expected at least 1.")
-    return [[(*class_index()[i], row[i]) for i in np.argsort(row)[-top:][::-1]] for row in scores]
+    names = class_index(scores.shape[1])
+    return [[(*names[i], row[i]) for i in np.argsort(row)[-top:][::-1]] for row in scores]
 
 
 def _to_numpy(x: Any) -> np.ndarray:

@@ -11,7 +11,15 @@ import pytest
 
 import keras_effnet.imagenet
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.imagenet import check_input_range, decode_predictions, labels, normalizes_inside, preprocess_input
+from keras_effnet.imagenet import (
+    check_input_range,
+    class_index,
+    decode_predictions,
+    labels,
+    normalize,
+    normalizes_inside,
+    preprocess_input,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
 MEAN, STD = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
@@ -82,12 +90,26 @@ def test_predictions_of_another_shape_are_rejected(shape: tuple[int, ...]) -> No
         decode_predictions(np.zeros(shape))
 
 
+def test_all_of_imagenet_has_21843_classes_in_the_order_of_their_wordnet_ids() -> None:
+    index = class_index(21843)
+    assert len(index) == 21843
+    assert [wnid for wnid, _ in index] == sorted(wnid for wnid, _ in index)
+    # The labels of WordNet 3.0 for three of the 1000 classes.
+    names = dict(index)
+    assert [names[wnid] for wnid, _ in (class_index()[i] for i in (0, 281, 967))] == ["tench", "tabby", "espresso"]
+    scores = np.zeros((1, 21843), np.float32)
+    scores[0, 1] = 1
+    assert decode_predictions(scores, top=1) == [[("n00005787", "benthos", 1.0)]]
+    with pytest.raises(ValueError, match="classes is 999. Expected 1000 or 21843"):
+        class_index(999)
+
+
 def test_top_below_1_is_rejected() -> None:
     with pytest.raises(ValueError, match="top is 0"):
         decode_predictions(np.zeros((1, 1000)), top=0)
 
 
-# --- preprocess_input ---
+# --- preprocess_input and normalize ---
 
 
 @pytest.mark.parametrize(
@@ -106,66 +128,66 @@ def test_top_below_1_is_rejected() -> None:
 )
 def test_each_weight_set_has_its_own_normalisation(arguments: dict[str, str], which: str) -> None:
     before = PIXELS.copy()
-    result = preprocess_input(PIXELS, "channels_last", **arguments)
+    result = normalize(PIXELS, "channels_last", **arguments)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, EXPECTED[which], atol=1e-5)
     np.testing.assert_array_equal(PIXELS, before)
 
 
-def test_preprocess_input_matches_the_torch_mode_of_keras_applications() -> None:
+def test_normalize_matches_the_torch_mode_of_keras_applications() -> None:
     utils = keras.applications.imagenet_utils
     expected = utils.preprocess_input(PIXELS.astype(np.float32), "channels_last", mode="torch")
-    np.testing.assert_allclose(preprocess_input(PIXELS, "channels_last", weights="imagenet"), expected, atol=1e-5)
+    np.testing.assert_allclose(normalize(PIXELS, "channels_last", weights="imagenet"), expected, atol=1e-5)
 
 
 def test_single_images_and_channels_first_are_normalised() -> None:
-    one = preprocess_input(PIXELS[0], "channels_last", weights="imagenet")
+    one = normalize(PIXELS[0], "channels_last", weights="imagenet")
     np.testing.assert_allclose(one, EXPECTED["imagenet"][0], atol=1e-5)
-    first = preprocess_input(PIXELS.transpose(0, 3, 1, 2), "channels_first", weights="imagenet")
+    first = normalize(PIXELS.transpose(0, 3, 1, 2), "channels_first", weights="imagenet")
     np.testing.assert_allclose(first, EXPECTED["imagenet"].transpose(0, 3, 1, 2), atol=1e-5)
-    first = preprocess_input(PIXELS[0].transpose(2, 0, 1), "channels_first", weights="imagenet")
+    first = normalize(PIXELS[0].transpose(2, 0, 1), "channels_first", weights="imagenet")
     np.testing.assert_allclose(first, EXPECTED["imagenet"][0].transpose(2, 0, 1), atol=1e-5)
 
 
 def test_the_input_array_is_not_changed() -> None:
     pixels = PIXELS.astype(np.float32)
-    preprocess_input(pixels, "channels_last", weights="advprop")
+    normalize(pixels, "channels_last", weights="advprop")
     np.testing.assert_array_equal(pixels, PIXELS)
 
 
 def test_tensors_of_the_backend_stay_tensors() -> None:
     x = tensor(PIXELS)
-    result = preprocess_input(x, "channels_last", weights="imagenet")
+    result = normalize(x, "channels_last", weights="imagenet")
     assert type(result) is type(tensor(EXPECTED["imagenet"]))
     np.testing.assert_allclose(to_numpy(result), EXPECTED["imagenet"], atol=1e-5)
     np.testing.assert_array_equal(to_numpy(x), PIXELS)
 
 
-def test_preprocess_input_works_in_a_functional_model() -> None:
+def test_normalize_works_in_a_functional_model() -> None:
     image = keras.Input((5, 4, 3))
-    model = keras.Model(image, preprocess_input(image, "channels_last", weights="imagenet"))
+    model = keras.Model(image, normalize(image, "channels_last", weights="imagenet"))
     np.testing.assert_allclose(to_numpy(model(tensor(PIXELS.astype("float32")))), EXPECTED["imagenet"], atol=1e-5)
 
 
 def test_pixels_stay_unchanged_for_a_model_that_normalises_inside() -> None:
     model = network(keras.layers.Rescaling(1 / 255))
-    assert preprocess_input(PIXELS, model=model) is PIXELS
+    assert normalize(PIXELS, model=model) is PIXELS
     nested = keras.Sequential([keras.layers.RandomFlip("horizontal"), model, keras.layers.GlobalAveragePooling2D()])
-    assert preprocess_input(PIXELS, model=nested) is PIXELS
+    assert normalize(PIXELS, model=nested) is PIXELS
 
 
 def test_pixels_are_normalised_for_a_model_that_does_not_normalise() -> None:
     model = network()
-    result = preprocess_input(PIXELS, "channels_last", model=model)
+    result = normalize(PIXELS, "channels_last", model=model)
     np.testing.assert_allclose(result, EXPECTED["imagenet"], atol=1e-5)
-    result = preprocess_input(PIXELS, "channels_last", model=model, weights="advprop")
+    result = normalize(PIXELS, "channels_last", model=model, weights="advprop")
     np.testing.assert_allclose(result, EXPECTED["advprop"], atol=1e-5)
 
 
 def test_the_name_of_the_model_identifies_the_network() -> None:
     lite = network(name="efficientnetlite0")
     for model in (lite, keras.Sequential([lite, keras.layers.GlobalAveragePooling2D()])):
-        result = preprocess_input(PIXELS, "channels_last", model=model)
+        result = normalize(PIXELS, "channels_last", model=model)
         np.testing.assert_allclose(result, EXPECTED["lite"], atol=1e-5)
 
 
@@ -174,31 +196,44 @@ def test_a_rescaling_after_the_first_weights_is_not_normalisation() -> None:
     assert normalizes_inside(network(keras.layers.Rescaling(1 / 255)))
 
 
-def test_without_a_model_or_weight_set_it_warns_once_and_normalises() -> None:
-    with pytest.warns(UserWarning, match="default models normalise inside") as caught:
-        result = preprocess_input(PIXELS, "channels_last")
-    assert caught[0].filename == __file__
-    np.testing.assert_allclose(result, EXPECTED["imagenet"], atol=1e-5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        preprocess_input(PIXELS, "channels_last")
+def test_without_a_model_or_weight_set_imagenets_constants_are_used() -> None:
+    np.testing.assert_allclose(normalize(PIXELS, "channels_last"), EXPECTED["imagenet"], atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ["efficientnet", "efficientnet_v2"])
+def test_preprocess_input_returns_its_input_as_in_keras_applications(module: str) -> None:
+    theirs = getattr(keras.applications, module).preprocess_input
+    for x in (PIXELS, PIXELS.astype("float32"), tensor(PIXELS), PIXELS.tolist()):
+        assert theirs(x) is x
+        assert keras_effnet.preprocess_input(x) is keras_effnet.preprocess_input(x, "channels_first") is x
+
+
+def test_pipeline_written_for_keras_applications_gives_the_same_pixels() -> None:
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    # The two lines of Keras's tutorial on fine-tuning EfficientNet and of its transfer-learning guide.
+    ds = tf.data.Dataset.from_tensor_slices((PIXELS, [0, 1])).batch(2)
+    ds = ds.map(lambda x, y: (preprocess_input(x), y))
+    [(pixels, targets)] = ds.as_numpy_iterator()
+    np.testing.assert_array_equal(pixels, PIXELS)
+    assert pixels.dtype == np.uint8
+    assert targets.tolist() == [0, 1]
 
 
 def test_unknown_names_are_rejected_with_a_list_of_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no weight set 'imagnet' .*advprop, .*noisy-student"):
-        preprocess_input(PIXELS, weights="imagnet")
+        normalize(PIXELS, weights="imagnet")
     with pytest.raises(ValueError, match=r"no weight set 'advprop' for lite0.* one of imagenet\."):
-        preprocess_input(PIXELS, weights="advprop", variant="lite0")
+        normalize(PIXELS, weights="advprop", variant="lite0")
     with pytest.raises(ValueError, match="There is no network 'b9'"):
-        preprocess_input(PIXELS, variant="b9")
+        normalize(PIXELS, variant="b9")
     with pytest.raises(ValueError, match="data_format is 'last'"):
-        preprocess_input(PIXELS, "last", weights="imagenet")
+        normalize(PIXELS, "last", weights="imagenet")
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 3, 8, 8), (1, 8, 8, 1), (1, 1, 8, 8, 3)])
 def test_images_without_three_channels_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="have the shape"):
-        preprocess_input(np.zeros(shape), "channels_last", weights="imagenet")
+        normalize(np.zeros(shape), "channels_last", weights="imagenet")
 
 
 # --- check_input_range ---

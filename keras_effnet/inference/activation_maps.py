@@ -14,7 +14,7 @@ from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.class_names import find_class
 from keras_effnet.data.photos import Content, NamedPhoto, Photo, is_single, named
 from keras_effnet.errors import at_least_one
-from keras_effnet.imagenet import preprocess_input
+from keras_effnet.imagenet import CLASS_INDEXES, normalize
 from keras_effnet.images import Box, center_crop_and_resize, central_square
 from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.head_finder import Head, find_head, kernel, run, to_numpy
@@ -120,7 +120,7 @@ def explain(
 def _classifier(model: Any) -> Classifier:
     """Like `as_classifier`, but accepts any number of classes."""
     outputs = getattr(model, "output_shape", None)
-    if isinstance(outputs, tuple) and len(outputs) == 2 and outputs[1] != 1000:
+    if isinstance(outputs, tuple) and len(outputs) == 2 and outputs[1] not in CLASS_INDEXES:
         return as_classifier(model, tuple((None, str(i)) for i in range(outputs[1] or 0)))
     return as_classifier(model)
 
@@ -138,7 +138,7 @@ def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: lis
             path, error=f"The scores of {path!r} are NaN or infinite. Expected finite scores. Check the model."
         )
     outputs = np.argsort(scores)[-wanted:][::-1].tolist() if isinstance(wanted, int) else wanted
-    inputs = preprocess_input(pixels, "channels_last", model=classifier.model)
+    inputs = normalize(pixels, "channels_last", model=classifier.model)
     left, top, right, bottom = box = central_square(photo.shape[0], photo.shape[1], classifier.size)
     maps = []
     for i, values in zip(outputs, _maps(classifier.model, inputs, head, outputs), strict=True):

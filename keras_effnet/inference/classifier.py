@@ -12,7 +12,7 @@ import numpy as np
 from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.class_names import Classes
 from keras_effnet.errors import first_line
-from keras_effnet.imagenet import class_index, preprocess_input
+from keras_effnet.imagenet import CLASS_INDEXES, class_index, normalize
 from keras_effnet.variants import VARIANTS, find_variant
 
 
@@ -36,7 +36,7 @@ class Classifier:
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
-        pixels = preprocess_input(images, "channels_last", model=self.model)
+        pixels = normalize(images, "channels_last", model=self.model)
         outputs = np.asarray(self.model.predict_on_batch(pixels), dtype=np.float32)
         return _softmax(outputs) if self.gives_logits else outputs
 
@@ -143,7 +143,8 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
             f"The model {model.name!r} has outputs of shape {outputs}. Expected one output (batch, classes). Pass a "
             "model with a classifier (include_top=True)."
         )
-    classes = class_index() if classes is None else classes
+    if classes is None:
+        classes = class_index(outputs[1] if outputs[1] in CLASS_INDEXES else 1000)
     if len(classes) != outputs[1]:
         raise ValueError(
             f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected one "

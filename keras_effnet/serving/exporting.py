@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_effnet.artifacts import latest, staged
 from keras_effnet.errors import first_line
-from keras_effnet.imagenet import normalizes_inside, preprocess_input
+from keras_effnet.imagenet import normalize, normalizes_inside
 from keras_effnet.images import CROP_PADDING
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.evaluate import provenance
@@ -200,9 +200,7 @@ def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
         return network, fused
     images = keras.Input((classifier.size, classifier.size, 3), name="images")
     # A layer, because tf2onnx turns the constants of an operation into inputs.
-    black, white = (
-        preprocess_input(np.full((1, 1, 3), value), "channels_last", model=model)[0, 0] for value in (0, 255)
-    )
+    black, white = (normalize(np.full((1, 1, 3), value), "channels_last", model=model)[0, 0] for value in (0, 255))
     pixels = keras.layers.Rescaling(((white - black) / 255).tolist(), black.tolist(), name="normalization")(images)
     scores = network(pixels if not normalizes_inside(model) else images)
     if classifier.gives_logits:

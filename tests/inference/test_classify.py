@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet._keras import keras
-from keras_effnet.imagenet import labels, preprocess_input
+from keras_effnet.imagenet import labels, normalize
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier, read_classes
 from keras_effnet.inference.classify import Prediction, classify
@@ -235,13 +235,13 @@ def test_a_single_logit_is_refused_and_a_single_probability_is_not() -> None:
     assert as_classifier(one("sigmoid"), ((None, "tabby"),)).classes == ((None, "tabby"),)
 
 
-@pytest.mark.parametrize("kind", ["operations", "preprocess_input", "lambda"])
+@pytest.mark.parametrize("kind", ["operations", "normalize", "lambda"])
 def test_a_model_that_normalises_by_operations_gets_raw_pixels(kind: str) -> None:
     inner = network(rescale=False, name="efficientnetlite0")
     images = keras.Input((32, 32, 3))
     pixels = {
         "operations": lambda: (images - 127.0) / 128.0,
-        "preprocess_input": lambda: preprocess_input(images, "channels_last", model=inner),
+        "normalize": lambda: normalize(images, "channels_last", model=inner),
         "lambda": lambda: keras.layers.Lambda(lambda x: (x - 127.0) / 128.0)(images),
     }[kind]()
     model = keras.Model(images, inner(pixels))

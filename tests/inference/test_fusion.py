@@ -8,7 +8,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet._keras import LEGACY, dtype_policy, keras
-from keras_effnet.imagenet import preprocess_input
+from keras_effnet.imagenet import normalize
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.models import create
@@ -293,7 +293,7 @@ def test_loading_and_saving_weights_of_a_fused_model_is_rejected(randomise, tmp_
 @pytest.mark.parametrize("inside", [True, False])
 def test_images_are_normalised_as_for_the_original(inside, randomise, images):
     model = network(randomise, include_preprocessing=inside)
-    ours, theirs = (preprocess_input(images(), "channels_last", model=x) for x in (fuse(model), model))
+    ours, theirs = (normalize(images(), "channels_last", model=x) for x in (fuse(model), model))
     assert np.array_equal(ours, theirs)
     assert np.array_equal(theirs, images()) == inside
 
