@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain, islice
@@ -21,9 +22,11 @@ from keras_effnet.cli.terminal import (
     Weights,
     complain,
     console,
+    is_terminal,
     muted,
     plain_errors,
     plain_table,
+    print_table,
     printable,
     silence_backend,
 )
@@ -47,6 +50,8 @@ Out = Annotated[
         metavar="FILE", help="Write the labels to a .csv, .jsonl or .parquet file. Photos already in it are skipped."
     ),
 ]
+
+COLUMNS = ("photo", "rank", "label", "score")
 
 
 def classify(
@@ -164,16 +169,28 @@ def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
                 print(f"{separator}{json.dumps(entry(prediction))}", end="", flush=True)
                 separator = ",\n"
         if not as_json and any(prediction.labels for prediction in chunk):
-            print(separator, end="")
-            console().print(_labels(chunk))
+            view = _labels(chunk) if is_terminal(sys.stdout) else _records(chunk)
+            view.show_header = not separator or is_terminal(sys.stdout)
+            print(separator if is_terminal(sys.stdout) else "", end="")
+            print_table(view)
             separator = "\n"
     if as_json:
         print("\n]" if separator == ",\n" else "[]")
     return failures
 
 
+def _records(predictions: Sequence["Prediction"]) -> Table:
+    """A table for scripts: one label per line, each with the path of its photo."""
+    view = plain_table(*COLUMNS, left=("photo", "label"))
+    for prediction in predictions:
+        for rank, (_, label, score) in enumerate(prediction.labels, 1):
+            view.add_row(printable(prediction.path), str(rank), label, f"{score:.1%}")
+    return view
+
+
 def _labels(predictions: Sequence["Prediction"]) -> Table:
-    view = plain_table("photo", "rank", "label", "score", left=("photo", "label"))
+    """A table for people: one cell per photo, with a line between photos."""
+    view = plain_table(*COLUMNS, left=("photo", "label"))
     for prediction in predictions:
         rows = [(str(i), label, f"{score:.1%}") for i, (_, label, score) in enumerate(prediction.labels, 1)]
         if rows:

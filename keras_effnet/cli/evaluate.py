@@ -16,6 +16,7 @@ from keras_effnet.cli.terminal import (
     console,
     plain_errors,
     plain_table,
+    print_table,
     start_keras,
 )
 
@@ -109,7 +110,7 @@ def _print(report: "Report") -> None:
     view = plain_table("images", "top-1", "top-5", "seconds", "images/s", "errors")
     cells = f"{report.images:,}", _percent(report.top1), _percent(report.top5), f"{report.seconds:.1f}"
     view.add_row(*cells, f"{report.images_per_second:.1f}", f"{len(report.errors):,}")
-    console().print(view)
+    print_table(view)
 
 
 def _figures(report: "Report") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from keras_effnet.cli.terminal import (
     console,
     plain_errors,
     plain_table,
+    print_table,
     printable,
     start_keras,
 )
@@ -182,4 +183,4 @@ def _print(entries: Sequence[dict[str, Any]]) -> None:
             cells = entry["model"], entry["method"], each["label"], f"{each['score']:.1%}", centre, each["file"]
             view.add_row(*map(printable, cells))
     if view.row_count:
-        console().print(view)
+        print_table(view)

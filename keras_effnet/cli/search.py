@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_effnet.blocks import encode_blocks
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table, start_keras
+from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table, print_table, start_keras
 from keras_effnet.complexity import complexity
 from keras_effnet.design.mnas import Goal, mnas_space
 from keras_effnet.design.search import Candidate, Search
@@ -132,7 +132,7 @@ def _print(found: Search, goal: Goal) -> None:
         row = _figures(each, goal)
         macs, parameters = millions(row["macs"]), millions(row["parameters"])
         view.add_row(f"{each.reward:.4g}", f"{each.score:.4g}", macs, parameters)
-    console().print(view)
+    print_table(view)
     console().print(f"\n{len(ranked):,} networks scored, {found.infeasible:,} infeasible. The best:")
     print("\n".join(_figures(ranked[0], goal)["blocks"]))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table
+from keras_effnet.cli.terminal import AsJson, millions, plain_errors, plain_table, print_table
 from keras_effnet.complexity import complexity, table
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.registry import WEIGHTS
@@ -30,7 +30,7 @@ def summary(model: Network, as_json: AsJson = False) -> None:
         for i, stage in enumerate(stages, 1):
             size, costs = f"{stage.resolution} x {stage.resolution}", (f"{stage.parameters:,}", millions(stage.macs))
             view.add_row(str(i), stage.operator, size, str(stage.channels), str(stage.layers), *costs)
-        console().print(view)
+        print_table(view)
         print(
             f"\n{variant.builder}, {variant.resolution} x {variant.resolution} pixels\n"
             f"parameters  {total.parameters:,}, {total.trainable:,} of them trainable\n"
@@ -49,4 +49,4 @@ def models() -> None:
             sets = ", ".join(name for key, name in WEIGHTS if key == variant.name)
             costs = millions(total.parameters), millions(total.macs)
             view.add_row(variant.name, str(variant.resolution), *costs, sets)
-        console().print(view)
+        print_table(view)

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.status import Status
-from rich.table import Table
+from rich.table import Column, Table
 
 from keras_effnet.cli.help_page import at_least
 
@@ -44,10 +45,22 @@ BatchSize = Annotated[int, typer.Option(metavar="N", callback=at_least(1), help=
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+# The width of output that is not a terminal: lines are never folded, whatever COLUMNS is.
+UNLIMITED = 100_000
+# Words up to this length stay whole in a table; longer ones, such as paths, are folded in narrow terminals.
+LONGEST_WORD = 14
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console for stdout or stderr."""
+    width = None if is_terminal(sys.stderr if stderr else sys.stdout) else UNLIMITED
     # File names can look like markup or emoji codes.
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal. Unlike Rich's answer, this does not depend on FORCE_COLOR."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 @contextmanager
@@ -142,9 +155,33 @@ def millions(count: int) -> str:
 
 
 def plain_table(*columns: str, left: Sequence[str] = ()) -> Table:
-    """A table with a line under its header, numbers aligned right, and long names folded instead of cut."""
+    """A table with a line under its header, numbers aligned right and text left, to be printed with `print_table`."""
     view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         text = name in left
-        view.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold", min_width=5)
+        view.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     return view
+
+
+def print_table(view: Table) -> None:
+    """Print a table to stdout. A narrow terminal folds long texts; numbers and words are never cut."""
+    terminal = console()
+    widths = [max(cell_len(line) for line in _lines(column)) for column in view.columns]
+    spaces = 2 * (len(widths) - 1)
+    least = [
+        width if column.no_wrap else min(LONGEST_WORD, max(cell_len(word) for word in " ".join(_lines(column)).split()))
+        for column, width in zip(view.columns, widths, strict=True)
+    ]
+    while sum(widths) + spaces > terminal.width:
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
+        if widths[widest] <= least[widest]:
+            break
+        widths[widest] -= 1
+    for column, width in zip(view.columns, widths, strict=True):
+        column.width = width
+    terminal.width = max(terminal.width, sum(widths) + spaces)  # lines that cannot be shorter overflow
+    terminal.print(view)
+
+
+def _lines(column: Column) -> list[str]:
+    return [line for cell in (column.header, *column.cells) for line in str(cell).split("\n")]

@@ -10,7 +10,7 @@ import typer
 
 from keras_effnet.artifacts import MODEL
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, start_keras
+from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, print_table, start_keras
 from keras_effnet.training.cluster_env import STRATEGIES
 from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
 
@@ -204,7 +204,7 @@ def _print(trained: "Trained", *, as_json: bool) -> None:
     view = plain_table("model", "held-out accuracy", "best epoch", "epochs", "seconds", left=("model",))
     accuracy = f"{100 * report['val_accuracy']:.2f} %"
     view.add_row(report["model"], accuracy, str(report["best_epoch"]), str(report["epochs"]), str(report["seconds"]))
-    console().print(view)
+    print_table(view)
     console().print(f"The best weights are in {trained.folder / MODEL}")
 
 
@@ -225,9 +225,9 @@ def recipes(as_json: AsJson = False) -> None:
         expected = ", ".join(f"{variant} {top1}" for variant, top1 in row.record.expected) or row.record.source
         measured = "yes" if row.record.measured else "no"
         view.add_row(row.name, row.augment or "-", length, f"{row.batch_size:,}", expected, measured)
-    console().print(view)
+    print_table(view)
     console().print("\nData sets of the paper's Table 6, for the transfer recipe:")
     view = plain_table("data set", "--data", "split to report", left=("data set", "--data", "split to report"))
     for dataset in TRANSFER_DATASETS:
         view.add_row(dataset.name, dataset.data or "a folder with one subfolder per class", dataset.test or "-")
-    console().print(view)
+    print_table(view)

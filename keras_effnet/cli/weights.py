@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_effnet.cli.help_page import Command, Group
-from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, printable
+from keras_effnet.cli.terminal import AsJson, complain, plain_errors, plain_table, print_table, printable
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories, digest_matches
 from keras_effnet.weights.fast_copy import fast_copy_paths, save_fast_copy, verify_fast_copy
@@ -54,7 +54,7 @@ def list_sets(variant: OfNetwork = None, as_json: AsJson = False) -> None:
             pixels, origins = str(VARIANTS[record.variant].resolution), "\n".join(dict.fromkeys(_origins(record)))
             found = "yes" if _files(record) else "no"
             view.add_row(record.variant, record.name, *scores, pixels, record.licence, origins, found)
-        console().print(view)
+        print_table(view)
 
 
 def _entry(record: Record) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command line: output, errors and exit status. Some tests run the whole command in a subprocess; the others run
 it in this process, with a network of one dense layer."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ from keras_effnet import cli
 from keras_effnet._keras import keras
 from keras_effnet.cli import classify as cli_classify
 from keras_effnet.cli import evaluate as cli_evaluate
+from keras_effnet.cli import terminal as terminal_module
 from keras_effnet.inference.classify import Prediction
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
@@ -86,8 +88,18 @@ def test_classify_prints_photos_and_labels_in_order(model: str, photos: Path, mo
     assert result.stderr == ""
     assert lines[0] == ["photo", "rank", "label", "score"]
     # The softmax of 5 x (255, 128, 0) / 255.
-    assert lines[2:5] == [["photos/1.png", "1", "red", "91.8%"], ["2", "green", "7.6%"], ["3", "blue", "0.6%"]]
-    assert [line[2] for line in lines if line[:1] in (["photos/2.png"], ["photos/3.png"])] == ["green", "blue"]
+    best = [["1", "red", "91.8%"], ["2", "green", "7.6%"], ["3", "blue", "0.6%"]]
+    assert lines[2:5] == [["photos/1.png", *row] for row in best]
+    assert [line[2] for line in lines if line[1:2] == ["1"]] == ["red", "green", "blue"]
+
+
+def test_output_to_a_pipe_has_one_record_per_line_and_one_header(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    path = tmp_path / ("a-long-folder-name" * 8) / "photograph.png"
+    path.parent.mkdir()
+    Image.new("RGB", (40, 40), "red").save(path)
+    lines = run("classify", path, path, "--model", model, "--batch-size", 1).stdout.splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [[str(path), str(rank)] for rank in (1, 2, 3)] * 2
 
 
 def test_json_output_is_a_single_array(model: str, photos: Path) -> None:
@@ -145,11 +157,41 @@ def test_long_paths_are_not_cut_in_narrow_terminals(model: str, tmp_path: Path, 
     path = tmp_path / "a-long-folder-name" / "photograph.png"
     path.parent.mkdir()
     Image.new("RGB", (40, 40), "red").save(path)
+    monkeypatch.setattr(terminal_module, "is_terminal", lambda stream: True)
     for width in (40, 80, 120):
         monkeypatch.setenv("COLUMNS", str(width))
         lines = run("classify", path, "--model", model, "--top", 3).stdout.splitlines()
         assert max(map(len, lines)) <= width
         assert str(path) in "".join(line.split(" ")[0] for line in lines[2:])
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 80])
+@pytest.mark.parametrize("command", [["summary", "b0"], ["models"], ["weights", "list"], ["recipes"]])
+def test_narrow_terminals_cut_no_number_and_no_word(command: list[str], width: int, monkeypatch: Any) -> None:
+    def cells() -> set[str]:
+        return set(run(*command).stdout.split())
+
+    whole = cells()
+    monkeypatch.setattr(terminal_module, "is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert {word for word in whole - cells() if any(map(str.isalnum, word)) and len(word) <= 14} == set()
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="pseudo-terminals are not available")
+def test_a_narrow_terminal_shows_whole_numbers_and_a_pipe_is_not_folded() -> None:
+    command, environment = [sys.executable, "-m", "keras_effnet", "models"], {**os.environ, "COLUMNS": "40"}
+    reader, writer = os.openpty()
+    subprocess.run(command, stdout=writer, env=environment, check=True)
+    os.close(writer)
+    on_terminal = b""
+    with contextlib.suppress(OSError):  # a closed pseudo-terminal
+        while part := os.read(reader, 65536):
+            on_terminal += part
+    os.close(reader)
+    piped = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    assert "5.3 M" in on_terminal.decode()
+    b0 = next(line for line in piped.splitlines() if line.startswith("b0 "))
+    assert b0.rstrip().endswith("baseline")
 
 
 def test_no_photos_is_a_usage_error() -> None:
@@ -345,7 +387,8 @@ def test_summary_prints_table_1_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("name", keras_effnet.list_models())
-def test_summary_fits_80_columns_for_every_network(name: str) -> None:
+def test_summary_fits_80_columns_for_every_network(name: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(terminal_module, "is_terminal", lambda stream: True)
     result = run("summary", name)
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
