@@ -7,6 +7,7 @@ from typing import Any, Unpack, cast
 from keras_effnet._keras import dtype_policy, keras
 from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
 from keras_effnet.builder_signature import Builder, BuilderV2, Options
+from keras_effnet.forks import check_fork
 from keras_effnet.layers import Conventions, restore_initializers
 from keras_effnet.network import build, image_input
 from keras_effnet.normalization import IMAGENET, Normalization, find_framework
@@ -34,6 +35,7 @@ def create(
     framework: str | None = None,
 ) -> keras.Model:
     """Build the model of a variant and load its weights; the arguments are those of `EfficientNetB0`."""
+    check_fork()
     dropout_rate = variant.dropout_rate if dropout_rate is None else dropout_rate
     _check(pooling=pooling, classes=classes, dropout_rate=dropout_rate, drop_connect_rate=drop_connect_rate)
     include_top = include_top and not features

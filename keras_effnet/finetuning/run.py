@@ -21,6 +21,7 @@ from keras_effnet.finetuning.report import FineTuned
 from keras_effnet.finetuning.run_folder import claim, write_or_fall_back
 from keras_effnet.finetuning.settings import Settings, SettingsArguments, make_settings
 from keras_effnet.finetuning.transfer import first_block, replace_head
+from keras_effnet.forks import check_fork
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier, load_classifier
 from keras_effnet.inference.rebuild import resized
@@ -74,6 +75,7 @@ def finetune(
         ...     finetune(folder, resolution=64, epochs=1).val_accuracy
         1.0
     """
+    check_fork()
     cpu_start = time.process_time()
     chosen = make_settings(settings)
     folder = None if out is None else claim(out, overwrite=overwrite)

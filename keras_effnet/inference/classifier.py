@@ -12,6 +12,7 @@ import numpy as np
 from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.class_names import Classes
 from keras_effnet.errors import first_line
+from keras_effnet.forks import check_fork
 from keras_effnet.imagenet import CLASS_INDEXES, class_index, normalize
 from keras_effnet.variants import VARIANTS, find_variant
 
@@ -36,6 +37,7 @@ class Classifier:
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
+        check_fork()
         pixels = normalize(images, "channels_last", model=self.model)
         outputs = np.asarray(self.model.predict_on_batch(pixels), dtype=np.float32)
         return _softmax(outputs) if self.gives_logits else outputs
@@ -71,6 +73,7 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
         >>> load_classifier("lite0").size
         224
     """
+    check_fork()
     path = Path(model)
     if str(model) not in VARIANTS and (path / MODEL).is_file():  # the folder of a fine-tuning run
         path /= MODEL
@@ -130,6 +133,7 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
         ValueError: the model does not classify square RGB images, has another number of classes, or returns a single
             logit.
     """
+    check_fork()
     if isinstance(model, Classifier):
         return model
     if not hasattr(model, "output_shape"):

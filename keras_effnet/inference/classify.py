@@ -1,5 +1,6 @@
 """Photos in, labels out: a stream of predictions in the order of the photos, with bounded memory."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -120,15 +121,15 @@ def stream(
     finish: Callable[[Sequence[Any]], Iterable[Scored]] = iter
     if batch_size:
         task, finish = partial(_prepare, size=size), partial(_score_batch, scores=scores)
-    count = batch_size or 1
+    count, owner = batch_size or 1, os.getpid()
     waiting: deque[Future[Any]] = deque()
     try:
         for future in _submit_all(photos, pool, task):
             waiting.append(future)
             while len(waiting) >= count + ahead or (waiting and not batch_size and waiting[0].done()):
-                yield from finish(_take(waiting, count))
+                yield from finish(_take(waiting, count, owner))
         while waiting:
-            yield from finish(_take(waiting, count))
+            yield from finish(_take(waiting, count, owner))
     finally:
         for future in waiting:
             future.cancel()
@@ -155,8 +156,14 @@ def _submit(pool: Executor, task: Task, photo: Any, number: int) -> Future[Any]:
         ) from error
 
 
-def _take(waiting: deque[Future[Any]], count: int) -> list[Any]:
+def _take(waiting: deque[Future[Any]], count: int, owner: int) -> list[Any]:
     """Remove the next results, at most `count`; an exception is raised only when it comes first."""
+    if os.getpid() != owner:
+        waiting.clear()
+        raise RuntimeError(
+            "These predictions were started before this process was forked. Expected them to be read in the process "
+            "that started them. Start them after the fork."
+        )
     results: list[Any] = []
     while waiting and len(results) < count and not (results and waiting[0].exception()):
         results.append(waiting.popleft().result())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import first_line
+from keras_effnet.forks import check_fork
 from keras_effnet.serving.model_record import Export
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -166,8 +167,11 @@ def start(path: Path, engine: Engine, *, parallel: bool = False) -> Run:
         A function that several threads can call at once.
 
     Raises:
+        RuntimeError: TensorFlow had already run in the process that this one was forked from.
         ValueError: the engine cannot load the model.
     """
+    if engine.name == "tensorflow":
+        check_fork()
     threads, copies = (1, cores()) if parallel else (cores(), 1)
     try:
         return share(engine.start(path, threads, copies))

@@ -134,8 +134,14 @@ def _export_for_now(classifier: Classifier, engine: Engine) -> Export:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     found = Export(made.path, made.record)
-    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+    weakref.finalize(found, _remove, folder, os.getpid())
     return found
+
+
+def _remove(folder: str, owner: int) -> None:
+    # A forked child has the finalizer too, but the folder belongs to the process that made it.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- the cache of exports, next to the cached weight files ---

@@ -1,18 +1,22 @@
 """Images in, labels out, with the fastest engine available. An exported model needs neither Keras nor TensorFlow."""
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.data.photos import Content, Photo, is_single
 from keras_effnet.errors import at_least_one
+from keras_effnet.forks import PerProcess
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, label_all, stream
 from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start
 from keras_effnet.serving.model_record import ALIASES
-from keras_effnet.serving.model_source import find_model
+from keras_effnet.serving.model_source import find_model, is_name
 
 MODES = ("latency", "throughput")
 BATCH = 32
@@ -22,7 +26,8 @@ Input = Photo | Content
 class Predictor:
     """A model in an engine. Call it with images to get their labels, in order, as they become available.
 
-    It can be used from several threads at once.
+    It can be used from several threads at once. A forked process starts an engine for itself when it first uses the
+    predictor; TensorFlow and Keras cannot be used after a fork. A predictor is pickled and copied as its arguments.
 
     Args:
         model: the file or folder of an exported model; or the name of a network, which is exported once and kept in the
@@ -56,27 +61,36 @@ class Predictor:
         if engine not in ("auto", "keras", *ENGINES):
             names = ", ".join(sorted(("auto", "keras", *ENGINES)))
             raise ValueError(f"engine is {engine!r}. Expected one of {names}.")
+        self._arguments: dict[str, Any] = {"model": model, "engine": engine, "weights": weights, "mode": mode}
         # Kept because a temporary export is deleted together with it.
         self._source = find_model(model, engine, weights)
         if isinstance(self._source, Classifier):
-            self._run, self._batch = share([self._source.scores]), BATCH
+            self._run, self._batch = PerProcess(partial(share, [self._source.scores])), BATCH
             self.engine, self.size, self.classes = "keras", self._source.size, self._source.classes
         else:
             record = self._source.record
             chosen = find_engine(engine, record.format)
-            self._run, self._batch = start(self._source.path, chosen, parallel=mode == "throughput"), chosen.batch
-            check_record(self._run, self._source)
+            self._run = PerProcess(partial(start, self._source.path, chosen, parallel=mode == "throughput"))
+            self._batch = chosen.batch
+            check_record(self._run(), self._source)
             self.engine, self.size, self.classes = chosen.name, record.size, record.classes
         self._mode = mode
         # At least two: the next image is decoded while the engine works on the current one.
         self._workers = max(2, cores())
-        self._pool = ThreadPoolExecutor(self._workers, "keras-effnet")
+        self._closed = False
+        self._pool = PerProcess(self._start_threads)
+
+    def _start_threads(self) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(self._workers, "keras-effnet")
+        if self._closed:
+            pool.shutdown()
+        return pool
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
         if not len(images):
             return np.zeros((0, len(self.classes)), np.float32)
-        return self._run(np.asarray(images, np.float32))
+        return self._run()(np.asarray(images, np.float32))
 
     def __call__(self, images: Iterable[Input], top: int = 5, *, batch_size: int | None = None) -> Iterator[Prediction]:
         """Label images. An image that cannot be read gets a `Prediction` with an error.
@@ -100,7 +114,7 @@ class Predictor:
             )
         at_least_one(top=top or 0, batch_size=batch_size)
         batch, ahead = self._limits(batch_size)
-        rows = stream(images, self._run, size=self.size, pool=self._pool, batch_size=batch, ahead=ahead)
+        rows = stream(images, self._run(), size=self.size, pool=self._pool(), batch_size=batch, ahead=ahead)
         return label_all(rows, self.classes, top)
 
     def _limits(self, batch_size: int | None) -> tuple[int | None, int]:
@@ -115,10 +129,28 @@ class Predictor:
 
     def close(self) -> None:
         """Stop the threads once the images under way are labelled."""
-        self._pool.shutdown()
+        self._closed = True
+        self._pool().shutdown()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        model = self._arguments["model"]
+        if not isinstance(model, str | os.PathLike):
+            raise TypeError(
+                f"This predictor was made from a {type(model).__name__} in memory, which cannot be pickled or copied "
+                "with it. Expected the name of a network or the path of a model. Export the model, and open the file "
+                'in each worker: Predictor("model.tflite").'
+            )
+        # Another process may have another working folder.
+        place = model if is_name(model) else Path(model).absolute()
+        return _open, ({**self._arguments, "model": place},)
 
     def __enter__(self) -> "Predictor":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _open(arguments: dict[str, Any]) -> Predictor:
+    """Open a predictor again from the arguments of another one."""
+    return Predictor(**arguments)

@@ -14,6 +14,7 @@ from keras_effnet._keras import LEGACY, keras
 from keras_effnet.artifacts import LABELS, MODEL, REPORT, staged
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.training_data import Data, TrainingData, open_training_data
+from keras_effnet.forks import check_fork
 from keras_effnet.training.checkpointing import Saver, Saving
 from keras_effnet.training.devices import Devices, check_plan, lost_workers_reported, open_devices, wait_for_all
 from keras_effnet.training.fit import Session, fit_epochs
@@ -86,6 +87,7 @@ def train(
         ...     train((images, labels), folder, model=tiny(), recipe=recipe, verbose=0).report["epochs"]
         1
     """
+    check_fork()
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     variant = find_variant(model) if isinstance(model, str) else model
     # First, because a strategy has to be opened before TensorFlow or JAX computes anything.
