@@ -17,6 +17,7 @@ from keras_effnet.weights.fast_copy import save_fast_copy
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.frameworks import framework_of, normalization_of_layout
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names
+from keras_effnet.weights.formats.preprocessing_files import stored_normalization
 from keras_effnet.weights.published import find_weights, identify, is_set, locate
 
 log = logging.getLogger("keras_effnet")
@@ -77,9 +78,25 @@ def open_weights(
     # All published sets were trained with TensorFlow, whoever converted them.
     asked = framework if record is None else framework or TENSORFLOW.name
     found = framework_of(path, checkpoint.layout, variant, asked, checkpoint.framework)
-    by_layout = normalization_of_layout(checkpoint.layout, found, variant)
-    normalization = checkpoint.normalization or (by_layout if record is None else record.normalization)
+    normalization = checkpoint.normalization or (record and record.normalization)
+    normalization = normalization or _read_normalization(path, checkpoint.layout, found, variant)
     return Pretrained(path, checkpoint.state, normalization, found)
+
+
+def _read_normalization(path: Path, layout: str, framework: Framework, variant: Variant) -> Normalization:
+    """The normalisation of a file that is not a published one; a guess is logged."""
+    if found := stored_normalization(path, layout, variant):
+        return found
+    usual = normalization_of_layout(layout, framework, variant)
+    if layout in ("lukemelas", "timm", "transformers"):
+        log.warning(
+            "%s does not specify how its pixels are normalised. Assumed mean %s and standard deviation %s, in pixel "
+            "values 0..255. Put the library's configuration next to the file (timm: config.json, transformers: "
+            "preprocessor_config.json); or build with include_preprocessing=False and normalise the images yourself.",
+            path,
+            *(", ".join(f"{value:g}" for value in values) for values in (usual.mean, usual.std)),
+        )
+    return usual
 
 
 def _exists(path: Path) -> bool:

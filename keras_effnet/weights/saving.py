@@ -1,6 +1,7 @@
 """Saves the weights of a model in the file formats of other libraries."""
 
 import io
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,8 @@ def save_weights(model: Any, path: str | os.PathLike[str], layout: str = "keras.
         name = variant.builder.removeprefix("EfficientNet").lower()
         family = "efficientnetv2" if name.startswith("v2") else "efficientnet"
         metadata = {"architecture": f"{kind}{family}_{name.removeprefix('v2')}"} if layout == "timm" else {}
+        if normalization := normalization_of(network):
+            metadata["normalization"] = json.dumps([normalization.mean, normalization.std])
         tensors = _renamed(state, variant, layout)
         with staged(path) as part:
             if path.suffix == ".pth":

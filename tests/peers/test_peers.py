@@ -1,6 +1,7 @@
 """Models of other libraries with random weights: we read their files and compute their logits, and vice versa."""
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from keras_effnet.normalization import IMAGENET, MINUS_ONE_TO_ONE, Normalization
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.layer_names import layer_names, variables
+from keras_effnet.weights.formats.preprocessing_files import stored_normalization
 from keras_effnet.weights.formats.torch_files import read_torch
+from keras_effnet.weights.loading import open_weights
 from keras_effnet.weights.registry import WEIGHTS
 from keras_effnet.weights.saving import save_weights
 
@@ -222,3 +225,30 @@ def test_half_precision_and_views_are_read_as_by_torch(tmp_path):
         for name, tensor in state.items():
             widened = tensor.detach().float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor.detach()
             np.testing.assert_array_equal(ours[name], widened.numpy(), strict=True)
+
+
+def test_every_set_of_timm_is_normalised_as_in_timm(tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    sizes = re.compile(r"(tf_)?efficientnet(v2)?_(b\d|l2|lite\d|s|m|l|xl)\..*")
+    names = [name for name in timm.list_pretrained("*efficientnet*") if sizes.fullmatch(name)]
+    assert len(names) > 60
+    for name in names:
+        (tmp_path / f"{name}.pth").write_bytes(b"PK")
+        found = stored_normalization(tmp_path / f"{name}.pth", "timm", VARIANTS["b0"])
+        config = timm.get_pretrained_cfg(name)
+        expected = Normalization(tuple(255 * v for v in config.mean), tuple(255 * v for v in config.std))
+        assert found is not None, name
+        assert found.close_to(expected), name
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_b0.ap_in1k", "efficientnet_lite0.ra_in1k", "tf_efficientnet_b0.aa_in1k"]
+)
+def test_folder_for_the_hub_is_normalised_as_by_timm(name, tmp_path):
+    hub = pytest.importorskip("timm.models", reason="timm is not installed")
+    model = hub.create_model(name, pretrained=False)
+    hub.save_for_hf(model, tmp_path, safe_serialization=True)
+    variant = VARIANTS["lite0" if "lite" in name else "b0"]
+    found = open_weights(variant, tmp_path / "model.safetensors").normalization
+    cfg = model.pretrained_cfg
+    assert found.close_to(Normalization(tuple(255 * v for v in cfg["mean"]), tuple(255 * v for v in cfg["std"])))
