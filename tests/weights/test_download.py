@@ -223,13 +223,14 @@ BAD = {
     "half of the file, size unknown": (Answer(sized=False, sent=3500), "does not have sha256:"),
     "404": (Answer(status=404), "HTTP 404 Not Found"),
     "500": (Answer(status=500), "HTTP 500 Internal Server Error"),
-    "silence": (Answer(stalls=True, sent=0), "received no data for 0.1 s"),
+    "silence": (Answer(stalls=True, sent=0), "received no data for 0.3 s"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_answer_leaves_no_wrong_file_and_falls_back_to_the_mirror(kind, server, cache, monkeypatch):
-    monkeypatch.setenv("KERAS_EFFNET_STALL_TIMEOUT", "0.1")
+    if kind == "silence":
+        monkeypatch.setenv("KERAS_EFFNET_STALL_TIMEOUT", "0.3")
     answer, reason = BAD[kind]
     server.answers["bad.h5"] = [answer]
     bad, good = source(server, "bad.h5"), source(server)
@@ -242,7 +243,7 @@ def test_bad_answer_leaves_no_wrong_file_and_falls_back_to_the_mirror(kind, serv
 
 @pytest.mark.parametrize("ending", [{}, {"stalls": True}, {"dies": True}])
 def test_interrupted_download_resumes(ending, server, cache, monkeypatch):
-    monkeypatch.setenv("KERAS_EFFNET_STALL_TIMEOUT", "0.2")
+    monkeypatch.setenv("KERAS_EFFNET_STALL_TIMEOUT", "0.5")
     monkeypatch.setattr(http_transfer, "sleep", lambda seconds: setattr(server, "alive", True))
     server.answers["good.h5"] = [Answer(sent=3000, **ending), Answer()]
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
@@ -390,7 +391,7 @@ def test_total_timeout_ends_a_download_and_the_next_call_resumes(answer, server,
     start = time.monotonic()
     with pytest.raises(WeightsError, match="not finished after 0.5 s .KERAS_EFFNET_TOTAL_TIMEOUT."):
         fetch([source(server)], "The weights")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20  # the stall time-out is 30 s
     came = len(part(cache))
     monkeypatch.delenv("KERAS_EFFNET_TOTAL_TIMEOUT")
     assert fetch([source(server)], "The weights").read_bytes() == CONTENT
@@ -482,13 +483,12 @@ def test_error_names_a_file_system_without_locks(server, cache, monkeypatch):
     assert server.requests == []
 
 
-def test_without_a_network_a_helpful_error_comes_within_seconds(cache, monkeypatch):
+def test_without_a_network_a_helpful_error_comes_within_seconds(cache, waits, monkeypatch):
     monkeypatch.setattr(http_transfer, "FIRST_WAIT", 0.5)  # the default
     closed = Source("http://127.0.0.1:9/efficientnetb0.h5", "md5:0123")
-    start = time.monotonic()
     with pytest.raises(WeightsError) as error:
         fetch([closed], "The weights 'imagenet' of 'b0'")
-    assert time.monotonic() - start < 10
+    assert sum(waits) < 10
     for text in (closed.url, str(cache / "efficientnetb0.h5"), "md5:0123", "weights=None", "refused"):
         assert text in str(error.value)
     assert "HTTPConnection" not in str(error.value)
