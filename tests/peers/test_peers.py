@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet._keras import keras
+from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET, MINUS_ONE_TO_ONE, Normalization
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
@@ -252,3 +254,35 @@ def test_folder_for_the_hub_is_normalised_as_by_timm(name, tmp_path):
     found = open_weights(variant, tmp_path / "model.safetensors").normalization
     cfg = model.pretrained_cfg
     assert found.close_to(Normalization(tuple(255 * v for v in cfg["mean"]), tuple(255 * v for v in cfg["std"])))
+
+
+def test_training_checkpoints_of_torch_scripts_are_read(tmp_path):
+    model = timm_model("efficientnet_b0")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.zeros(2, 3, 64, 64)).sum().backward()
+    optimizer.step()
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    right = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    luggage = {"args": Namespace(lr=0.1, output=tmp_path), "optimizer": optimizer.state_dict(), "metric": np.float64(7)}
+    files = {
+        "timm": {
+            "epoch": 1,
+            **luggage,
+            "state_dict": model.state_dict(),
+            "state_dict_ema": averaged.module.state_dict(),
+        },
+        "torchvision": {**luggage, "model": model.state_dict(), "model_ema": averaged.state_dict()},
+        "tutorial": {"epoch": 1, "model_state_dict": model.state_dict(), "loss": torch.tensor(1.0)},
+        "averaged": averaged.state_dict(),
+        "parallel": torch.nn.DataParallel(model).state_dict(),
+        "compiled": {f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()},
+        "part": {f"net.backbone.{name}": tensor for name, tensor in model.state_dict().items()},
+    }
+    for name, content in files.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        state = read_checkpoint(tmp_path / f"{name}.pth", VARIANTS["b0"]).state
+        np.testing.assert_array_equal(state["stem_conv/kernel"], right["conv_stem.weight"].transpose(2, 3, 1, 0), name)
+        np.testing.assert_array_equal(state["predictions/bias"], right["classifier.bias"], name)
+    torch.save(model, tmp_path / "whole.pth")
+    with pytest.raises(WeightsError, match=r"class 'timm\.models\.efficientnet\.EfficientNet'.*save model\.state_dict"):
+        read_checkpoint(tmp_path / "whole.pth", VARIANTS["b0"])

@@ -1,7 +1,9 @@
 """Reads weight files of any library into one form: the layer names of keras.applications and the axes of Keras."""
 
 import json
+import logging
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +23,8 @@ from keras_effnet.weights.formats.keras_names import as_published, read_statisti
 from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
 from keras_effnet.weights.formats.safetensors import read_safetensors
 from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, read_member, read_torch
+
+log = logging.getLogger("keras_effnet")
 
 KERAS_MEMBER = "model.weights.h5"
 
@@ -129,19 +133,15 @@ def _fast_copy(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> C
 
 def _convert_torch(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
     """Rename and transpose the tensors of a PyTorch library."""
-    layout = next(
-        (name for name, (mark, prefix) in TORCH_LAYOUTS.items() if {mark, prefix + mark} & tensors.keys()), None
-    )
-    if layout is None:
-        raise WeightsError(
-            f"The names in the file are of an unknown library: {', '.join(list(tensors)[:5])[:300]}. Expected the "
-            f"names of {', '.join(TORCH_LAYOUTS)}."
-        )
+    layout, base = _find_network(tensors)
     prefix = TORCH_LAYOUTS[layout][1]
     names = layer_names(variant, layout)
-    layers, state, unknown = set(), {}, []
+    layers, state, unknown, outside = set(), {}, [], []
     for name, tensor in tensors.items():
-        layer, _, variable = name.removeprefix(prefix).rpartition(".")
+        if not name.startswith(base):
+            outside.append(name)
+            continue
+        layer, _, variable = _without_padding(name, layout).removeprefix(base).removeprefix(prefix).rpartition(".")
         layers.add(layer)
         ours = names.get(layer, "")
         known = from_torch(ours, variable) if ours else None
@@ -151,7 +151,36 @@ def _convert_torch(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoi
             unknown.append(name)
     if unknown:
         raise WeightsError(unknown_names(unknown, layers, variant, layout))
+    if outside:
+        log.warning("Ignored %d arrays outside the network %r: %s.", len(outside), base, ", ".join(outside[:5])[:300])
     return Checkpoint(state, layout)
+
+
+def _find_network(tensors: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """The layout of the network in a PyTorch file, and the prefix of its names where it is part of a larger model."""
+    found = set()
+    for name in tensors:
+        for layout, (mark, prefix) in TORCH_LAYOUTS.items():
+            plain = _without_padding(name, layout)
+            if plain == mark or plain.endswith("." + mark):
+                found.add((layout, plain.removesuffix(mark).removesuffix(prefix)))
+    if not found:
+        raise WeightsError(
+            f"The names in the file are of an unknown library: {', '.join(list(tensors)[:5])[:300]}. Expected the "
+            f"names of {', '.join(TORCH_LAYOUTS)}."
+        )
+    if len(found) > 1:
+        bases = ", ".join(sorted(repr(base) for _, base in found))[:300]
+        raise WeightsError(
+            f"The file contains {len(found)} networks, with the prefixes {bases}. Expected one. Save the state_dict() "
+            "of one of them."
+        )
+    return found.pop()
+
+
+def _without_padding(name: str, layout: str) -> str:
+    """A name without the module that forks of lukemelas's library put around a convolution to pad it."""
+    return re.sub(r"\.conv\.(weight|bias)$", r".\1", name) if layout == "lukemelas" else name
 
 
 def _to_keras(layer: str, kernel: np.ndarray) -> np.ndarray:

@@ -11,16 +11,21 @@ import numpy as np
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.formats.raw_arrays import stored_type, view
-from keras_effnet.weights.formats.torch_pickle import Pickle, Tensor
+from keras_effnet.weights.formats.torch_pickle import Pickle, Tensor, Unread
 
 ZIP_MAGIC = b"PK\x03\x04"
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 
 # Keys under which training scripts save a state dict, averaged weights first, as in timm.
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "params_ema", "ema", "model_state_dict"),
+    *("state_dict", "model", "module", "net", "network", "params", "weights"),
+)
 # Prefixes of all names in data-parallel and compiled models.
 PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
+# Variables that are not weights: the counter of an average, and the counters of profilers.
+COUNTERS = ("n_averaged", "total_ops", "total_params")
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -33,7 +38,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         Name -> array with PyTorch's axes, possibly a read-only view; float16 and bfloat16 are widened to float32.
 
     Raises:
-        WeightsError: the file contains more than tensors, or declares more than it contains. Damage may also raise
+        WeightsError: the file contains no state dict, or declares more than it contains. Damage may also raise
             errors of the standard library.
 
     Example:
@@ -124,30 +129,57 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
 
 def _unwrap(root: Any) -> dict[str, Tensor]:
     """The state dict in the saved object of a training script, without the prefixes of wrapped models."""
-    if isinstance(root, dict):
-        root = next((root[name] for name in WRAPPERS if isinstance(root.get(name), dict) and root[name]), root)
-    if not (isinstance(root, dict) and root) or not all(isinstance(value, Tensor) for value in root.values()):
-        values = root if isinstance(root, dict) and root else {"the root object": root}
-        others = [
-            f"{str(name)[:50]!r} ({type(value).__name__})"
-            for name, value in values.items()
-            if not isinstance(value, Tensor)
-        ]
-        raise WeightsError(
-            f"The file contains {', '.join(others[:5])}. Expected a dict of tensors, plain or under one of the keys "
-            f"{', '.join(WRAPPERS)}. Save model.state_dict()."
-        )
+    found = _state_dict(root)
+    if found is None:
+        raise WeightsError(_other_object(root))
     state = {}
-    for name, tensor in root.items():
+    for name, tensor in found.items():
         for prefix in PREFIXES:
-            name = str(name).removeprefix(prefix)
+            name = name.removeprefix(prefix)
+        if name in state:
+            raise WeightsError(
+                "The file contains the same tensor with and without the prefix 'module.'. Expected each tensor once. "
+                "Save model.state_dict()."
+            )
         state[name] = tensor
-    if len(state) != len(root):
-        raise WeightsError(
-            "The file contains the same tensor with and without the prefix 'module.'. Expected each tensor once. Save "
-            "model.state_dict()."
+    return {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in COUNTERS}
+
+
+def _state_dict(root: Any, depth: int = 3) -> dict[str, Tensor] | None:
+    """The first state dict in an object: a dict of tensors, or one under the keys of a training script."""
+    if not isinstance(root, dict):
+        return None
+    inside = (root.get(name) for name in WRAPPERS) if depth else ()
+    found = next((state for each in inside if (state := _state_dict(each, depth - 1)) is not None), None)
+    if found is None and root and all(isinstance(value, Tensor | Unread | None) for value in root.values()):
+        # Modules may add a state of another type, `_extra_state`.
+        found = {str(name): value for name, value in root.items() if isinstance(value, Tensor)}
+    return found or None
+
+
+def _other_object(root: Any) -> str:
+    whole = next((value for value in _values(root).values() if isinstance(value, Unread)), None)
+    others = [f"{str(name)[:50]!r} ({_kind(value)})" for name, value in _values(root).items()]
+    if whole is not None and len(others) == 1:
+        return (
+            f"The file contains an object of the class {whole.name[:100]!r}, which is not read because its class could "
+            "run any code. Expected a dict of tensors. Where the class is installed, load the model and save "
+            "model.state_dict() with torch.save."
         )
-    return state
+    return (
+        f"The file contains {', '.join(others[:5])}. Expected a dict of tensors, plain or under one of the keys "
+        f"{', '.join(WRAPPERS)}. Save model.state_dict()."
+    )
+
+
+def _values(root: Any) -> dict[Any, Any]:
+    if not (isinstance(root, dict) and root):
+        return {"the root object": root}
+    return {name: value for name, value in root.items() if not isinstance(value, Tensor)} or root
+
+
+def _kind(value: Any) -> str:
+    return value.name[:100] if isinstance(value, Unread) else type(value).__name__
 
 
 def _arrays(tensors: dict[str, Tensor], storages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

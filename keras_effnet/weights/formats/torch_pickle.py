@@ -1,5 +1,8 @@
 """Reads the pickles in PyTorch files: builds only tensors, numbers, strings and containers, and executes nothing.
 
+Any other object, such as the arguments or the optimizer of a training script, becomes an `Unread`: its class is not
+imported, and its contents are dropped.
+
 It interprets only the opcodes that PyTorch writes (documented in Python's pickletools). Python's own unpickler could be
 made to hash deeply nested objects or to allocate any amount of memory.
 """
@@ -37,6 +40,12 @@ class _Global(NamedTuple):
     name: str
 
 
+class Unread(NamedTuple):
+    """Stands for an object of any other class, by the name of the class or function that would make it."""
+
+    name: str
+
+
 _STORAGES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -70,11 +79,24 @@ def _ordered_dict() -> dict[str, Any]:
     return {}
 
 
+def _subclass(function: Any, _: Any, args: Any, *__: Any) -> Any:
+    """A tensor of a subclass, or with attributes."""
+    return _call(function, args)
+
+
+def _call(function: Any, args: Any) -> Any:
+    if not isinstance(function, _Global | Unread) or not isinstance(args, tuple) or function.name in STORAGES:
+        raise WeightsError(_broken("a call of something that is not a function"))
+    return REBUILDERS[function.name](*args) if function.name in REBUILDERS else Unread(function.name)
+
+
 REBUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._tensor._rebuild_from_type_v2": _subclass,
     "torch.nn.parameter.Parameter": _parameter,
 }
 
@@ -84,22 +106,6 @@ def _broken(what: str) -> str:
         f"The pickle contains {what}. Expected a state dict written by torch.save. The file is damaged or of another "
         "kind: download it again, or save model.state_dict()."
     )
-
-
-def _key(key: Any) -> Any:
-    # Other keys could be nested so deeply that hashing takes forever.
-    if not isinstance(key, str | int):
-        raise WeightsError(_broken(f"a dict key of type {type(key).__name__}"))
-    return key
-
-
-def _find(name: str) -> _Global:
-    if name not in REBUILDERS and name not in STORAGES:
-        raise WeightsError(
-            f"The pickle refers to {name[:100]!r}, which is rejected because pickles can run any code. Expected only "
-            "tensors and OrderedDicts. Save only model.state_dict() with torch.save, or use .safetensors."
-        )
-    return _Global(name)
 
 
 class Pickle:
@@ -113,7 +119,7 @@ class Pickle:
         storages: every storage that the pickle refers to, by key.
 
     Raises:
-        WeightsError: an opcode, global or value that state dicts do not need. Damage may also raise errors of the
+        WeightsError: an opcode or value that PyTorch does not write. Damage may also raise errors of the
             standard library (ValueError, IndexError, ...).
     """
 
@@ -152,26 +158,44 @@ class Pickle:
         self.push(tuple(reversed(items)))
 
     def extend(self, items: list[Any]) -> None:
+        if isinstance(self._stack[-1], Unread):
+            return
         if not isinstance(self._stack[-1], list):
             raise WeightsError(_broken("items without a list"))
         self._stack[-1].extend(items)
 
+    def skip_items(self, items: list[Any]) -> None:
+        """Drop the items of a set, or of an unread object that is a list, dict or set."""
+        if not isinstance(self._stack[-1], Unread):
+            raise WeightsError(_broken("items without a container"))
+
     def update(self, items: list[Any]) -> None:
+        if isinstance(self._stack[-1], Unread):
+            return
         if not isinstance(self._stack[-1], dict) or len(items) % 2:
             raise WeightsError(_broken("items without a dict"))
-        self._stack[-1].update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
+        pairs = zip(items[::2], items[1::2], strict=True)
+        # Other keys belong to no weight, and could be nested so deeply that hashing takes forever.
+        self._stack[-1].update((key, value) for key, value in pairs if isinstance(key, str | int))
 
     def stack_global(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise WeightsError(_broken("a global without a name"))
-        self.push(_find(f"{module}.{name}"))
+        self.push(_Global(f"{module}.{name}"))
 
     def reduce(self) -> None:
         args, function = self._stack.pop(), self._stack.pop()
-        if not (isinstance(function, _Global) and function.name in REBUILDERS and isinstance(args, tuple)):
-            raise WeightsError(_broken("a call of something that is not a function"))
-        self.push(REBUILDERS[function.name](*args))
+        self.push(_call(function, args))
+
+    def new_object(self, arguments: int) -> None:
+        """The opcodes that create an object of a class from one tuple of arguments, or also from keyword arguments."""
+        for _ in range(arguments):
+            self._stack.pop()
+        kind = self._stack.pop()
+        name = kind.name if isinstance(kind, _Global | Unread) else type(kind).__name__
+        # Protocols 2 and above create an OrderedDict by a call.
+        self.push(Unread(name))
 
     def persistent(self) -> None:
         match self._stack.pop():
@@ -230,10 +254,17 @@ _OPCODES: dict[str, Callable[[Pickle, Any], Any]] = {
     "MEMOIZE": lambda self, arg: self._memo.__setitem__(len(self._memo), self._stack[-1]),
     "BINGET": lambda self, arg: self.push(self._memo[arg]),
     "LONG_BINGET": lambda self, arg: self.push(self._memo[arg]),
-    "GLOBAL": lambda self, arg: self.push(_find(arg.replace(" ", ".", 1))),
+    "GLOBAL": lambda self, arg: self.push(_Global(arg.replace(" ", ".", 1))),
     "STACK_GLOBAL": lambda self, arg: self.stack_global(),
     "BINPERSID": lambda self, arg: self.persistent(),
     "REDUCE": lambda self, arg: self.reduce(),
+    "NEWOBJ": lambda self, arg: self.new_object(1),
+    "NEWOBJ_EX": lambda self, arg: self.new_object(2),
+    "EMPTY_SET": lambda self, arg: self.push(Unread("set")),
+    "ADDITEMS": lambda self, arg: self.skip_items(self.pop_mark()),
+    "FROZENSET": lambda self, arg: self.push(Unread(f"frozenset of {len(self.pop_mark())}")),
+    "BINBYTES8": Pickle.push,
+    "BYTEARRAY8": Pickle.push,
     # BUILD sets attributes, which are ignored; a state dict has only `_metadata`.
     "BUILD": lambda self, arg: self._stack.pop(),
     "STOP": lambda self, arg: self.stop(),

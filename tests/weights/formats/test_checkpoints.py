@@ -1,6 +1,7 @@
 """Weight files of every format and library, written by the libraries themselves where they are installed."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET, ZERO_TO_ONE, Normalization
 from keras_effnet.variants import VARIANTS, tiny
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
-from keras_effnet.weights.formats.layer_names import LAYOUTS, layer_names, variables
+from keras_effnet.weights.formats.layer_names import LAYOUTS, TORCH_LAYOUTS, layer_names, variables
 from keras_effnet.weights.registry import WEIGHTS
 
 builders = pytest.mark.builders
@@ -274,6 +275,35 @@ def test_library_is_detected_by_its_names(tmp_path, layout, prefix):
     checkpoint = read_checkpoint(write_safetensors(tmp_path / "file", as_torch(state, layout, tiny(), prefix)), tiny())
     assert (checkpoint.layout, checkpoint.normalization) == (layout, None)
     assert_same(checkpoint.state, state)
+
+
+@pytest.mark.parametrize("layout", TORCH_LAYOUTS)
+@pytest.mark.parametrize("base", ["backbone.", "backbone_net.model.", "encoder.features."])
+def test_network_inside_a_larger_torch_model_is_read(tmp_path, caplog, layout, base):
+    state = {name: array for name, array in random_state(tiny()).items() if not name.startswith("predictions")}
+    tensors = as_torch(state, layout, tiny(), base + TORCH_LAYOUTS[layout][1])
+    outside = {"fc.weight": np.ones((3, 8), "f4"), "bifpn.0.p6.weight": np.ones(3, "f4")}
+    checkpoint = read_checkpoint(write_safetensors(tmp_path / "file", tensors | outside), tiny())
+    assert checkpoint.layout == layout
+    assert_same(checkpoint.state, state)
+    assert f"Ignored 2 arrays outside the network {base!r}: bifpn.0.p6.weight, fc.weight." in caplog.messages
+
+
+def test_padding_modules_of_lukemelas_forks_are_ignored(tmp_path):
+    state = random_state(tiny())
+    tensors = {
+        re.sub(r"(_conv\w*|_se_\w+)\.(weight|bias)$", r"\1.conv.\2", name): array
+        for name, array in as_torch(state, "lukemelas", tiny()).items()
+    }
+    assert "_conv_stem.conv.weight" in tensors
+    assert_same(read_checkpoint(write_safetensors(tmp_path / "file", tensors), tiny()).state, state)
+
+
+def test_file_with_several_torch_networks_is_rejected(tmp_path):
+    state = random_state(tiny())
+    tensors = {**as_torch(state, "timm", tiny(), "student."), **as_torch(state, "timm", tiny(), "teacher.")}
+    with pytest.raises(WeightsError, match=r"contains 2 networks, with the prefixes 'student\.', 'teacher\.'"):
+        read_checkpoint(write_safetensors(tmp_path / "file", tensors), tiny())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
