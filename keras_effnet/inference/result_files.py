@@ -32,10 +32,10 @@ class Results:
 
     done: frozenset[str]
     failed: frozenset[str]
-    write: Callable[[Prediction], object]
+    write: Callable[[Prediction], None]
 
 
-def _results(failed: Mapping[str, bool], write: Callable[[Prediction], object]) -> Results:
+def _results(failed: Mapping[str, bool], write: Callable[[Prediction], None]) -> Results:
     """Results from a mapping of each path in the file to whether it has failed."""
     return Results(frozenset(failed), frozenset(name for name, yes in failed.items() if yes), write)
 
@@ -96,7 +96,12 @@ def _csv(path: Path, top: int) -> Iterator[Results]:
 @contextmanager
 def _json_lines(path: Path) -> Iterator[Results]:
     with _lines(path, _json_paths, JSON_OPENING) as (done, file):
-        yield _results(done, lambda prediction: (file.write(json.dumps(entry(prediction)) + "\n"), file.flush()))
+
+        def write(prediction: Prediction) -> None:
+            file.write(json.dumps(entry(prediction)) + "\n")
+            file.flush()
+
+        yield _results(done, write)
 
 
 def _head(top: int) -> list[str]:
