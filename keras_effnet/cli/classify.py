@@ -12,6 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
+from keras_effnet.cli.argument_checks import check_model
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
@@ -78,6 +79,7 @@ def classify(
 
         photos: list[Photo] = [(name, load_sample(name)) for name in sample or ()]
         photos = [*find_images(files or ()), *photos]
+        check_model(model, weights)
         results = stack.enter_context(_results(out, top)) if out else None
         if results:
             earlier = [name for name in map(_name, photos) if name in results.failed]

@@ -1,11 +1,13 @@
 """`keras-effnet evaluate`: top-1 and top-5 accuracy on labelled photos, as a table or JSON."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_effnet.cli.argument_checks import check_data, check_model
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
@@ -50,6 +52,8 @@ Limit = Annotated[
     ),
 ]
 
+DATA = "one folder of photos, TFRecord files or glob patterns, or one tfds:NAME"
+
 
 def evaluate(
     data: Data,
@@ -63,6 +67,10 @@ def evaluate(
 ) -> None:
     """Measure top-1 and top-5 accuracy on labelled photos. Exits with 1 if any photo cannot be read."""
     with plain_errors():
+        check_model(model, weights)
+        check_data(data, DATA)
+        if labels is not None and not Path(labels).is_file():
+            raise ValueError(f"The label file {labels!r} cannot be read: there is no such file. Check the path.")
         start_keras()
         from keras_effnet.data.labelled_photos import open_examples
         from keras_effnet.inference.classifier import load_classifier

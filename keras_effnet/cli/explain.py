@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_effnet.cli.argument_checks import check_model
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
@@ -83,6 +84,8 @@ def explain(
 
         photos: list[Photo] = [(name, load_sample(name)) for name in sample or ()]
         photos = [*find_images(files or ()), *photos]
+        for name, chosen in zip_longest(model or ["lite0"], weights or ()):
+            check_model(name, chosen)
         start_keras()
         # With several models TensorFlow warns of retracing, as if one model were traced again and again.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

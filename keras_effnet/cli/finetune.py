@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from keras_effnet.cli.argument_checks import check_model, check_training_data, check_unfreeze
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, Model, Weights, complain, console, plain_errors, start_keras
-from keras_effnet.finetuning.settings import DEFAULTS
+from keras_effnet.finetuning.settings import DEFAULTS, make_settings
 
 if TYPE_CHECKING:
     from keras_effnet.finetuning.report import FineTuned
@@ -89,6 +90,10 @@ def finetune(
         "seed": seed,
     }
     with plain_errors():
+        make_settings(settings)
+        check_unfreeze(check_model(model, weights), settings["unfreeze"])
+        check_training_data(data, val_share)
+        _check_out(out, overwrite=overwrite)
         # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
@@ -102,6 +107,12 @@ def finetune(
         _print(run, out, as_json)
         if run.interrupted:
             raise typer.Exit(130)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    from keras_effnet.finetuning.run_folder import check_folder
+
+    check_folder(out, overwrite=overwrite)
 
 
 def _bars() -> Progress:

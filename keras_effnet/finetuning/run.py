@@ -18,7 +18,7 @@ from keras_effnet.data.training_photos import TrainingPhotos, listed, open_train
 from keras_effnet.finetuning.phases import keep_better_phase, train_phases
 from keras_effnet.finetuning.progress import Progress, Run
 from keras_effnet.finetuning.report import FineTuned
-from keras_effnet.finetuning.run_folder import claim, write_or_fall_back
+from keras_effnet.finetuning.run_folder import check_folder, write_or_fall_back
 from keras_effnet.finetuning.settings import Settings, SettingsArguments, make_settings
 from keras_effnet.finetuning.transfer import first_block, replace_head
 from keras_effnet.forks import check_fork
@@ -78,7 +78,7 @@ def finetune(
     check_fork()
     cpu_start = time.process_time()
     chosen = make_settings(settings)
-    folder = None if out is None else claim(out, overwrite=overwrite)
+    folder = None if out is None else check_folder(out, overwrite=overwrite)
     found = open_training_photos(data, val_share=chosen.val_share, seed=chosen.seed)
     run = Run(chosen, progress or (lambda *_: None))
     with run.part("building"):

@@ -26,18 +26,17 @@ MARKDOWN = "report.md"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 
 
-def claim(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Create the output folder and check, before any work, that it is empty and writable.
+def check_folder(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Check, before any work, that the output folder is new or empty and can be written. It is not created yet.
 
     Raises:
         ValueError: the folder is not empty and `overwrite` is not set, or it is not writable.
     """
     path = Path(folder)
     try:
-        path.mkdir(parents=True, exist_ok=True)
         # Hidden files belong to the system, or are temporary files of a killed run.
-        taken = any(not inside.name.startswith(".") for inside in path.iterdir())
-        with tempfile.TemporaryFile(dir=path):
+        taken = path.exists() and any(not inside.name.startswith(".") for inside in path.iterdir())
+        with tempfile.TemporaryFile(dir=next(parent for parent in (path, *path.absolute().parents) if parent.exists())):
             pass
     except OSError as error:
         raise ValueError(
@@ -61,6 +60,7 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
     Raises:
         OSError: the disk is full.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Path] = {}
     names = "\n".join(run.photos.classes) + "\n"
     writers = {

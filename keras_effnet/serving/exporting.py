@@ -21,30 +21,22 @@ from keras_effnet.inference.classifier import Classifier, as_classifier, load_cl
 from keras_effnet.inference.evaluate import provenance
 from keras_effnet.introspection import variant_of
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
-from keras_effnet.serving.engines import ENGINE_OF_FORMAT, find_engine, start, version
+from keras_effnet.serving.engines import ENGINE_OF_FORMAT, start, version
 from keras_effnet.serving.model_record import (
     FORMAT_OF_SUFFIX,
     RECORD_FILE,
     ModelRecord,
     add_to_onnx,
     append_to_tflite,
-    check_target,
-    find_format,
     json_path,
 )
-from keras_effnet.serving.writers import WRITERS
+from keras_effnet.serving.writers import WRITERS, check_arguments
 from keras_effnet.variants import VARIANTS
 
 INPUT = {
     "pixels": "RGB, float32, 0 to 255",
     "crop": "the central square, size / (size + crop_padding) of the shorter side",
     "resize": "bicubic as in TensorFlow 1: a = -0.75, no antialiasing, half_pixel_centers=False",
-}
-QUANTIZE = {
-    "litert": (None, "float16", "dynamic", "int8"),
-    "onnx": (None,),
-    "openvino": (None, "float16", "int8"),
-    "saved_model": (None,),
 }
 
 
@@ -110,10 +102,7 @@ def export(
     from keras_effnet.inference.rebuild import in_float32
 
     target = Path(path)
-    kind = find_format(target, format)
-    check_target(target, kind)
-    _check_quantize(kind, quantize, representative, held_out)
-    engine = find_engine("auto", kind)
+    kind, engine = check_arguments(target, format, quantize=quantize, representative=representative, held_out=held_out)
     classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
     classifier = replace(classifier, model=in_float32(classifier.model))
     calibration, others = _photos(representative, held_out, classifier.size, quantize)
@@ -160,25 +149,6 @@ def _photos(representative: Any, held_out: Any, size: int, quantize: str | None)
     if quantize != "int8":
         return images, images
     return split(images, check_images(held_out, size) if held_out is not None else None)
-
-
-def _check_quantize(format: str, quantize: str | None, representative: Any, held_out: Any) -> None:  # noqa: A002
-    if quantize not in QUANTIZE[format]:
-        other = "" if format == "litert" else ", or the format 'litert'"
-        raise ValueError(
-            f"quantize is {quantize!r} for the format {format!r}. Expected one of "
-            f"{', '.join(str(way) for way in QUANTIZE[format])}. Choose one of these{other}."
-        )
-    if held_out is not None and quantize != "int8":
-        raise ValueError(
-            f"held_out was given, but quantize is {quantize!r}. Expected 'int8', which is compared on these photos. "
-            "Leave held_out out, or pass quantize='int8'."
-        )
-    if quantize == "int8" and representative is None:
-        raise ValueError(
-            "quantize is 'int8' without representative photos. Expected a few hundred photos like those the model will "
-            "see, to choose the ranges of its numbers. Pass representative=, for example a folder of photos."
-        )
 
 
 def _serving_model(classifier: Classifier) -> tuple[Any, bool]:

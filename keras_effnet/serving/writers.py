@@ -1,6 +1,7 @@
-"""Writes a model in each format. With int8, as many layers stay in float32 as its labels need."""
+"""Checks the arguments of an export and writes its file. With int8, some layers may have to stay in float32."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.serving.agreement import agree, scores
-from keras_effnet.serving.engines import ENGINES, Engine, start
+from keras_effnet.serving.engines import ENGINES, Engine, find_engine, start
+from keras_effnet.serving.model_record import check_target, find_format
 
 log = logging.getLogger(__name__)
 Layers = tuple[str, ...]
@@ -100,3 +102,52 @@ WRITERS = {
     "openvino": _write_openvino,
     "saved_model": _write_saved_model,
 }
+QUANTIZE = {
+    "litert": (None, "float16", "dynamic", "int8"),
+    "onnx": (None,),
+    "openvino": (None, "float16", "int8"),
+    "saved_model": (None,),
+}
+
+
+def check_arguments(
+    path: str | os.PathLike[str],
+    format: str | None = None,  # noqa: A002
+    *,
+    quantize: str | None = None,
+    representative: Any = None,
+    held_out: Any = None,
+) -> tuple[str, Engine]:
+    """Check the arguments of `export`; neither Keras nor TensorFlow is imported.
+
+    Returns:
+        The format, and the engine that runs it.
+
+    Raises:
+        ImportError: the engine of the format is not installed.
+        ValueError: the format is unknown, or an argument does not fit it.
+    """
+    target = Path(path)
+    kind = find_format(target, format)
+    check_target(target, kind)
+    _check_quantize(kind, quantize, representative, held_out)
+    return kind, find_engine("auto", kind)
+
+
+def _check_quantize(format: str, quantize: str | None, representative: Any, held_out: Any) -> None:  # noqa: A002
+    if quantize not in QUANTIZE[format]:
+        other = "" if format == "litert" else ", or the format 'litert'"
+        raise ValueError(
+            f"quantize is {quantize!r} for the format {format!r}. Expected one of "
+            f"{', '.join(str(way) for way in QUANTIZE[format])}. Choose one of these{other}."
+        )
+    if held_out is not None and quantize != "int8":
+        raise ValueError(
+            f"held_out was given, but quantize is {quantize!r}. Expected 'int8', which is compared on these photos. "
+            "Leave held_out out, or pass quantize='int8'."
+        )
+    if quantize == "int8" and representative is None:
+        raise ValueError(
+            "quantize is 'int8' without representative photos. Expected a few hundred photos like those the model will "
+            "see, to choose the ranges of its numbers. Pass representative=, for example a folder of photos."
+        )

@@ -270,7 +270,7 @@ def test_failing_plots_and_invalid_unicode_do_not_lose_the_model(
 
 def test_temporary_files_of_a_killed_run_do_not_block_its_folder(tmp_path: Path) -> None:
     (tmp_path / ".partial-x").mkdir()
-    assert run_folder.claim(tmp_path, overwrite=False) == tmp_path
+    assert run_folder.check_folder(tmp_path, overwrite=False) == tmp_path
 
 
 def test_unreadable_photos_are_counted_and_rejected_in_strict_mode(tmp_path: Path, pretrained: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_network_with_nan_weights_is_rejected(run: SimpleNamespace, pretrained
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n", encoding="utf-8")
     with pytest.raises(ValueError, match="The loss of the head is nan in epoch 1. Expected a finite number"):
         finetune(run.data, tmp_path / "run", model=tmp_path / "nan.keras", **FAST)
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_on_a_full_disk_the_results_go_to_a_temporary_folder(

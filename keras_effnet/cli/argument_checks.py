@@ -1,0 +1,97 @@
+"""Checks of arguments that need neither TensorFlow nor Keras, so that a wrong one is reported at once."""
+
+import glob
+import re
+from pathlib import Path
+
+from keras_effnet.variants import VARIANTS, Variant, find_variant
+
+
+def check_model(model: str, weights: str | None = None) -> Variant | None:
+    """Check that a model exists, and that a network given by name has these weights.
+
+    Returns:
+        The network, None if the model is a file or a folder.
+
+    Raises:
+        ValueError: the model does not exist, or weights were given for a model that has its own.
+        WeightsError: the network has no such weight set, and there is no such file.
+    """
+    try:
+        network = find_variant(model)
+    except ValueError:
+        _check_path(model, weights)
+        return None
+    if model not in VARIANTS and Path(model).exists():
+        return None
+    if weights is not None and not _exists(weights):
+        from keras_effnet.weights.published import find_weights
+
+        find_weights(network.name, weights)
+    return network
+
+
+def _check_path(model: str, weights: str | None) -> None:
+    path = Path(model)
+    if not path.exists():
+        if not path.suffix and len(path.parts) == 1:
+            find_variant(model)
+        raise ValueError(
+            f"There is no model {model!r}. Expected one of {', '.join(VARIANTS)}, or the path of a saved model. Check "
+            "the path."
+        )
+    if weights is not None:
+        raise ValueError(
+            f"--weights is {weights!r}, but the saved model {model!r} has its own weights. Omit --weights, or give the "
+            "name of a network as --model."
+        )
+
+
+def _exists(weights: str) -> bool:
+    path = Path(weights)
+    return path.exists() or path.with_name(f"{path.name}.index").is_file()  # a TensorFlow checkpoint
+
+
+def check_data(names: list[str], expected: str) -> None:
+    """Check that files and folders of photos exist; patterns have to match a file.
+
+    Raises:
+        ValueError: a local name does not exist.
+    """
+    for name in names:
+        local = not name.startswith("tfds:") and "://" not in name
+        if local and not Path(name).exists() and not glob.glob(name):  # noqa: PTH207 - pathlib has no absolute patterns
+            raise ValueError(f"There is no data {name!r}. Expected {expected}. Check the path.")
+
+
+def check_training_data(name: str, val_share: float = 0.2) -> None:
+    """Check that photos to train on exist and have classes; a name in TensorFlow Datasets is not checked.
+
+    Raises:
+        ValueError: there is no data, it has fewer than two classes, or an unknown layout.
+    """
+    if not name.startswith("tfds:"):
+        from keras_effnet.data.training_photos import open_training_photos
+
+        open_training_photos(name, val_share=val_share)
+
+
+def check_unfreeze(network: Variant | None, stages: int | str) -> None:
+    """Check the part of a network to train. The blocks of a saved model are not known yet.
+
+    Raises:
+        ValueError: the network has fewer stages, or the name is not that of a block.
+    """
+    if network is None:
+        return
+    count = len(network.stages)
+    if isinstance(stages, int):
+        valid = 0 <= stages <= count
+    else:
+        block = re.fullmatch(r"stem|top|block(\d+)[a-z]+", stages)
+        valid = block is not None and (block[1] is None or 1 <= int(block[1]) <= count)
+    if not valid:
+        raise ValueError(
+            f"--unfreeze is {stages!r}. Expected a number of stages from 0 to {count}, or the first block, for example "
+            "block6a, stem or top."
+        )
