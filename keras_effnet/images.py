@@ -130,25 +130,34 @@ def from_array(image: np.ndarray) -> np.ndarray:
     """Convert an array of pixels to RGB, values 0..255. Transparent pixels are blended with white.
 
     Args:
-        image: uint8 of shape (height, width) or (height, width, channels) with 1, 3 or 4 channels, or another real
-            dtype with values 0..255 and 3 channels.
+        image: of shape (height, width) or (height, width, channels) with 1, 3 or 4 channels, of uint8 or another real
+            dtype with values 0..255.
 
     Returns:
         (height, width, 3); `image` itself if it has three channels.
 
     Raises:
-        ImageError: the values are booleans or not 0..255, for example 0..1 or 16-bit.
+        ImageError: another shape, or the values are booleans or not 0..255, for example 0..1 or 16-bit.
 
     Example:
         >>> from_array(np.zeros((30, 40), np.uint8)).shape
         (30, 40, 3)
     """
+    if image.ndim not in (2, 3) or not image.size or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            f"The image has the shape {image.shape}. Expected (height, width), or (height, width, channels) with 1, 3 "
+            "or 4 channels."
+        )
     if image.dtype == np.uint8:
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[..., 0]
-        converted = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 4)
-        return from_pil(Image.fromarray(image)) if converted and image.size else image
-    least, most = (image.min(), image.max()) if image.size and image.dtype.kind in "iuf" else (0, 0)
+        return image if image.ndim == 3 and image.shape[2] == 3 else from_pil(Image.fromarray(image))
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    elif image.shape[2] == 4:
+        opaque = image[..., 3:].astype(np.float32) / 255
+        image = image[..., :3] * opaque + 255 * (1 - opaque)
+    least, most = (image.min(), image.max()) if image.dtype.kind in "iuf" else (0, 0)
     if image.dtype.kind not in "iuf" or least < 0 or most > 255 or (image.dtype.kind == "f" and 0 < most <= 1):
         raise ImageError(
             f"it has pixels {least:g}..{most:g} of {image.dtype}. Expected uint8, or numbers 0..255. Multiply pixels "

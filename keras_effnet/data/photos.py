@@ -1,15 +1,17 @@
-"""Photos in any form: a path, the bytes of a file, an open file, an array or a Pillow image, with or without a name."""
+"""Photos in any form, with or without a name: a path, the bytes of a file, an open file, an array, a Pillow image."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from keras_effnet.errors import first_line
 from keras_effnet.images import ImageError, center_crop_and_resize, from_array, from_pil, load_image
 
-# An image without a name, and a photo with one: a path is its own name.
+# An image without a name, and a photo with one: a path is its own name. Whatever NumPy can convert is an array: tensors
+# of TensorFlow, PyTorch and JAX are.
 Content = bytes | bytearray | memoryview | BinaryIO | np.ndarray | Image.Image
 Photo = str | os.PathLike[str] | tuple[str, Content]
 
@@ -41,8 +43,8 @@ class NamedPhoto(NamedTuple):
             ImageError: the photo cannot be read.
         """
         source = self.source
-        if isinstance(source, np.ndarray):
-            return from_array(source)
+        if _is_array(source):
+            return from_array(_to_numpy(source))
         if isinstance(source, Image.Image):
             if inspect:
                 inspect(source)
@@ -52,8 +54,8 @@ class NamedPhoto(NamedTuple):
         if isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
             return load_image(source, inspect)
         raise ImageError(
-            f"it is of type {type(source).__name__}. Expected a path, the bytes of a file, an open file, a uint8 array "
-            "or a Pillow image. Pass one of these, or a pair (name, image)."
+            f"it is of type {type(source).__name__}. Expected a path, the bytes of a file, an open file, an array, "
+            "a tensor or a Pillow image. Pass one of these, or a pair (name, image)."
         )
 
     def describe(self, error: ValueError) -> str:
@@ -70,9 +72,19 @@ def is_single(images: Any) -> bool:
     """
     if _is_pair(images):
         return _is_content(images[1])
-    if isinstance(images, np.ndarray):
-        return images.ndim in (2, 3)
+    if _is_array(images):
+        return len(images.shape) in (2, 3)
     return isinstance(images, str | os.PathLike) or _is_content(images)
+
+
+def several(images: Any) -> Iterable[Any]:
+    """Put a single photo into a list.
+
+    Example:
+        >>> several("cat.jpg"), several(["cat.jpg", "dog.jpg"])
+        (['cat.jpg'], ['cat.jpg', 'dog.jpg'])
+    """
+    return [images] if is_single(images) else images
 
 
 def named(image: Any, number: int) -> NamedPhoto:
@@ -92,7 +104,23 @@ def _is_pair(image: Any) -> bool:
 
 
 def _is_content(image: Any) -> bool:
-    return isinstance(image, bytes | bytearray | memoryview | np.ndarray | Image.Image) or hasattr(image, "read")
+    return isinstance(image, bytes | bytearray | memoryview | Image.Image) or hasattr(image, "read") or _is_array(image)
+
+
+def _is_array(image: Any) -> bool:
+    """Whether this is a NumPy array or a tensor. A file and a Pillow image are not."""
+    return hasattr(image, "__array__") and hasattr(image, "shape") and not isinstance(image, Image.Image)
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    try:
+        # PyTorch refuses tensors that need gradients.
+        return np.asarray(tensor.detach().cpu() if hasattr(tensor, "detach") else tensor)
+    except Exception as error:  # symbolic and sparse tensors raise many types
+        raise ImageError(
+            f"it is a {type(tensor).__name__} that NumPy cannot convert: {first_line(error)} Expected pixels 0..255 of "
+            "shape (height, width, 3)."
+        ) from error
 
 
 def prepare(photo: NamedPhoto, size: int) -> tuple[str, np.ndarray, str | None]:

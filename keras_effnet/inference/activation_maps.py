@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.class_names import find_class
-from keras_effnet.data.photos import Content, NamedPhoto, Photo, is_single, named
+from keras_effnet.data.photos import Content, NamedPhoto, Photo, named, several
 from keras_effnet.errors import at_least_one
 from keras_effnet.imagenet import CLASS_INDEXES, normalize
 from keras_effnet.images import Box, center_crop_and_resize, central_square
@@ -87,8 +87,8 @@ def explain(
     For an unreadable photo, the `Explanation` contains its error.
 
     Args:
-        model: a classifier from `load_classifier`, or a functional or sequential Keras model that classifies square
-            RGB images. If its classes are not ImageNet's, their indices are used as labels.
+        model: a network's name, the path of a saved model, a `Classifier`, or a functional or sequential Keras model
+            that classifies square RGB images. If its classes are not ImageNet's, their indices are used as labels.
         images: paths, bytes of files, open files, uint8 arrays (height, width, 3), Pillow images, or pairs (name,
             image); a list of these or a single one.
         classes: the classes to explain, each as index, label or wnid.
@@ -113,7 +113,7 @@ def explain(
     head = find_head(classifier.model, layer)
     names = [classes] if isinstance(classes, int | str) else classes or ()
     outputs = [find_class(name, classifier.classes) for name in names]
-    photos = enumerate([images] if is_single(images) else images, 1)  # type: ignore[arg-type]  # no single photo here
+    photos = enumerate(several(images), 1)
     return (_explain(named(photo, number), classifier, head, outputs or top) for number, photo in photos)
 
 

@@ -127,7 +127,7 @@ def read_classes(folder: Path) -> Classes | None:
 
 
 def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
-    """Combine a Keras model with its classes, by default ImageNet's. A `Classifier` is returned unchanged.
+    """Combine a Keras model with its classes, by default ImageNet's. A name or path is loaded by `load_classifier`.
 
     Raises:
         ValueError: the model does not classify square RGB images, has another number of classes, or returns a single
@@ -136,6 +136,8 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
     check_fork()
     if isinstance(model, Classifier):
         return model
+    if isinstance(model, str | os.PathLike):
+        return load_classifier(model)
     if not hasattr(model, "output_shape"):
         raise ValueError(
             f"The model is {model!r}. Expected a Keras model, a Classifier, the name of a network or the path of a "

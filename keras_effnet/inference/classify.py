@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.data.class_names import Classes
-from keras_effnet.data.photos import THREADS, Photo, named, prepare
+from keras_effnet.data.photos import THREADS, Photo, named, prepare, several
 from keras_effnet.errors import at_least_one
 from keras_effnet.inference.classifier import Classifier, as_classifier
 
@@ -46,16 +46,17 @@ class Scored:
 
 
 def classify(
-    photos: Iterable[Photo], *, model: Classifier | Any, top: int = 5, batch_size: int = 32
+    photos: Photo | Iterable[Photo], *, model: Classifier | Any, top: int = 5, batch_size: int = 32
 ) -> Iterator[Prediction]:
     """Classify photos with Keras. A photo that cannot be read gets a `Prediction` with an error.
 
     At most two batches are held at a time: the next one is decoded while the model works on the current one.
 
     Args:
-        photos: paths of files, or pairs (name, image), where the image is a uint8 array (height, width, 3), a Pillow
-            image or the bytes of a file.
-        model: a classifier from `load_classifier`, or a Keras model with the 1000 classes of ImageNet.
+        photos: paths of files, or images, or pairs (name, image), where the image is an array or a tensor (height,
+            width, 3), a Pillow image, an open file or the bytes of a file. A single one needs no list.
+        model: a network's name, the path of a saved model, a `Classifier`, or a Keras model with the 1000 classes of
+            ImageNet.
         top: the number of labels for each photo.
         batch_size: the number of photos that the model gets at a time.
 
@@ -71,7 +72,7 @@ def classify(
     """
     at_least_one(top=top or 0)
     classifier = as_classifier(model)
-    return label_all(score(photos, classifier, batch_size), classifier.classes, top)
+    return label_all(score(several(photos), classifier, batch_size), classifier.classes, top)
 
 
 def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:

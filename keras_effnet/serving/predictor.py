@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.data.photos import Content, Photo, is_single
+from keras_effnet.data.photos import Content, Photo, several
 from keras_effnet.errors import at_least_one
 from keras_effnet.forks import PerProcess
 from keras_effnet.inference.classifier import Classifier
@@ -24,7 +24,7 @@ Input = Photo | Content
 
 
 class Predictor:
-    """A model in an engine. Call it with images to get their labels, in order, as they become available.
+    """A model in an engine. Call it with images to stream their labels in order; `predict` returns a list.
 
     It can be used from several threads at once. A forked process starts an engine for itself when it first uses the
     predictor; TensorFlow and Keras cannot be used after a fork. A predictor is pickled and copied as its arguments.
@@ -48,8 +48,8 @@ class Predictor:
     Example:
         >>> from keras_effnet.images import sample
         >>> predictor = Predictor("lite0")
-        >>> [prediction.labels[0][1] for prediction in predictor([sample("coffee")])]
-        ['espresso']
+        >>> predictor.predict(sample("coffee"))[0].labels[0][1]
+        'espresso'
     """
 
     def __init__(
@@ -92,12 +92,23 @@ class Predictor:
             return np.zeros((0, len(self.classes)), np.float32)
         return self._run()(np.asarray(images, np.float32))
 
-    def __call__(self, images: Iterable[Input], top: int = 5, *, batch_size: int | None = None) -> Iterator[Prediction]:
-        """Label images. An image that cannot be read gets a `Prediction` with an error.
+    def predict(
+        self, images: Input | Iterable[Input], top: int = 5, *, batch_size: int | None = None
+    ) -> list[Prediction]:
+        """Label one or many images, and return a list; the arguments are those of calling the predictor."""
+        return list(self(images, top, batch_size=batch_size))
+
+    def __call__(
+        self, images: Input | Iterable[Input], top: int = 5, *, batch_size: int | None = None
+    ) -> Iterator[Prediction]:
+        """Label images as they are read from the iterator that is returned; `predict` returns a list.
+
+        An image that cannot be read gets a `Prediction` with an error.
 
         Args:
-            images: paths, bytes of files, uint8 arrays (height, width, 3), Pillow images, or pairs (name, image). There
-                may be any number of them: only a few are held at a time.
+            images: paths, bytes of files, open files, arrays or tensors (height, width, 3) of pixels 0..255, Pillow
+                images, or pairs (name, image). There may be any number of them: only a few are held at a time. A
+                single one needs no list.
             top: the number of labels for each image.
             batch_size: the number of images that Keras and TensorFlow get at a time in throughput mode, by default 32.
                 The other engines always get one.
@@ -105,16 +116,18 @@ class Predictor:
         Raises:
             RuntimeError: the predictor was closed. The images submitted before are labelled first, as they are before
                 an exception of `images` is raised.
-            TypeError: `images` is a single image.
             ValueError: `top` or `batch_size` is below 1.
         """
-        if is_single(images):
-            raise TypeError(
-                f"images is a single {type(images).__name__}. Expected several images. Put it into a list: [image]."
-            )
         at_least_one(top=top or 0, batch_size=batch_size)
         batch, ahead = self._limits(batch_size)
-        rows = stream(images, self._run(), size=self.size, pool=self._pool(), batch_size=batch, ahead=ahead)
+        rows = stream(
+            several(images),
+            self._run(),
+            size=self.size,
+            pool=self._pool(),
+            batch_size=batch,
+            ahead=ahead,
+        )
         return label_all(rows, self.classes, top)
 
     def _limits(self, batch_size: int | None) -> tuple[int | None, int]:

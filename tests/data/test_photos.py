@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.labelled_photos import Example
 from keras_effnet.data.photo_batches import read_photos
 from keras_effnet.data.photos import is_single, named, prepare
 from keras_effnet.images import load_image
+
+
+def tensor(pixels: np.ndarray) -> Any:
+    """A tensor of Keras's backend."""
+    return keras.backend.constant(pixels, pixels.dtype) if LEGACY else keras.ops.convert_to_tensor(pixels)
+
 
 FORMS: dict[str, Callable[[Path], Any]] = {
     "string": str,
@@ -25,6 +32,9 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "array": load_image,
     "float array": lambda path: load_image(path).astype("float32"),
     "array with alpha": lambda path: np.asarray(Image.fromarray(load_image(path)).convert("RGBA")),
+    "tensor": lambda path: tensor(load_image(path)),
+    "float tensor": lambda path: tensor(load_image(path).astype("float32")),
+    "float array with alpha": lambda path: np.dstack([load_image(path), np.full((20, 30), 255)]).astype("float32"),
     "Pillow image": lambda path: Image.fromarray(load_image(path)),
 }
 
@@ -76,7 +86,7 @@ def test_single_photos_and_sequences_are_distinguished(file: Path) -> None:
         (("a name", b"no image"), "'a name': The image is not an image"),
         (b"", "'image 3': The image is not an image"),
         (np.zeros((4, 4, 2), np.uint8), "'image 3': The image has the shape (4, 4, 2)"),
-        (None, "'image 3': it is of type NoneType. Expected a path, the bytes of a file, an open file, a uint8 array"),
+        (None, "'image 3': it is of type NoneType. Expected a path, the bytes of a file, an open file, an array"),
         (("a name", 3), "'a name': it is of type int"),
         (("a", "b", "c"), "'image 3': it is of type tuple"),
     ],

@@ -322,6 +322,19 @@ def test_a_label_of_two_classes_is_rejected() -> None:
         find_class("Crane", (("n1", "crane"), ("n2", "crane")))
 
 
+def test_a_model_may_be_given_by_name_path_or_folder(image: np.ndarray, tmp_path: Path) -> None:
+    model = keras_effnet.EfficientNetLite0(weights=None, classes=3, input_shape=(64, 64, 3))
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    [expected] = explain(as_classifier(model, ((None, "a"), (None, "b"), (None, "c"))), image)
+    for source in (tmp_path / "model.keras", str(tmp_path), tmp_path):
+        [found] = explain(source, image)
+        assert found.maps[0].label == expected.maps[0].label
+        np.testing.assert_allclose(found.maps[0].values, expected.maps[0].values, atol=1e-5)
+    with pytest.raises(ValueError, match="no network 'lite9'"):
+        explain("lite9", image)
+
+
 def test_images_may_be_arrays_files_or_pairs_single_or_in_a_list(image: np.ndarray, tmp_path: Path) -> None:
     model = network(layers.GlobalAveragePooling2D(), dense(3))
     file = tmp_path / "noise.png"

@@ -23,7 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_effnet import cli
-from keras_effnet._keras import keras
+from keras_effnet._keras import LEGACY, keras
 from keras_effnet.images import center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction
@@ -347,11 +347,27 @@ def test_a_keras_model_takes_no_weights(classifier: Classifier, tmp_path: Path, 
             Predictor(model, engine, weights="noisy")
 
 
-def test_a_single_image_is_a_type_error(predictor: Predictor) -> None:
-    pixels = np.zeros((9, 8, 3), np.uint8)
-    for image in ("cat.jpg", Path("cat.jpg"), b"bytes", Image.new("RGB", (4, 4)), pixels, ("a", pixels), ("a", b"")):
-        with pytest.raises(TypeError, match=r"Put it into a list: \[image\]"):
-            predictor(image)
+def test_a_single_image_needs_no_list_in_any_form(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "green.png"
+    Image.new("RGB", (40, 40), (0, 255, 0)).save(path)
+    pixels = np.full((40, 40, 3), (0, 255, 0), np.uint8)
+    data = path.read_bytes()
+    tensor = keras.backend.constant if LEGACY else keras.ops.convert_to_tensor
+    forms = (str(path), path, data, Image.open(path), pixels, ("a", pixels), ("a", data), tensor(pixels))
+    for image in (*forms, io.BytesIO(data)):
+        (prediction,) = predictor.predict(image, top=1)
+        assert (prediction.error, prediction.labels[0][1]) == (None, "green")
+    assert [row.labels[0][1] for row in predictor.predict([pixels, pixels[..., ::-1], path])] == ["green"] * 3
+    assert predictor.predict([]) == []
+
+
+def test_an_array_that_is_not_an_image_gets_an_error_with_its_shape(predictor: Predictor) -> None:
+    for shape in ((3, 40, 40), (40, 40, 2), (40,), (0, 40, 3)):
+        (prediction,) = predictor.predict([np.ones(shape, np.uint8)])
+        assert f"The image has the shape {shape}. Expected (height, width)" in str(prediction.error)
+
+
+def test_every_argument_of_predict_is_checked(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="top is 0"):
         predictor([], top=0)
 
