@@ -26,13 +26,26 @@ IDENTITY = (
     *("Identity", "InputLayer", "MixUp", "RandAugment", "Resizing", "SpatialDropout2D", "ZeroPadding2D"),
 )
 # Operators with a number on their right, as in `x / 255`, as (factor, summand).
-OPERATORS: Mapping[str, Callable[[float], tuple[float, float]]] = {
+OPERATORS: Mapping[str, Callable[[np.ndarray], tuple[Any, Any]]] = {
     "Add": lambda number: (1.0, number),
     "Divide": lambda number: (1.0 / number, 0.0),
     "Multiply": lambda number: (number, 0.0),
     "Subtract": lambda number: (1.0, -number),
     "TrueDivide": lambda number: (1.0 / number, 0.0),
 }
+# The same as functions of TensorFlow, in the models of Keras 2: "math.truediv", "__operators__.add".
+FUNCTIONS = {
+    "add": "Add",
+    "divide": "Divide",
+    "multiply": "Multiply",
+    "mul": "Multiply",
+    "realdiv": "Divide",
+    "sub": "Subtract",
+    "subtract": "Subtract",
+    "truediv": "TrueDivide",
+}
+
+MAX_CHANNELS = 1024
 
 Layer = Mapping[str, Any]
 Statistics = tuple[np.ndarray, np.ndarray]
@@ -174,17 +187,28 @@ def _effect(layer: Layer, statistics: Statistics | None) -> Statistics:
             mean, variance = _numbers(config["mean"]), _numbers(config["variance"])
         std = np.maximum(np.sqrt(variance), 1e-7)  # as in Keras
         return 1 / std, -mean / std
+    if kind == "TFOpLambda":
+        kind = FUNCTIONS.get(str(config.get("function")).rpartition(".")[2], kind)
     numbers = [part for node in layer.get("inbound_nodes") or () for part in _arguments(node)]
     if kind in OPERATORS and len(numbers) == 1:
-        factor, summand = OPERATORS[kind](float(numbers[0]))
-        return np.full(1, factor), np.full(1, summand)
-    raise WeightsError(_refuse(f"a layer {kind[:50]!r}"))
+        with np.errstate(divide="ignore"):
+            factor, summand = OPERATORS[kind](np.asarray(numbers[0], np.float64).ravel())
+        return np.atleast_1d(factor), np.atleast_1d(summand)
+    raise WeightsError(_refuse(f"a layer {layer['class_name'][:50]!r}"))
 
 
 def _arguments(node: Any) -> list[Any]:
-    """The numbers on the right of an operator, in the notation of Keras 3."""
-    arguments = node.get("args", ()) if isinstance(node, dict) else ()
-    return [part for part in arguments[1:] if isinstance(part, int | float)]
+    """The numbers or lists of numbers on the right of an operator, in the notation of Keras 3 or Keras 2."""
+    if isinstance(node, dict):
+        return [part for part in node.get("args", ())[1:] if _is_number(part)]
+    calls = [node] if node and isinstance(node[0], str) else node
+    return [part for call in calls for keyword in call[3:] for part in keyword.values() if _is_number(part)]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_number, value)) and len(value) <= MAX_CHANNELS
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _numbers(value: Any) -> np.ndarray:
@@ -196,5 +220,5 @@ def _numbers(value: Any) -> np.ndarray:
 def _refuse(what: str) -> str:
     return (
         f"The model in the file has {what} between the image and the first convolution. Expected only Rescaling, "
-        "Normalization, or arithmetic with one number. Save the weights of the inner network alone (save_weights)."
+        "Normalization, or arithmetic with a number. Save the weights of the inner network alone (save_weights)."
     )

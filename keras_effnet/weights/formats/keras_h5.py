@@ -135,6 +135,7 @@ class H5File:
         else:
             self.attributes[path] = attributes
         for name, child in children:
+            name = name.replace("\\", "/")  # Keras on Windows
             self._read_object(child, f"{path}/{name}" if path else name, depth + 1)
 
     def _messages(self, address: int) -> Iterator[tuple[int, bytes]]:

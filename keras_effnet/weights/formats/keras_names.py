@@ -1,7 +1,8 @@
 """Maps the datasets of a Keras file to variables: by the names of the layers, or else by their order."""
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -12,11 +13,17 @@ from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.keras_h5 import Dataset, H5File
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
 
+log = logging.getLogger("keras_effnet")
+
 # Groups of a saved model other than its layers.
 TRAINING = ("optimizer", "optimizer_weights", "metrics", "compile_metrics", "loss")
 # In the files of qubvel/efficientnet, only the classifier has another name.
 ALIASES = {"probs": "predictions"}
 NORMALIZATION = ("mean", "variance", "count")
+
+# How the layers of a network begin, those of larger variants included; others belong to the model around it.
+OF_NETWORK = re.compile(r"(block\d|stem_|top_)")
+KERAS_HUB = re.compile(r"(^|/)(fused_)?mb_?conv_block(_\d+)?/")
 
 # Keras's automatic names: the class, then a number.
 KINDS = ("conv2d", "depthwise_conv2d", "batch_normalization", "dense")
@@ -35,17 +42,33 @@ def rename_keras(file: H5File, variant: Variant) -> dict[str, Dataset]:
     if not any(layers.values()):
         layers = _by_order(weights, variant)
     found: dict[str, Dataset] = {}
-    unknown = []
+    unknown, outside = [], []
     for path, dataset in weights.items():
         layer = layers[path]
         name = f"{layer}/{_variable(path, variables(layer or ''))}"
-        if layer is None or name.split("/")[1] not in variables(layer) or name in found:
+        if layer is None and not any(map(OF_NETWORK.match, _names(path, file.attributes))):
+            outside.append(path)
+        elif layer is None or name.split("/")[1] not in variables(layer) or name in found:
             unknown.append(path)
-        found[name] = dataset
-    if unknown:
+        else:
+            found[name] = dataset
+    complete = {name.split("/")[0] for name in found} >= set(known) - set(HEAD)
+    if unknown or (outside and not complete):
+        _refuse_foreign(weights)
         names = {_names(path, file.attributes)[-1] for path in weights}
-        raise WeightsError(unknown_names(unknown, names, variant, "keras"))
+        raise WeightsError(unknown_names([*unknown, *outside], names, variant, "keras"))
+    if outside:
+        log.warning("Ignored %d arrays outside the network: %s.", len(outside), ", ".join(outside[:5])[:300])
     return found
+
+
+def _refuse_foreign(paths: Iterable[str]) -> None:
+    if any(KERAS_HUB.search(path) for path in paths):
+        raise WeightsError(
+            "The file was written by KerasHub, whose EfficientNet has other layers. Expected a file of "
+            "keras.applications, of PyTorch or of this package. Use the model with keras_hub; or load published "
+            "weights here by name, such as weights='imagenet'."
+        )
 
 
 def read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
@@ -132,6 +155,9 @@ def _variable(path: str, names: tuple[str, ...]) -> str:
 def _by_order(weights: Mapping[str, Dataset], variant: Variant) -> dict[str, str | None]:
     """Layers by the numbers in their automatic names, which follow the order of the network."""
     places = {path: place for path in weights if (place := _place(path))}
+    networks = {model for model, kind, _ in places.values() if kind == "depthwise_conv2d"}
+    if len(networks) == 1:  # the layers around a nested network belong to other models
+        places = {path: place for path, place in places.items() if place[0] in networks}
     if len({model for model, _, _ in places.values()}) > 1:
         raise WeightsError(
             "The file has layers with automatic names in more than one model. Expected one model. Save the inner "

@@ -107,14 +107,38 @@ def test_optimizer_variables_of_a_compiled_model_are_ignored(arrays, tmp_path, s
     assert_same(checkpoint.state, arrays(model))
 
 
-def test_nested_network_is_rejected(tmp_path):
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_network_under_a_head_of_your_own_is_read(arrays, tmp_path, caplog, suffix, flat):
     from keras_effnet.models import create
 
-    network = create(tiny(), include_top=False, pooling="avg")
-    model = keras.Sequential([keras.Input((32, 32, 3)), network, keras.layers.Dense(3)])
-    model.save_weights(tmp_path / "file.weights.h5")
-    with pytest.raises(WeightsError, match=r"[Ss]ave the (network|EfficientNet)"):
-        read_checkpoint(tmp_path / "file.weights.h5", tiny())
+    network = create(tiny(), include_top=False, pooling="avg", input_shape=(32, 32, 3))
+    head = [keras.layers.BatchNormalization(name="mine"), keras.layers.Dense(3, name="fc")]
+    x = network.output
+    for layer in head if flat else ():
+        x = layer(x)
+    model = keras.Model(network.input, x) if flat else keras.Sequential([keras.Input((32, 32, 3)), network, *head])
+    (model.save_weights if suffix == ".weights.h5" else model.save)(tmp_path / f"file{suffix}")
+    state = read_checkpoint(tmp_path / f"file{suffix}", tiny()).state
+    assert_same(state, arrays(network))
+    assert any("Ignored 6 arrays outside the network" in message for message in caplog.messages)
+
+
+def test_backslashes_in_group_names_are_separators(tmp_path):
+    with h5py.File(tmp_path / "file", "w") as file:
+        file.create_dataset("layers\\conv2d\\vars/0", data=np.ones((3, 3, 3, 8), "f4"))
+        file["layers\\conv2d\\vars"].attrs["name"] = "stem_conv"
+    assert set(read_checkpoint(tmp_path / "file", tiny()).state) == {"stem_conv/kernel"}
+
+
+def test_file_of_keras_hub_is_named(tmp_path):
+    with h5py.File(tmp_path / "file", "w") as file:
+        for path, name in (("layers/conv2d", "stem_conv"), ("layers/mb_conv_block/conv1", "block1a_expand_conv_")):
+            file[f"{path}/vars/0"] = np.ones((3, 3, 3, 8), np.float32)
+            file[f"{path}/vars"].attrs["name"] = name
+    with pytest.raises(WeightsError, match="was written by KerasHub"):
+        read_checkpoint(tmp_path / "file", tiny())
 
 
 @pytest.mark.parametrize("group", ["optimizer/vars/0", "metrics/mean/vars/0", "layers/dropout/seed_generator/vars/0"])

@@ -137,11 +137,42 @@ def test_unsupported_preprocessing_is_rejected(kind, suffix, network, tmp_path):
         read_checkpoint(tmp_path / f"file{suffix}", tiny())
 
 
-def test_network_under_a_custom_head_is_rejected_with_the_reason(network, tmp_path):
+def test_network_under_a_custom_head_is_read_without_the_head(network, tmp_path, caplog):
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), network, keras.layers.Dense(3, name="mine")])
     model.save(tmp_path / "file.keras")
-    with pytest.raises(WeightsError, match=r"[Ss]ave the (network alone|inner (network|EfficientNet) alone)"):
-        read_checkpoint(tmp_path / "file.keras", tiny())
+    network.save_weights(tmp_path / "alone.weights.h5")
+    state = read_checkpoint(tmp_path / "file.keras", tiny()).state
+    alone = read_checkpoint(tmp_path / "alone.weights.h5", tiny()).state
+    assert state.keys() == alone.keys()
+    for name, array in alone.items():
+        np.testing.assert_array_equal(state[name], array)
+    assert any("Ignored 2 arrays outside the network" in message for message in caplog.messages)
+
+
+def test_division_by_a_list_in_a_model_of_keras_2_is_read():
+    layers = [
+        {"class_name": "InputLayer", "config": {"name": "input_1"}, "inbound_nodes": []},
+        {
+            "class_name": "Rescaling",
+            "config": {"name": "rescaling", "scale": 1 / 255, "offset": 0.0},
+            "inbound_nodes": [[["input_1", 0, 0, {}]]],
+        },
+        {
+            "class_name": "TFOpLambda",
+            "config": {"name": "tf.math.truediv", "function": "math.truediv"},
+            "inbound_nodes": [["rescaling", 0, 0, {"y": [[[[0.1, 0.2, 0.4]]]], "name": None}]],
+        },
+        {
+            "class_name": "Conv2D",
+            "config": {"name": "stem_conv"},
+            "inbound_nodes": [[["tf.math.truediv", 0, 0, {}]]],
+        },
+    ]
+    found = normalization_in({"class_name": "Functional", "config": {"layers": layers}}, None)
+    assert found.close_to(Normalization((0.0, 0.0, 0.0), (25.5, 51.0, 102.0)))
+    layers[2]["config"]["function"] = "math.pow"
+    with pytest.raises(WeightsError, match="a layer 'TFOpLambda'"):
+        normalization_in({"class_name": "Functional", "config": {"layers": layers}}, None)
 
 
 @pytest.mark.parametrize(
