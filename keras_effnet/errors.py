@@ -16,6 +16,17 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun in the singular or the plural.
+
+    Example:
+        >>> counted(1, "photo"), counted(1200, "class")
+        ('1 photo', '1,200 classes')
+    """
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """The valid values of a number. Infinity, NaN and booleans are never valid.

@@ -31,6 +31,7 @@ from keras_effnet.cli.terminal import (
     printable,
     silence_backend,
 )
+from keras_effnet.errors import counted
 
 if TYPE_CHECKING:
     from keras_effnet.data.photos import Photo
@@ -87,11 +88,11 @@ def classify(
         with muted(f"Loading {model} ..."):
             predictor = _open(model, weights, engine, one=len(photos) == 1)
         chunks = _chunks(predictor(photos, top=top, batch_size=batch_size), batch_size, len(photos))
-        failures = _save(chunks, results) if results else _show(chunks, as_json)
+        failures = _save(chunks, results, out) if results else _show(chunks, as_json)
         if results and earlier:
             complain(
-                f"{len(earlier)} photos failed in an earlier run, the first {earlier[0]!r}, and were skipped. "
-                f"To retry them, delete their lines from {out!r} or pass another file."
+                f"{counted(len(earlier), 'photo')} failed in an earlier run, the first {earlier[0]!r}. "
+                f"To retry, delete their lines from {out!r} or pass another file."
             )
             failures += len(earlier)
     # Exit only after the `with` block, so that the results file is closed normally.
@@ -146,38 +147,55 @@ def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Itera
         yield chunk
 
 
-def _save(chunks: Iterable[Sequence["Prediction"]], results: "Results") -> int:
-    """Write predictions to a file; returns the number of photos that failed."""
-    failures = 0
+def _save(chunks: Iterable[Sequence["Prediction"]], results: "Results", out: str | None) -> int:
+    """Write predictions to a file and report how many; returns the number of photos that failed."""
+    failures = count = 0
     for prediction in chain.from_iterable(chunks):
         results.write(prediction)
+        count += 1
         if prediction.error:
             failures += 1
             complain(prediction.error)
+    complain(f"{counted(count, 'photo')} written to {out}, {failures} failed.")
     return failures
 
 
 def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
     """Stream a table per chunk, or one JSON array; returns the number of photos that failed."""
-    from keras_effnet.inference.classify import entry
-
-    failures, separator = 0, "[\n" if as_json else ""
+    if as_json:
+        return _print_json(chunks)
+    failures, separator = 0, ""
     for chunk in chunks:
-        for prediction in chunk:
-            if prediction.error:
-                failures += 1
-                complain(prediction.error)
-            if as_json:
-                print(f"{separator}{json.dumps(entry(prediction))}", end="", flush=True)
-                separator = ",\n"
-        if not as_json and any(prediction.labels for prediction in chunk):
-            view = _labels(chunk) if is_terminal(sys.stdout) else _records(chunk)
-            view.show_header = not separator or is_terminal(sys.stdout)
-            print(separator if is_terminal(sys.stdout) else "", end="")
+        failures += _complain_about(chunk)
+        if any(prediction.labels for prediction in chunk):
+            on_terminal = is_terminal(sys.stdout)
+            view = _labels(chunk) if on_terminal else _records(chunk)
+            view.show_header = on_terminal or not separator
+            print(separator if on_terminal else "", end="")
             print_table(view)
             separator = "\n"
-    if as_json:
-        print("\n]" if separator == ",\n" else "[]")
+    return failures
+
+
+def _complain_about(chunk: Sequence["Prediction"]) -> int:
+    errors = [prediction.error for prediction in chunk if prediction.error]
+    for error in errors:
+        complain(error)
+    return len(errors)
+
+
+def _print_json(chunks: Iterable[Sequence["Prediction"]]) -> int:
+    """Print one array, which is complete even after Ctrl-C; returns the number of photos that failed."""
+    from keras_effnet.inference.classify import entry
+
+    failures, separator = 0, "[\n"
+    try:
+        for prediction in chain.from_iterable(chunks):
+            failures += _complain_about([prediction])
+            print(f"{separator}{json.dumps(entry(prediction))}", end="", flush=True)
+            separator = ",\n"
+    finally:
+        print("\n]" if separator == ",\n" else "[]", flush=True)
     return failures
 
 

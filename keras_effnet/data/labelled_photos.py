@@ -10,7 +10,7 @@ from pathlib import Path
 from keras_effnet.data.class_names import Classes, match_classes, read_labels
 from keras_effnet.data.photos import Photo
 from keras_effnet.data.tf_records import Record, count_records, open_dataset, read_records
-from keras_effnet.errors import at_least_one
+from keras_effnet.errors import at_least_one, counted
 from keras_effnet.image_files import SUFFIXES, find_images, is_ignored
 
 # Folder names of the splits of a data set; case is ignored.
@@ -139,8 +139,10 @@ def _of_classes(folder: Path, classes: Classes) -> Examples:
     loose = [path.name for path in inside if path.suffix.lower() in SUFFIXES and path not in folders]
     if not folders or loose:
         raise ValueError(
-            f"The folder {str(folder)!r} contains {len(folders)} folders and {len(loose)} photos. Expected one folder "
-            "per class, and no photos outside them. For unsorted photos pass labels=, a file with their classes; for "
+            f"The folder {str(folder)!r} contains {counted(len(folders), 'folder')} and "
+            f"{counted(len(loose), 'photo')}. "
+            "Expected one folder per class, and no photos outside them. "
+            "For unsorted photos pass labels=, a file with their classes; for "
             "TFRecords pass the files."
         )
     matched = match_classes([path.name for path in folders], classes, f"the folder {str(folder)!r}")

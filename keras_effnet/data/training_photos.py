@@ -13,7 +13,7 @@ from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.labelled_photos import SPLITS, Example, find_splits, subfolders
 from keras_effnet.data.listed_files import Folder, read_rows, report_missing
 from keras_effnet.data.tf_records import Dataset, open_dataset
-from keras_effnet.errors import Range
+from keras_effnet.errors import Range, counted
 from keras_effnet.image_files import SUFFIXES, find_images, is_ignored, normal_name
 
 LAYOUTS = "one folder per class, train/ and val/ with these, a CSV with path,label[,split], or tfds:NAME"
@@ -94,8 +94,8 @@ def _with_validation(photos: TrainingPhotos, train: Path, val: Path, *, tested: 
     unknown = sorted(set(found.classes) - set(photos.classes))
     if unknown:
         raise ValueError(
-            f"The folder {str(val)!r} has {len(unknown)} classes without photos in {train.name}/: {listed(unknown)}. "
-            "Expected only classes that are trained. Rename or remove their folders."
+            f"The folder {str(val)!r} has {counted(len(unknown), 'class')} without photos in {train.name}/: "
+            f"{listed(unknown)}. Expected only classes that are trained. Rename or remove their folders."
         )
     targets = {i: photos.classes.index(name) for i, name in enumerate(found.classes)}
     rows = tuple(Example(row.photo, targets[row.target]) for row in found.train)
@@ -118,8 +118,9 @@ def _of_classes(folder: Path) -> TrainingPhotos:
     loose = [path.name for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not by_class or loose:
         raise ValueError(
-            f"The folder {str(folder)!r} contains {len(by_class)} folders and {len(loose)} photos. Expected {LAYOUTS}. "
-            "Move the photos into folders named after their classes."
+            f"The folder {str(folder)!r} contains {counted(len(by_class), 'folder')} and "
+            f"{counted(len(loose), 'photo')}. "
+            f"Expected {LAYOUTS}. Move the photos into folders named after their classes."
         )
     empty = [name for name, photos in by_class.items() if not photos]
     notes = (f"Ignored folders without photos ({len(empty)}): {listed(empty)}.",) if empty else ()
@@ -174,8 +175,8 @@ def _of_csv(file: Path) -> TrainingPhotos:
     unknown = sorted(set(by_part["val"]) - set(train.classes))
     if unknown:
         raise ValueError(
-            f"The list {str(file)!r} has {len(unknown)} classes in val only: {listed(unknown)}. Expected only classes "
-            "that are trained. Correct the lines."
+            f"The list {str(file)!r} has {counted(len(unknown), 'class')} in val only: {listed(unknown)}. "
+            "Expected only classes that are trained. Correct the lines."
         )
     val = tuple(Example(path, train.classes.index(label)) for label in by_part["val"] for path in by_part["val"][label])
     return TrainingPhotos(train.classes, train.train, val, report_missing(file, missing, len(seen)))
@@ -200,8 +201,8 @@ def _rows(dataset: Dataset) -> tuple[Example, ...]:
 def _check_classes(classes: Sequence[str], data: str) -> None:
     if len(classes) < 2:
         raise ValueError(
-            f"The data {data!r} has {len(classes)} classes with photos{': ' if classes else ''}{listed(classes)}. "
-            "Expected at least two. Add photos of another class."
+            f"The data {data!r} has {counted(len(classes), 'class')} with photos{': ' if classes else ''}"
+            f"{listed(classes)}. Expected at least two. Add photos of another class."
         )
     odd = [name for name in classes if name != name.strip() or not name.isprintable()]
     if odd:

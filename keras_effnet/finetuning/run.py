@@ -15,6 +15,7 @@ from keras_effnet._keras import keras
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.photo_batches import Photos, read_photos, shrink
 from keras_effnet.data.training_photos import TrainingPhotos, listed, open_training_photos
+from keras_effnet.errors import counted
 from keras_effnet.finetuning.phases import keep_better_phase, train_phases
 from keras_effnet.finetuning.progress import Progress, Run
 from keras_effnet.finetuning.report import FineTuned
@@ -140,8 +141,8 @@ def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, t
 def _check_readable(photos: TrainingPhotos, errors: Sequence[str], *, strict: bool) -> None:
     if strict and errors:
         raise ValueError(
-            f"{len(errors)} photos cannot be read, the first: {errors[0]} Expected none, since strict is set. Remove "
-            "them, or omit strict to skip them."
+            f"{counted(len(errors), 'photo')} cannot be read, the first: {errors[0]} Expected none, since strict is "
+            "set. Remove them, or omit strict to skip them."
         )
     trained = {row.target for row in photos.train}
     lost = [name for i, name in enumerate(photos.classes) if i not in trained]
@@ -162,4 +163,4 @@ def _replaced(*parts: Photos) -> tuple[str, ...]:
     lost = [error for photos in parts for error in photos.lost.values()]
     if not lost:
         return ()
-    return (f"{len(lost)} photos could not be read again and were replaced by others of their class: {lost[0]}",)
+    return (f"{counted(len(lost), 'photo')} could not be read again, replaced by others of their class: {lost[0]}",)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.class_names import Classes
-from keras_effnet.errors import first_line
+from keras_effnet.errors import counted, first_line
 from keras_effnet.forks import check_fork
 from keras_effnet.imagenet import CLASS_INDEXES, class_index, normalize
 from keras_effnet.variants import VARIANTS, find_variant
@@ -153,8 +153,9 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
         classes = class_index(outputs[1] if outputs[1] in CLASS_INDEXES else 1000)
     if len(classes) != outputs[1]:
         raise ValueError(
-            f"The model {model.name!r} has {outputs[1]} classes, but there are {len(classes)} labels. Expected one "
-            "label per class. Write one label per line to labels.txt in the folder of the saved model; or pass "
+            f"The model {model.name!r} has {counted(outputs[1], 'class')}, but there are {len(classes)} labels. "
+            "Expected one label per class. "
+            "Write one label per line to labels.txt in the folder of the saved model; or pass "
             "keras_effnet.inference.classifier.Classifier(model, classes, size), where classes are pairs (None, label)."
         )
     classifier = Classifier(model, classes, _image_size(model))

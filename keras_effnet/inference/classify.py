@@ -4,8 +4,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,13 @@ class Prediction:
         path: the photo's path, or its name.
         labels: (wnid, label, score), the highest score first; the wnid is None for classes other than ImageNet's.
         error: why the photo has no labels; None if it has some.
+        indices: the index of each label among the model's outputs.
     """
 
     path: str
     labels: tuple[Label, ...] = ()
     error: str | None = None
+    indices: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -203,13 +206,16 @@ def label_all(rows: Iterable[Scored], classes: Classes, top: int) -> Iterator[Pr
 def label(row: Scored, classes: Classes, top: int) -> Prediction:
     """The labels with the highest scores, the highest first; no labels if there are no scores."""
     scores = np.zeros(0) if row.scores is None else row.scores
-    labels = tuple((*classes[i], float(scores[i])) for i in np.argsort(scores)[-top:][::-1])
-    return Prediction(row.path, labels, row.error)
+    best = tuple(int(i) for i in np.argsort(scores)[-top:][::-1])
+    return Prediction(row.path, tuple((*classes[i], float(scores[i])) for i in best), row.error, best)
 
 
 def entry(prediction: Prediction) -> dict[str, Any]:
     """A prediction as a JSON object: its path, and its labels or its error."""
     if prediction.error:
         return {"path": prediction.path, "error": prediction.error}
-    labels = [{"wnid": wnid, "label": name, "score": score} for wnid, name, score in prediction.labels]
+    labels = [
+        {"index": index, "wnid": wnid, "label": name, "score": score}
+        for index, (wnid, name, score) in zip_longest(prediction.indices, prediction.labels)
+    ]
     return {"path": prediction.path, "labels": labels}

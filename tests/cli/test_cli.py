@@ -111,7 +111,8 @@ def test_json_output_is_a_single_array(model: str, photos: Path) -> None:
     ]
     first, last = entries[0], entries[-1]
     assert [row["label"] for row in first["labels"]] == ["red", "green"]
-    assert first["labels"][0] == {"wnid": None, "label": "red", "score": pytest.approx(0.9178, abs=1e-4)}
+    assert [row["index"] for row in first["labels"]] == [0, 1]
+    assert first["labels"][0] == {"index": 0, "wnid": None, "label": "red", "score": pytest.approx(0.9178, abs=1e-4)}
     assert set(last) == {"path", "error"}
     assert "does not exist" in last["error"]
 
@@ -228,6 +229,28 @@ def test_ctrl_c_exits_with_130_and_prints_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("keras_effnet.serving.predictor.Predictor.__call__", interrupted)
     result = run("classify", "x.jpg", "--model", model)
     assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_ctrl_c_leaves_a_complete_json_array(monkeypatch: pytest.MonkeyPatch, model: str, number: int) -> None:
+    def interrupted(*_: object, **__: object) -> Iterator[Prediction]:
+        yield from (Prediction(f"{i}.jpg", ((None, "red", 1.0),), indices=(0,)) for i in range(number))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_effnet.serving.predictor.Predictor.__call__", interrupted)
+    result = run("classify", "x.jpg", "--model", model, "--json", "--batch-size", 1)
+    assert result.exit_code == 130
+    assert [entry["path"] for entry in json.loads(result.stdout)] == [f"{i}.jpg" for i in range(number)]
+
+
+def test_out_reports_how_many_photos_were_written_and_how_many_failed(model: str, photos: Path) -> None:
+    (photos / "0.png").write_text("no photo", encoding="utf-8")
+    out = photos.parent / "labels.jsonl"
+    result = run("classify", photos, "--model", model, "--out", out)
+    assert result.stderr.splitlines()[-1] == f"keras-effnet: 4 photos written to {out}, 1 failed."
+    assert result.stdout == ""
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [row["labels"][0]["index"] for row in rows if "labels" in row] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("total", "on_terminal"), [(5, True), (2, True), (5, False)])

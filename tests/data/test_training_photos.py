@@ -121,12 +121,12 @@ def test_an_empty_class_is_left_out_with_a_note(photos: Path, tmp_path: Path) ->
 BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda path: path / "nowhere", "There is no data"),
     "no photos": (lambda path: make(path, "a/notes.txt", "b/notes.txt"), "has 0 classes with photos"),
-    "one class": (lambda path: make(path, "cat/1.jpg"), "has 1 classes with photos: cat"),
-    "loose photos": (lambda path: make(path, "1.jpg", "a/1.jpg", "b/1.jpg"), "contains 2 folders and 1 photos"),
+    "one class": (lambda path: make(path, "cat/1.jpg"), "has 1 class with photos: cat"),
+    "loose photos": (lambda path: make(path, "1.jpg", "a/1.jpg", "b/1.jpg"), "contains 2 folders and 1 photo"),
     "nothing": (lambda path: path, "0 folders and 0 photos"),
     "unknown class": (
         lambda path: make(path, "train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"),
-        r"1 classes without photos in train/: c",
+        r"1 class without photos in train/: c",
     ),
     "no label": (
         lambda path: make(path, "list.csv", text="1.jpg,a\n2.jpg\n") / "list.csv",
@@ -139,7 +139,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
     "unknown split": (lambda path: make(path, "l.csv", text="1.jpg,a,test\n") / "l.csv", "split train or val"),
     "class in val only": (
         lambda path: make(path, "l.csv", text="1.jpg,a\n2.jpg,b\n3.jpg,c,val\n") / "l.csv",
-        "has 1 classes in val only: c",
+        "has 1 class in val only: c",
     ),
     "no train split": (
         lambda path: make(path, "Test/a/1.jpg", "Test/b/1.jpg", "Val/a/2.jpg", "Val/b/2.jpg"),

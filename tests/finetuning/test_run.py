@@ -282,7 +282,7 @@ def test_unreadable_photos_are_counted_and_rejected_in_strict_mode(tmp_path: Pat
     assert sum(report["counts"]["train"].values()) + sum(report["counts"]["val"].values()) == 15
     assert "broken.png" in report["errors"][0]
     assert "broken.png" in (tmp_path / "run" / "report.md").read_text("utf-8")
-    with pytest.raises(ValueError, match=r"1 photos cannot be read, the first: .*broken\.png"):
+    with pytest.raises(ValueError, match=r"1 photo cannot be read, the first: .*broken\.png"):
         finetune(data, model=pretrained, strict=True)
 
 

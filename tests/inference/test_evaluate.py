@@ -271,7 +271,7 @@ def test_a_class_without_photos_is_an_error_of_the_report(model: Classifier, fol
 
 def test_photos_outside_of_class_folders_are_rejected(model: Classifier, folder: Path, tmp_path: Path) -> None:
     (folder / "loose.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"contains 6 folders and 1 photos\."):
+    with pytest.raises(ValueError, match=r"contains 6 folders and 1 photo\."):
         evaluate(folder, model=model)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="contains 0 folders and 0 photos"):

@@ -506,8 +506,9 @@ def test_the_command_resumes_with_its_file(exported: Callable[[str], Path], tmp_
     second = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert (second.exit_code, second.stdout) == (1, "")
-    already, unreadable = second.stderr.splitlines()
+    already, unreadable, written = second.stderr.splitlines()
     assert already.startswith(f"keras-effnet: 1 of 4 photos are already in {str(out)!r} and were skipped.")
+    assert written == f"keras-effnet: 3 photos written to {out}, 1 failed."
     assert unreadable.startswith(f"keras-effnet: {str(photos / '4.png')!r} is not an image")
     assert [Path(row["path"]).name for row in rows] == ["1.png", "2.png", "3.png", "4.png"]
     assert [row["labels"][0]["label"] for row in rows[:3]] == ["red", "green", "blue"]
@@ -515,9 +516,10 @@ def test_the_command_resumes_with_its_file(exported: Callable[[str], Path], tmp_
     third = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
     # Failed photos are skipped, but still reported.
     assert (third.exit_code, third.stdout) == (1, "")
-    already, failed = third.stderr.splitlines()
+    already, written, failed = third.stderr.splitlines()
     assert already.startswith(f"keras-effnet: 4 of 4 photos are already in {str(out)!r}")
-    assert failed.startswith("keras-effnet: 1 photos failed in an earlier run, the first")
+    assert written == f"keras-effnet: 0 photos written to {out}, 0 failed."
+    assert failed.startswith("keras-effnet: 1 photo failed in an earlier run, the first")
     out.write_text(out.read_text() + '{"path": ["no name"]}\n')
     damaged = CliRunner().invoke(cli.app, ["classify", str(photos), *arguments])
     assert (damaged.exit_code, len(damaged.stderr.splitlines())) == (1, 1)
