@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from keras_effnet.blocks import BlockArgs
 from keras_effnet.scaling import block_name
-from keras_effnet.variants import Variant
+from keras_effnet.variants import Variant, as_variant
 
 FLOAT32_BYTES = 4
 
@@ -105,7 +105,7 @@ class Complexity:
 
 
 def complexity(
-    variant: Variant,
+    variant: Variant | str,
     *,
     resolution: int | None = None,
     classes: int = 1000,
@@ -115,8 +115,7 @@ def complexity(
     """Compute the cost of a network; the arguments are those of `layers`.
 
     Example:
-        >>> from keras_effnet.variants import VARIANTS
-        >>> complexity(VARIANTS["b0"]).trainable
+        >>> complexity("b0").trainable
         5288548
     """
     trainable = statistics = macs = activations = peak = 0
@@ -136,14 +135,14 @@ def complexity(
     return Complexity(parameters, trainable, macs, activations, weight_bytes, peak_bytes)
 
 
-def table(variant: Variant, resolution: int | None = None, *, classes: int = 1000) -> tuple[Stage, ...]:
+def table(variant: Variant | str, resolution: int | None = None, *, classes: int = 1000) -> tuple[Stage, ...]:
     """Return Table 1 of the paper for any variant, with the cost of each row; the arguments are those of `layers`.
 
     Example:
-        >>> from keras_effnet.variants import VARIANTS
-        >>> [row.channels for row in table(VARIANTS["b0"])]
+        >>> [row.channels for row in table("b0")]
         [32, 16, 24, 40, 80, 112, 192, 320, 1280]
     """
+    variant = as_variant(variant)
     blocks = variant.stages
     operators = ["Conv3x3", *(_operator(row) for row in blocks), "Conv1x1 & Pooling & FC"]
     channels = [variant.stem, *(row.filters for row in blocks), variant.head]
@@ -163,7 +162,7 @@ def _operator(row: BlockArgs) -> str:
 
 
 def layers(
-    variant: Variant,
+    variant: Variant | str,
     resolution: int | None = None,
     *,
     classes: int = 1000,
@@ -173,7 +172,7 @@ def layers(
     """Iterate over the layers with weights, in the order of the graph.
 
     Args:
-        variant: a row of `VARIANTS`, or one of your own.
+        variant: the name of a network, a row of `VARIANTS`, or a row of your own.
         resolution: side of the square input image in pixels; the variant's own by default.
         classes: outputs of the classifier.
         in_channels: channels of the input image.
@@ -186,9 +185,10 @@ def layers(
 
 
 def _walk(
-    variant: Variant, resolution: int | None, classes: int, in_channels: int, include_top: bool, *, merge: bool
+    variant: Variant | str, resolution: int | None, classes: int, in_channels: int, include_top: bool, *, merge: bool
 ) -> Iterator[tuple[Layer, int]]:
     """Each layer and how often it occurs; `merge` yields the equal blocks of a stage, all except its first, once."""
+    variant = as_variant(variant)
     size = variant.resolution if resolution is None else resolution
     if size < 32:
         raise ValueError(f"resolution is {size!r}. Expected at least 32 pixels.")

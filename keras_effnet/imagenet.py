@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import Normalization
 from keras_effnet.variants import VARIANTS, find_variant
-from keras_effnet.weights.registry import ALIASES, WEIGHTS
+from keras_effnet.weights.published import find_weights
+from keras_effnet.weights.registry import WEIGHTS
 
 CLASS_INDEXES = {1000: "imagenet_class_index.json", 21843: "imagenet21k_class_index.json"}
 
@@ -119,8 +121,8 @@ def _constants(variant: str | None, weights: str | None) -> Normalization:
         return VARIANTS[variant or "b0"].normalization
     rows = [row for row in WEIGHTS.values() if variant in (None, row.variant)]
     for row in rows:
-        if row.name == ALIASES.get(weights, weights):
-            return row.normalization
+        with suppress(WeightsError):
+            return find_weights(row.variant, weights).normalization
     raise ValueError(
         f"There is no weight set {weights!r} for {variant or 'any network'}. Expected one of "
         f"{', '.join(sorted({row.name for row in rows}))}. For weights from a file, leave out weights=."

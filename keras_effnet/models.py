@@ -2,16 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Unpack, cast
 
 from keras_effnet._keras import dtype_policy, keras
-from keras_effnet.blocks import B0_BLOCKS, BlockArgs, decode_blocks
+from keras_effnet.blocks import BlockArgs, decode_blocks
 from keras_effnet.builder_signature import Builder, BuilderV2, Options
 from keras_effnet.forks import check_fork
 from keras_effnet.layers import Conventions, restore_initializers
 from keras_effnet.network import build, image_input
-from keras_effnet.normalization import IMAGENET, Normalization, find_framework
-from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.normalization import Normalization, find_framework
+from keras_effnet.variants import VARIANTS, Variant, as_variant
 from keras_effnet.weights import loading as weight_sets
 
 
@@ -107,26 +108,27 @@ def _check(*, pooling: str | None, classes: int, dropout_rate: float, drop_conne
 
 
 def EfficientNet(
-    width_coefficient: float,
-    depth_coefficient: float,
-    resolution: int,
+    width_coefficient: Variant | str | float,
+    depth_coefficient: float | None = None,
+    resolution: int | None = None,
     *,
-    blocks: Sequence[BlockArgs] | Sequence[str] = B0_BLOCKS,
-    dropout_rate: float = 0.2,
-    activation: str = "swish",
-    normalization: Normalization = IMAGENET,
-    fix_ends: bool = False,
-    stem_filters: int = 32,
-    head_filters: int = 1280,
+    blocks: Sequence[BlockArgs] | Sequence[str] | None = None,
+    dropout_rate: float | None = None,
+    activation: str | None = None,
+    normalization: Normalization | None = None,
+    fix_ends: bool | None = None,
+    stem_filters: int | None = None,
+    head_filters: int | None = None,
     **options: Unpack[Options],
 ) -> keras.Model:
-    """Build your own network from a block table and scaling coefficients.
+    """Build a network from a row of `VARIANTS`, or your own from a block table and scaling coefficients.
 
     Args:
-        width_coefficient: factor for all numbers of filters; the results are rounded to multiples of 8.
+        width_coefficient: factor for all numbers of filters; the results are rounded to multiples of 8. Or the name of
+            a network or a `Variant`: then every other argument changes one of its values.
         depth_coefficient: factor for all numbers of repeats; the results are rounded up.
         resolution: side of the square input image in pixels.
-        blocks: rows of `BlockArgs`, or block strings such as "r1_k3_s11_e1_i32_o16_se0.25".
+        blocks: rows of `BlockArgs` (by default B0's), or block strings such as "r1_k3_s11_e1_i32_o16_se0.25".
         dropout_rate: dropout rate before the classifier.
         activation: "swish" or "relu6".
         normalization: mean and standard deviation of the pixels. If a weight file contains its own, that is used.
@@ -145,27 +147,43 @@ def EfficientNet(
         WeightsError: the weight file cannot be read or does not fit the network.
 
     Example:
-        >>> from dataclasses import replace
+        >>> EfficientNet(VARIANTS["lite0"], classes=10).output_shape
+        (None, 10)
+        >>> from keras_effnet.blocks import B0_BLOCKS
         >>> shallow = (*B0_BLOCKS[:5], replace(B0_BLOCKS[5], repeats=2), B0_BLOCKS[6])
         >>> EfficientNet(1.0, 1.0, 128, blocks=shallow, classes=10).output_shape
         (None, 10)
     """
+    changes = {
+        "depth_coefficient": depth_coefficient,
+        "resolution": resolution,
+        "blocks": blocks if blocks is None else _table(blocks),
+        "dropout_rate": dropout_rate,
+        "activation": activation,
+        "normalization": normalization,
+        "fix_ends": fix_ends,
+        "stem_filters": stem_filters,
+        "head_filters": head_filters,
+    }
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(width_coefficient, str | Variant):
+        variant = as_variant(width_coefficient)
+        if variant.name in VARIANTS:
+            options.setdefault("name", f"efficientnet{variant.name}")
+        return create(replace(variant, **given), **options)
+    if depth_coefficient is None or resolution is None:
+        raise TypeError(
+            "EfficientNet() needs width_coefficient, depth_coefficient and resolution. Pass all three, or the name of "
+            'a network: EfficientNet("b0").'
+        )
+    name = options.get("name", "efficientnet")
+    return create(Variant(name, width_coefficient, **{"dropout_rate": 0.2, **given}), **options)
+
+
+def _table(blocks: Sequence[BlockArgs] | Sequence[str]) -> tuple[BlockArgs, ...]:
+    """Rows of `BlockArgs` from rows or from block strings."""
     rows = [row for row in blocks if not isinstance(row, str)]
-    strings = [row for row in blocks if isinstance(row, str)]
-    variant = Variant(
-        options.get("name", "efficientnet"),
-        width_coefficient,
-        depth_coefficient,
-        resolution,
-        dropout_rate,
-        (*rows, *decode_blocks(strings)),
-        activation,
-        normalization,
-        fix_ends,
-        stem_filters,
-        head_filters,
-    )
-    return create(variant, **options)
+    return (*rows, *decode_blocks([row for row in blocks if isinstance(row, str)]))
 
 
 def _builder(key: str, best: str) -> Builder:

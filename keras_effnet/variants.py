@@ -6,6 +6,8 @@ Sources: arXiv:1905.11946 (B0-B7), 1911.09665 (B8), 1911.04252 (L2), the release
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from keras_effnet.blocks import (
@@ -166,14 +168,19 @@ _ROWS = (
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _ROWS})
 
 
-def list_models() -> list[str]:
+def list_models(pattern: str = "*") -> list[str]:
     """List the names of the published networks.
 
+    Args:
+        pattern: only the names that match it, or whose builder matches it: "*lite*", "EfficientNetV2*". Capitals do not
+            matter.
+
     Example:
-        >>> list_models()[:3]
-        ['b0', 'b1', 'b2']
+        >>> list_models("lite*")[:3]
+        ['lite0', 'lite1', 'lite2']
     """
-    return list(VARIANTS)
+    wanted = pattern.lower()
+    return [row.name for row in _ROWS if fnmatchcase(row.name, wanted) or fnmatchcase(row.builder.lower(), wanted)]
 
 
 def find_variant(name: str) -> Variant:
@@ -184,8 +191,23 @@ def find_variant(name: str) -> Variant:
     """
     key = _spelling(name).removeprefix("tf").removeprefix("efficientnet")
     if key not in _SPELLINGS:
-        raise ValueError(f"There is no network {name!r}. Expected one of {', '.join(VARIANTS)}.")
+        raise ValueError(f"There is no network {name!r}.{_did_you_mean(key)} Expected one of {', '.join(VARIANTS)}.")
     return _SPELLINGS[key]
+
+
+def as_variant(network: Variant | str) -> Variant:
+    """The row of a network that may be given by name; a row is returned unchanged.
+
+    Raises:
+        ValueError: the network does not exist.
+    """
+    return find_variant(network) if isinstance(network, str) else network
+
+
+def _did_you_mean(key: str) -> str:
+    known = _SPELLINGS | {f"efficientnet{spelling}": row for spelling, row in _SPELLINGS.items()}
+    close = get_close_matches(key, known, n=1, cutoff=0.75)
+    return f" Did you mean {known[close[0]].name!r}?" if close else ""
 
 
 def _spelling(name: str) -> str:

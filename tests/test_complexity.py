@@ -149,3 +149,21 @@ def test_an_unknown_variant_is_rejected_with_a_list_of_variants():
 
 def test_the_tiny_network_has_few_parameters():
     assert complexity(tiny()).parameters < 50_000
+
+
+def test_networks_are_found_by_name_in_any_spelling_and_by_pattern() -> None:
+    assert complexity("EfficientNet-B0") == complexity("b0") == complexity(VARIANTS["b0"])
+    assert table("lite0") == table(VARIANTS["lite0"])
+    assert list_models() == list(VARIANTS)
+    assert list_models("*Lite*") == list_models("EfficientNetLite?") == [f"lite{i}" for i in range(5)]
+    assert list_models("v2-b*") == list_models("efficientnetv2b*") == [f"v2-b{i}" for i in range(4)]
+    assert list_models("resnet*") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("lit0", "lite0"), ("efficentnet-b3", "b3"), ("EfficientNetLite00", "lite0"), ("v2", "")]
+)
+def test_a_misspelt_network_gets_the_name_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"There is no network '{name}'") as error:
+        find_variant(name)
+    assert (f"Did you mean '{meant}'?" in str(error.value)) == bool(meant)

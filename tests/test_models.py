@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,6 +242,29 @@ def test_a_stage_can_be_changed_without_touching_the_others():
     assert "block6e_project_conv" in {layer.name for layer in model.layers}
     strings = EfficientNet(1.0, 1.0, 64, blocks=encode_blocks(deeper), classes=10)
     assert strings.count_params() == model.count_params()
+
+
+@builders
+@pytest.mark.parametrize("row", [VARIANTS["lite0"], "lite0", "EfficientNetLite0", "LITE_0"])
+def test_a_network_is_built_from_its_row_or_its_name_in_any_spelling(row: Any) -> None:
+    model = EfficientNet(row, classes=10)
+    expected = keras_effnet.EfficientNetLite0(weights=None, classes=10)
+    assert (model.name, model.input_shape, model.count_params()) == (
+        *(expected.name, expected.input_shape, expected.count_params()),
+    )
+    assert [layer.name for layer in model.layers[1:]] == [layer.name for layer in expected.layers[1:]]
+
+
+@builders
+def test_arguments_beside_a_row_change_its_values() -> None:
+    row = replace(VARIANTS["b0"], name="my own", resolution=64)
+    assert EfficientNet(row, classes=3, name="mine").input_shape == (None, 64, 64, 3)
+    model = EfficientNet(row, resolution=96, depth_coefficient=2.0, activation="relu6", dropout_rate=0)
+    assert model.input_shape == (None, 96, 96, 3)
+    assert "block7b_add" in {layer.name for layer in model.layers}
+    assert {"dropout", "top_dropout"}.isdisjoint(layer.name for layer in model.layers)
+    with pytest.raises(TypeError, match="needs width_coefficient, depth_coefficient and resolution"):
+        EfficientNet(1.0, 1.0)
 
 
 @builders

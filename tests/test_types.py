@@ -27,10 +27,13 @@ model = EfficientNetB0(weights=None, classes=5, pooling="avg", dtype="mixed_bflo
 model.predict([])
 EfficientNetLite0(False, None, None, (None, None, 3)).summary()
 EfficientNet(1.0, 1.1, 240, classes=10, weights=None).summary()
+EfficientNet(VARIANTS["b3"], classes=10).summary()
+EfficientNet("b3", resolution=64).summary()
 VARIANTS["b0"].resolution + keras_effnet.complexity.complexity(VARIANTS["b0"]).macs
 keras_effnet.latency.__name__ + keras_effnet.registry.__name__
 with Predictor("lite0") as predictor:
     list(predictor("photos/"))
+    predictor.predict("photo.jpg")[0].labels
 EfficientNetB0(weigths="imagenet")  # call-arg reportCallIssue
 EfficientNetB0(classes="five")  # arg-type reportArgumentType
 EfficientNetB0(pooling="mean")  # arg-type reportArgumentType

@@ -1,6 +1,8 @@
 """Finds the published weight sets by name, and their files: in a Python package, in the cache, or on the network."""
 
 import importlib.util
+import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
@@ -23,7 +25,7 @@ def list_weights(variant: str | None = None) -> list[tuple[str, str]]:
 
 
 def find_weights(variant: str, name: str) -> Weights:
-    """The record of a published set.
+    """The record of a published set, by any usual spelling: "noisy-student", "noisy_student", "NoisyStudent".
 
     Raises:
         WeightsError: the variant has no such set; the message lists those it has.
@@ -32,13 +34,21 @@ def find_weights(variant: str, name: str) -> Weights:
         >>> find_weights("b0", "autoaugment").name
         'imagenet'
     """
-    if not is_set(variant, name):
-        names = [repr(key[1]) for key in list_weights(variant)]
+    key = _spelling(name)
+    names = [set_name for _, set_name in list_weights(variant)]
+    sets = {_spelling(known): known for known in (*names, *ALIASES) if is_set(variant, known)}
+    if key not in sets:
+        close = get_close_matches(key, sets, n=1, cutoff=0.6)
+        hint = f" Did you mean {sets[close[0]]!r}?" if close else ""
         raise WeightsError(
-            f"There are no weights {name!r} for {variant!r}, and no such file. Expected "
-            f"{', '.join([*names, 'None or the path of a weight file'])}."
+            f"There are no weights {name!r} for {variant!r}, and no such file.{hint} Expected "
+            f"{', '.join([*map(repr, names), 'None or the path of a weight file'])}."
         )
-    return WEIGHTS[variant, ALIASES.get(name, name)]
+    return WEIGHTS[variant, ALIASES.get(sets[key], sets[key])]
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
 
 
 def is_set(variant: str, name: object) -> bool:

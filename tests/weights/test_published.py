@@ -17,7 +17,8 @@ from keras_effnet._keras import LEGACY, keras
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET
 from keras_effnet.weights import published as sets
-from keras_effnet.weights.registry import Source, Weights
+from keras_effnet.weights.published import find_weights
+from keras_effnet.weights.registry import WEIGHTS, Source, Weights
 
 pytestmark = pytest.mark.builders
 
@@ -135,3 +136,15 @@ def test_altered_file_in_the_cache_is_not_used(published, tmp_path):
         with pytest.raises(WeightsError, match="efficientnetb0"):
             keras_effnet.EfficientNetB0()
     keras_effnet.EfficientNetB0()
+
+
+@pytest.mark.parametrize("name", ["noisy-student", "noisy_student", "NoisyStudent", "noisy student"])
+def test_weight_sets_are_found_in_any_spelling(name: str) -> None:
+    assert find_weights("b0", name) is WEIGHTS["b0", "noisy-student"]
+
+
+@pytest.mark.parametrize(("name", "meant"), [("imagnet", "imagenet"), ("noisy_studnet", "noisy-student"), ("x", "")])
+def test_a_misspelt_weight_set_gets_the_name_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(WeightsError, match=f"There are no weights '{name}' for 'b0'") as error:
+        find_weights("b0", name)
+    assert (f"Did you mean '{meant}'?" in str(error.value)) == bool(meant)
