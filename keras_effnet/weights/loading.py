@@ -17,6 +17,7 @@ from keras_effnet.weights.fast_copy import save_fast_copy
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.frameworks import framework_of, normalization_of_layout
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names
+from keras_effnet.weights.formats.other_formats import weight_file
 from keras_effnet.weights.formats.preprocessing_files import stored_normalization
 from keras_effnet.weights.published import find_weights, identify, is_set, locate
 
@@ -67,7 +68,8 @@ def open_weights(
         WeightsError: there is no such set or file, the download failed, or the file cannot be read.
     """
     if not is_set(variant.name, weights) and _exists(Path(weights)):
-        path, record = Path(weights), identify(Path(weights))
+        path = weight_file(Path(weights))
+        record = identify(path)
         checkpoint = read_checkpoint(path, variant, ema=ema)
     else:
         record = find_weights(variant.name, str(weights))

@@ -21,6 +21,7 @@ from keras_effnet.weights.formats.keras_config import framework_in, normalizatio
 from keras_effnet.weights.formats.keras_h5 import SIGNATURE, H5File
 from keras_effnet.weights.formats.keras_names import as_published, read_statistics, rename_keras
 from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
+from keras_effnet.weights.formats.other_formats import refuse_other_format, weight_file
 from keras_effnet.weights.formats.safetensors import read_safetensors
 from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, read_member, read_torch
 
@@ -54,8 +55,8 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
     """Read the weights of a network from a file of any known format, which is detected from the content.
 
     Args:
-        path: an HDF5, .keras, PyTorch or safetensors file; or a TensorFlow checkpoint: its folder, its prefix without
-            ".index", or a .tar.gz.
+        path: an HDF5, .keras, PyTorch or safetensors file; a folder of `save_pretrained`; or a TensorFlow checkpoint:
+            its folder, its prefix without ".index", or a .tar.gz.
         variant: the network; it determines the stage of each block.
         ema: read the moving averages of a TensorFlow checkpoint, to which the published accuracies refer.
 
@@ -67,7 +68,7 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
         >>> read_checkpoint("efficientnet-lite0-57934424.pth", VARIANTS["lite0"]).layout  # doctest: +SKIP
         'lukemelas'
     """
-    path = Path(path)
+    path = weight_file(Path(path))
     try:
         return _check(_read(path, variant, ema))
     except WeightsError as error:
@@ -78,6 +79,8 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
 
 
 def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
+    if path.exists():
+        refuse_other_format(path)
     if is_tf_checkpoint(path):
         return Checkpoint(read_tf_checkpoint(path, variant, ema=ema), "tensorflow")
     with path.open("rb") as opened:

@@ -14,6 +14,7 @@ from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.checkpoint_bundle import Bundle
 from keras_effnet.weights.formats.layer_names import layer_names, variables
+from keras_effnet.weights.formats.other_formats import OBJECT_GRAPH, refuse_object_graph
 
 GZIP_MAGIC = b"\x1f\x8b"
 STEM = "/stem/conv2d/kernel"
@@ -90,6 +91,8 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
 
 def _read(prefix: Path, variant: Variant, ema: bool) -> dict[str, np.ndarray]:
     bundle = Bundle(prefix)
+    if OBJECT_GRAPH in bundle.entries:
+        refuse_object_graph(prefix)
     models = [name.removesuffix(STEM) for name in bundle.entries if name.endswith(STEM)]
     if len(models) != 1:
         raise WeightsError(

@@ -23,7 +23,7 @@ NORMALIZATION = ("mean", "variance", "count")
 
 # How the layers of a network begin, those of larger variants included; others belong to the model around it.
 OF_NETWORK = re.compile(r"(block\d|stem_|top_)")
-KERAS_HUB = re.compile(r"(^|/)(fused_)?mb_?conv_block(_\d+)?/")
+KERAS_HUB = re.compile(r"(^|/)((fused_)?mb_?conv|cba)_block(_\d+)?/")
 
 # Keras's automatic names: the class, then a number.
 KINDS = ("conv2d", "depthwise_conv2d", "batch_normalization", "dense")
