@@ -152,9 +152,19 @@ def head_initializer(classes: int) -> Any:
     """A new initializer for the classifier of a network that is trained from scratch.
 
     The published rule, uniform within 1 / sqrt(classes), is meant for ImageNet's 1,000 classes: with five, the first
-    loss would be many times ln(5). Other heads start at zero: all classes are equally likely, whatever the features.
+    loss would be many times ln(5).
     """
-    return keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform") if classes == 1000 else "zeros"
+    return (
+        keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform") if classes == 1000 else new_head_initializer()
+    )
+
+
+def new_head_initializer() -> Any:
+    """An initializer for a head on any features: all classes start equally likely, at the loss of chance.
+
+    Not zeros: then the first update would change no layer below the head.
+    """
+    return keras.initializers.RandomUniform(-1e-6, 1e-6)
 
 
 def restore_initializers(layers: Iterable[Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_effnet._keras import channel_axis, is_keras_tensor, keras
-from keras_effnet.layers import Conventions, conv_bn_act, head_initializer, mbconv
+from keras_effnet.layers import Conventions, conv_bn_act, head_initializer, mbconv, new_head_initializer
 from keras_effnet.normalization import Normalization
 from keras_effnet.scaling import block_name, drop_rates
 from keras_effnet.variants import Variant
@@ -69,10 +69,10 @@ def normalize(inputs: Any, normalization: Normalization) -> Any:
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")(inputs)
 
 
-def classify(x: Any, classes: int, activation: Any, dropout_rate: float, *, initializer: Any = "zeros") -> Any:
+def classify(x: Any, classes: int, activation: Any, dropout_rate: float, *, initializer: Any = None) -> Any:
     """Pooling, dropout and a dense layer with float32 outputs under any dtype policy.
 
-    With a kernel of zeros, the default, a new head starts at the loss of chance on any features.
+    By default, a new head starts at the loss of chance on any features.
     """
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     if dropout_rate:
@@ -80,7 +80,7 @@ def classify(x: Any, classes: int, activation: Any, dropout_rate: float, *, init
     return keras.layers.Dense(
         classes,
         activation=activation,
-        kernel_initializer=initializer,
+        kernel_initializer=new_head_initializer() if initializer is None else initializer,
         dtype="float32",
         name="predictions",
     )(x)

@@ -283,6 +283,7 @@ def test_head_for_other_than_1000_classes_starts_at_the_loss_of_chance(classes):
     model = create(tiny(), classes=classes)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     assert -np.log(model.predict(images, verbose=0)) == pytest.approx(np.full((2, classes), np.log(classes)), rel=0.1)
+    assert model.get_layer("predictions").get_weights()[0].any()  # or the first update would not reach the network
     clone = keras.models.clone_model(model)
     assert -np.log(clone.predict(images, verbose=0)[0, 0]) == pytest.approx(np.log(classes), rel=0.1)
 

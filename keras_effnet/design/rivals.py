@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_effnet._keras import channel_axis, keras
 from keras_effnet.design.rival_tables import Block, Conv, Rival, mobilenet, mobilenet_v2, resnet50
+from keras_effnet.layers import new_head_initializer
 from keras_effnet.network import image_input
 
 
@@ -120,7 +121,10 @@ def _classify(x: Any, rival: Rival, classes: int, activation: Any) -> Any:
     if rival.dropout:
         x = keras.layers.Dropout(rival.dropout, name="dropout")(x)
     # As in `layers.head_initializer`.
-    options = {"kernel_initializer": "glorot_uniform" if classes == 1000 else "zeros", "dtype": "float32"}
+    options = {
+        "kernel_initializer": "glorot_uniform" if classes == 1000 else new_head_initializer(),
+        "dtype": "float32",
+    }
     if not rival.conv_classifier:
         return keras.layers.Dense(classes, activation=activation, name=rival.classifier, **options)(x)
     x = keras.layers.Conv2D(classes, 1, name=rival.classifier, **options)(x)

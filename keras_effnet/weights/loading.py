@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
+from keras_effnet.layers import new_head_initializer
 from keras_effnet.normalization import TENSORFLOW, Framework, Normalization
 from keras_effnet.variants import Variant
 from keras_effnet.weights.fast_copy import save_fast_copy
@@ -155,7 +156,7 @@ def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False
     Args:
         pretrained: the result of `open_weights`.
         layers: all Keras layers of the network.
-        new_head: start the classifier at zero, where all classes are equally likely, instead of loading it.
+        new_head: initialise the classifier so that all classes are equally likely, instead of loading it.
 
     Raises:
         WeightsError: names or shapes differ; the message lists missing, unexpected and reshaped variables.
@@ -163,7 +164,7 @@ def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False
     variables = dict(named_variables(layers))
     state = {name: value for name, value in pretrained.state.items() if _wanted(name, variables)}
     if new_head:
-        state |= _zero_head(variables)
+        state |= _draw_head(variables)
     if "stem_conv/kernel" in state and "stem_conv/kernel" in variables:
         channels = variables["stem_conv/kernel"].shape[2]
         state["stem_conv/kernel"] = adapt_channels(state["stem_conv/kernel"], channels)
@@ -186,11 +187,13 @@ def _wanted(name: str, variables: Mapping[str, Any]) -> bool:
     return name in variables or name.split("/")[0] not in HEAD
 
 
-def _zero_head(variables: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("predictions/kernel", "predictions/bias")
-    classes = variables["predictions/bias"].shape[0]
-    log.warning("The classifier is new and untrained: %d classes, all equally likely.", classes)
-    return {name: np.zeros(variables[name].shape, np.float32) for name in names}
+def _draw_head(variables: Mapping[str, Any]) -> dict[str, Any]:
+    kernel, bias = variables["predictions/kernel"], variables["predictions/bias"]
+    log.warning("The classifier is new and untrained: %d classes, all equally likely.", bias.shape[0])
+    return {
+        "predictions/kernel": new_head_initializer()(kernel.shape),
+        "predictions/bias": np.zeros(bias.shape, np.float32),
+    }
 
 
 def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
