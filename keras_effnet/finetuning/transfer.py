@@ -17,7 +17,7 @@ from keras_effnet.network import classify
 def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None, activation: Any = "softmax") -> Any:
     """Replace the classifier of a model by a new one. All other layers are shared with the model.
 
-    The new classifier starts at zero: all classes are equally likely, and the first loss is ln(classes).
+    In the new classifier, all classes start equally likely: the first loss is ln(classes).
 
     Args:
         model: an EfficientNet, with or without a classifier, alone or nested in another model.
@@ -93,10 +93,11 @@ def first_block(model: Any, stages: int | str) -> str | None:
 
 
 def unfreeze(model: Any, stages: int | str = 3) -> None:
-    """Make the head and the last stages of a network trainable, and freeze everything else.
+    """Make the head and the last stages of a network trainable, and freeze its other blocks.
 
-    Batch normalisation is always frozen: it uses its moving statistics, also in `fit`. Sets `trainable` of the layers
-    in place. Call `compile` afterwards.
+    The batch normalisation of the network is always frozen: it uses its moving statistics, also in `fit`. All layers
+    outside the network become trainable. Sets `trainable` of all layers of `model` in place, whatever it was before.
+    Call `compile` afterwards.
 
     Args:
         model: an EfficientNet, alone or nested in another model.
@@ -117,8 +118,12 @@ def unfreeze(model: Any, stages: int | str = 3) -> None:
     blocks = blocks_of(network)
     first = first_block(network, stages)
     frozen = set(blocks if first is None else blocks[: blocks.index(first)])
+    # A model whose own flag is False has no trainable weights, whatever its layers are.
+    model.trainable = True
     for layer in network.layers:
-        layer.trainable = part_of(layer) not in frozen and not isinstance(layer, keras.layers.BatchNormalization)
+        part = part_of(layer)
+        normalizes = part in blocks and isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = part not in frozen and not normalizes
 
 
 def split(model: Any, block: str) -> tuple[Any, Any]:

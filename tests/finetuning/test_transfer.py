@@ -1,12 +1,14 @@
 """A new head, frozen and trained blocks, and frozen batch normalisation."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from keras_effnet._keras import keras
+from keras_effnet._keras import LEGACY, keras
 from keras_effnet.finetuning.transfer import blocks_of, replace_head, split, unfreeze, with_frozen_trunk
+from keras_effnet.introspection import find_network
 from keras_effnet.models import create
 from keras_effnet.variants import tiny
 
@@ -65,6 +67,56 @@ def test_everything_before_the_first_trained_block_is_frozen(model: Any, stages:
         if layer.weights and layer.name.split("_")[0] in trained and not layer.name.endswith("_bn")
     }
     assert {layer.name for layer in model.layers if layer.trainable_weights} == expected
+
+
+def flat_model() -> Any:
+    return create(tiny(), classes=3)
+
+
+def nested_model() -> Any:
+    base = create(tiny(), include_top=False, pooling="avg", input_shape=(32, 32, 3))
+    return keras.Sequential([keras.Input((32, 32, 3)), base, keras.layers.Dense(3, "softmax", name="predictions")])
+
+
+def freeze_all(model: Any) -> None:
+    model.trainable = False
+
+
+def freeze_the_network(model: Any) -> None:
+    model.layers[0].trainable = False
+
+
+def train_all(model: Any) -> None:
+    unfreeze(model, "stem")
+
+
+@pytest.mark.parametrize("build", [flat_model, nested_model])
+@pytest.mark.parametrize("before", [freeze_all, freeze_the_network, train_all])
+def test_flags_set_earlier_do_not_matter(build: Any, before: Any, images: np.ndarray, tmp_path: Path) -> None:
+    model = build()
+    before(model)
+    unfreeze(model, 1)
+    # One kernel each: expand, depthwise, projection, last convolution; two each with bias: squeeze, excite, head.
+    assert len(model.trainable_weights) == 10
+    assert {tuple(weight.shape) for weight in model.trainable_weights} >= {(1, 1, 16, 32), (32, 3), (3,)}
+    for name in ("model.keras",) if LEGACY else ("model.keras", "model.h5"):
+        model.save(tmp_path / name)
+        assert len(keras.models.load_model(tmp_path / name, compile=False).trainable_weights) == 10
+    network = find_network(model)
+    old = {name: network.get_layer(name).get_weights()[0] for name in ("block3a_project_conv", "block2b_project_conv")}
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    model.fit(images, np.array([0, 1, 2, 0, 1, 2]), verbose=0)
+    new = {name: network.get_layer(name).get_weights()[0] for name in old}
+    assert [name for name in old if not np.array_equal(new[name], old[name])] == ["block3a_project_conv"]
+
+
+def test_batch_normalisation_outside_the_network_is_trained() -> None:
+    network = create(tiny(), include_top=False, pooling="avg", input_shape=(32, 32, 3))
+    norm = keras.layers.BatchNormalization()
+    model = keras.Model(network.input, keras.layers.Dense(2)(norm(network.output)))
+    unfreeze(model, 0)
+    assert norm.trainable
+    assert len(model.trainable_weights) == 4
 
 
 @pytest.mark.parametrize("stages", [-1, 4, "block9a", "head"])
