@@ -11,6 +11,10 @@ class WeightsError(ValueError):
     """Weights that cannot be found, read or put into a model; the message explains what to do."""
 
 
+class OfflineError(WeightsError):
+    """Weights that cannot be downloaded because no server can be reached; the message has three lines."""
+
+
 def first_line(error: Exception) -> str:
     """First line of an error message, cut to 300 characters; the rest is usually a stack trace or a dumped config."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

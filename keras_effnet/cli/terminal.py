@@ -18,6 +18,7 @@ from rich.status import Status
 from rich.table import Column, Table
 
 from keras_effnet.cli.help_page import at_least
+from keras_effnet.errors import OfflineError
 
 Photos = Annotated[
     list[str] | None,
@@ -74,6 +75,12 @@ def plain_errors() -> Iterator[None]:
     except BrokenPipeError:
         # The reader has closed the pipe (| head). Flushing the rest at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except OfflineError as error:
+        first, *others = str(error).splitlines()
+        complain(first)
+        for line in others:
+            console(stderr=True).print(printable(line), soft_wrap=True)
         raise typer.Exit(1) from None
     except (ImportError, ValueError, OSError) as error:
         complain(str(error))

@@ -33,6 +33,14 @@ class SourceError(Exception):
     """A source failed in a way that a retry would not fix."""
 
 
+class UnreachableError(SourceError):
+    """No connection to a server; `silent` if it did not answer in time, otherwise it failed at once."""
+
+    def __init__(self, reason: str, *, silent: bool = False) -> None:
+        super().__init__(reason)
+        self.silent = silent
+
+
 @dataclass(frozen=True)
 class PartialFile:
     """A download in progress: the bytes received so far, and what the server reported about the file.

@@ -4,12 +4,15 @@ import errno
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from keras_effnet.errors import WeightsError
+from keras_effnet.errors import OfflineError, WeightsError
 from keras_effnet.weights.cache import (
     PartialFile,
     SourceError,
+    UnreachableError,
     cache_directories,
     digest_matches,
     find_cached,
@@ -19,7 +22,7 @@ from keras_effnet.weights.cache import (
     pin_unpublished,
     pinned,
 )
-from keras_effnet.weights.http_transfer import WEB_PAGE, Limits, resume_download
+from keras_effnet.weights.http_transfer import MIRROR_CONNECT, WEB_PAGE, Limits, resume_download
 from keras_effnet.weights.registry import Source
 
 Check = Callable[[Path], object]
@@ -45,12 +48,14 @@ def fetch(sources: Sequence[Source], what: str, *, check: Check = reject_unpubli
         WeightsError: every source failed (the message lists each reason), or the cache cannot be written to.
     """
     limits = Limits.from_environment()
-    reasons = []
+    reasons: list[SourceError | WeightsError] = []
     for source in sources:
         try:
             return _fetch_one(source, sources, check, limits)
         except (SourceError, WeightsError) as error:
-            reasons.append(f"{source.url}: {error}")
+            reasons.append(error)
+            if isinstance(error, UnreachableError) and error.silent:
+                limits = replace(limits, connect=MIRROR_CONNECT)
         except OSError as error:
             raise WeightsError(
                 f"{what} could not be written to the cache folder {cache_directories()[0]}: {error.strerror or error}. "
@@ -58,8 +63,18 @@ def fetch(sources: Sequence[Source], what: str, *, check: Check = reject_unpubli
                 "KERAS_EFFNET_HOME to another folder, or build without pretrained weights: weights=None."
             ) from error
     first = sources[0]
+    if all(isinstance(reason, UnreachableError) for reason in reasons):
+        hosts = dict.fromkeys(f"{urlsplit(s.url).netloc}: {why}" for s, why in zip(sources, reasons, strict=True))
+        hint = "" if "'lite0'" in what else "; lite0 works without a network"
+        raise OfflineError(
+            f"{what} could not be fetched ({'; '.join(hosts)}){hint}.\n"
+            f"Expected {first.url} to answer, or the file {_target(first)} with "
+            f"{first.digest or 'the right structure'}.\n"
+            "Connect to the network, or put the file there. In Python, weights=None builds without pretrained weights."
+        )
+    listed = "; ".join(f"{source.url}: {reason}" for source, reason in zip(sources, reasons, strict=True))
     raise WeightsError(
-        f"{what} could not be fetched ({'; '.join(reasons)}). Expected {first.url} to answer, or the file "
+        f"{what} could not be fetched ({listed}). Expected {first.url} to answer, or the file "
         f"{_target(first)} with {first.digest or 'the right structure'}. Connect to the network, put the file there, "
         "or build without pretrained weights: weights=None."
     )
@@ -81,7 +96,7 @@ def _fetch_one(source: Source, sources: Sequence[Source], check: Check, limits: 
     if adopted := _adopt(source, check):
         return adopted
     if offline():
-        raise SourceError("KERAS_EFFNET_OFFLINE forbids the network")
+        raise UnreachableError("KERAS_EFFNET_OFFLINE forbids the network")
     _target(source).parent.mkdir(parents=True, exist_ok=True)
     with locked(_target(source), limits.remaining()):
         # Another process may have downloaded it in the meantime.

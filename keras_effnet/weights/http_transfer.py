@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.cache import PartialFile, SourceError
+from keras_effnet.weights.cache import PartialFile, SourceError, UnreachableError
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, Retry
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 4  # consecutive attempts without progress
 FIRST_WAIT = 0.5  # seconds; doubled after each such attempt
 LONGEST_WAIT = 60.0  # seconds; if a server asks for more, the next mirror is tried
-CONNECT = 5.0  # seconds
+CONNECT = 3.0  # seconds
+MIRROR_CONNECT = 0.5  # seconds, after another server did not answer
 CHUNK = 1 << 20  # bytes
 WEB_PAGE = "received a web page instead of the file, perhaps from a login page or a proxy"
 
@@ -30,9 +31,9 @@ Show = Callable[[int, int | None], None]
 class CutError(Exception):
     """An attempt ended early; a retry after at least `wait` seconds may succeed."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, unreachable: UnreachableError | None = None) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.unreachable = wait, unreachable
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class Limits:
         stall: seconds without data after which an attempt is abandoned.
         total: seconds for everything, including waiting for another process.
         deadline: when `total` is used up, in seconds of `time.monotonic`.
+        connect: seconds for a connection.
     """
 
     stall: float
     total: float
     deadline: float
+    connect: float = CONNECT
 
     @classmethod
     def from_environment(cls) -> "Limits":
@@ -99,6 +102,8 @@ def resume_download(url: str, part: PartialFile, limits: Limits) -> bool:
             try:
                 return _attempt(url, part, limits, show)
             except CutError as cut:
+                if cut.unreachable and attempts == 1:  # without a network, retrying would only take time
+                    raise cut.unreachable from cut
                 if part.size() > reached:
                     reached, retry = part.size(), _new_retry()
                 last = not retry.total
@@ -124,7 +129,7 @@ def _attempt(url: str, part: PartialFile, limits: Limits, show: Show) -> bool:
 
     stall = min(limits.stall, limits.remaining())
     try:
-        timeout = min(CONNECT, stall), stall
+        timeout = min(limits.connect, stall), stall
         with requests.get(url, headers=_headers(part), stream=True, timeout=timeout) as response:
             start, size = _check_response(response, part)
             _receive(response.raw, part, start, size, limits, show)
@@ -133,10 +138,22 @@ def _attempt(url: str, part: PartialFile, limits: Limits, show: Show) -> bool:
     except requests.exceptions.SSLError as error:  # a ConnectionError, but retrying does not fix a certificate
         raise SourceError(_innermost(error)) from error
     except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-        raise CutError(_innermost(error)) from error
+        raise CutError(_innermost(error), unreachable=_unreachable(error, limits.connect)) from error
     except requests.RequestException as error:
         raise SourceError(_innermost(error)) from error
     return start == 0
+
+
+def _unreachable(error: Exception, seconds: float) -> UnreachableError | None:
+    """The error, if there was no connection at all; None if the server ended one."""
+    import requests
+    from urllib3.exceptions import NewConnectionError
+
+    if isinstance(error, requests.ConnectTimeout):
+        return UnreachableError(f"no answer within {seconds:g} s", silent=True)
+    reason = getattr(error.args[0], "reason", None) if error.args else None  # of urllib3's MaxRetryError
+    failed = isinstance(error, requests.exceptions.ProxyError) or isinstance(reason, NewConnectionError)
+    return UnreachableError(_innermost(error)) if failed else None
 
 
 def _headers(part: PartialFile) -> dict[str, str]:

@@ -107,3 +107,13 @@ def test_wrong_arguments_are_reported_before_anything_is_imported_or_written(
     assert CASES[case] in result["stderr"]
     assert len(result["stderr"].splitlines()) == 1
     assert (result["code"], result["stdout"], result["loaded"]) == (1, "", [])
+
+
+def test_without_a_network_b0_gets_three_lines_and_the_first_names_lite0(tmp_path: Path) -> None:
+    environment = os.environ | {"KERAS_EFFNET_HOME": str(tmp_path), "KERAS_HOME": str(tmp_path / "keras")}
+    environment |= {"KERAS_EFFNET_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "keras_effnet", "weights", "fetch", "b0", "imagenet"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(lines)) == (1, "", 3)
+    assert "lite0 works without a network" in lines[0]

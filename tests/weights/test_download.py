@@ -22,8 +22,9 @@ from pathlib import Path
 
 import filelock
 import pytest
+import requests
 
-from keras_effnet.errors import WeightsError
+from keras_effnet.errors import OfflineError, WeightsError
 from keras_effnet.weights import cache as weights_cache
 from keras_effnet.weights import http_transfer
 from keras_effnet.weights.cache import digest_matches, find_cached
@@ -492,6 +493,31 @@ def test_without_a_network_a_helpful_error_comes_within_seconds(cache, waits, mo
     for text in (closed.url, str(cache / "efficientnetb0.h5"), "md5:0123", "weights=None", "refused"):
         assert text in str(error.value)
     assert "HTTPConnection" not in str(error.value)
+
+
+def test_without_a_network_every_mirror_is_tried_once_and_the_message_has_three_lines(cache, waits):
+    closed = [Source(f"http://127.0.0.1:{port}/b0.h5", "md5:0123") for port in (9, 10)]
+    unknown = Source("http://host.invalid/b0.h5", "md5:0123")
+    with pytest.raises(OfflineError) as error:
+        fetch([*closed, unknown], "The weights")
+    assert waits == []
+    first, _, _ = str(error.value).splitlines()
+    assert first.startswith("The weights could not be fetched (127.0.0.1:9: ")
+    assert first.endswith("lite0 works without a network.")
+
+
+def test_after_a_silent_server_the_mirrors_get_less_time_to_connect(cache, waits, monkeypatch):
+    connect = []
+
+    def silent(*_, timeout, **__):
+        connect.append(timeout[0])
+        raise requests.ConnectTimeout
+
+    monkeypatch.setattr(requests, "get", silent)
+    with pytest.raises(OfflineError, match="no answer within 3 s"):
+        fetch([Source(f"http://{name}.invalid/b0.h5", "md5:0123") for name in "abc"], "The weights")
+    assert connect == [3.0, 0.5, 0.5]
+    assert waits == []
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/good.h5", "http://[/good.h5", "good.h5"])
