@@ -59,9 +59,9 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
     """Build a pretrained network by name, or load a saved model.
 
     Args:
-        model: "lite0", "b0", "EfficientNetB0", ..., or the path of a `.keras` file or of a folder with a model.keras.
-            The labels of a saved model are the lines of the file labels.txt in the same folder. Without that file the
-            model must have ImageNet's 1000 classes.
+        model: "lite0", "b0", "EfficientNetB0", ..., or the path of a `.keras` or `.h5` file or of a folder with a
+            model.keras. The labels of a saved model are the lines of the file labels.txt in the same folder. Without
+            that file the model must have ImageNet's 1000 classes.
         weights: the name of a weight set or the path of a weight file, for a network by name; by default the best
             published set.
 
@@ -94,21 +94,33 @@ def _load_saved(path: Path, weights: str | None) -> Classifier:
             f"weights is {weights!r}, but the saved model {str(path)!r} has its own weights. Expected None. Leave "
             f"weights out, or name a network: {', '.join(VARIANTS)}."
         )
-    if path.suffix != ".keras" or not path.is_file():
-        raise ValueError(
-            f"There is no model {str(path)!r}. Expected one of {', '.join(VARIANTS)}, or the path of a .keras file. "
-            "Choose one of these, or save a model with model.save('name.keras')."
-        )
+    _check_saved(path)
     from keras_effnet._keras import keras
 
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many types; its messages contain whole configs
         raise ValueError(
-            f"The model {str(path)!r} cannot be loaded: {first_line(error)} Expected a .keras file without "
-            "custom code. Save the model again with this version of Keras."
+            f"The model {str(path)!r} cannot be loaded: {first_line(error)} Expected a whole model "
+            "without custom code. Save the model again with this version of Keras; or load only its weights into a "
+            f"network by name: weights={str(path)!r}, or --weights on the command line."
         ) from error
     return replace(as_classifier(network, read_classes(path.parent)), name=str(path))
+
+
+def _check_saved(path: Path) -> None:
+    """Reject paths that are not whole Keras models; "there is no model" is only said where there is nothing."""
+    if not path.exists():
+        raise ValueError(
+            f"There is no model {str(path)!r}. Expected one of {', '.join(VARIANTS)}, or the path of a .keras file. "
+            "Choose one of these, or save a model with model.save('name.keras')."
+        )
+    if path.is_dir() or path.suffix not in (".keras", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
+        raise ValueError(
+            f"The model {str(path)!r} is not a whole Keras model. Expected a .keras or .h5 file of model.save(). Load "
+            "a weight file into a network by name: weights=, or --weights on the command line. Exported models "
+            "(.tflite, .onnx, SavedModel) are run by Predictor and keras-effnet classify."
+        )
 
 
 def read_classes(folder: Path) -> Classes | None:

@@ -338,9 +338,40 @@ def test_a_saved_model_takes_no_weights() -> None:
 def test_a_file_that_is_not_a_model_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("no model")
-    with pytest.raises(ValueError, match=r"cannot be loaded.*Expected a \.keras file") as caught:
+    with pytest.raises(ValueError, match=r"cannot be loaded.*Expected a whole model") as caught:
         load_classifier(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_a_whole_model_in_h5_gives_the_same_scores(tmp_path: Path) -> None:
+    model = network(3)
+    model.save(tmp_path / "model.h5")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    images = np.random.default_rng(0).uniform(0, 255, (2, model.input_shape[1], model.input_shape[1], 3))
+    classifier = load_classifier(tmp_path / "model.h5")
+    assert [label for _, label in classifier.classes] == ["a", "b", "c"]
+    expected = as_classifier(model, classifier.classes).scores(images)
+    np.testing.assert_allclose(classifier.scores(images), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_code_in_an_h5_model_is_not_run(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Lambda(lambda x: x * 1.0), network()])
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_classifier(tmp_path / "model.h5")
+
+
+def test_a_file_that_exists_is_called_what_it_is(tmp_path: Path) -> None:
+    network(3).save_weights(tmp_path / "fit.weights.h5")
+    (tmp_path / "fit.pth").write_bytes(b"PK")
+    for name in ("fit.weights.h5", "fit.pth"):
+        with pytest.raises(ValueError, match=r"is not a whole Keras model.*--weights"):
+            load_classifier(tmp_path / name)
+    (tmp_path / "fit.h5").write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"cannot be loaded.*--weights"):
+        load_classifier(tmp_path / "fit.h5")
 
 
 def test_code_in_a_saved_model_is_not_run(save: Callable[..., Path]) -> None:
