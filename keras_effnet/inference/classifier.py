@@ -23,7 +23,7 @@ class Classifier:
 
     Args:
         model: maps images (batch, size, size, 3) to scores (batch, classes).
-        classes: (wnid or None, label) of each output.
+        classes: (wnid or None, label) of each output, or only its label.
         size: side of the images in pixels.
         name: the name or the path by which the model was loaded.
         weights: the weight set or weight file of a network by name; None for a saved model.
@@ -34,6 +34,17 @@ class Classifier:
     size: int
     name: str = ""
     weights: str | None = None
+
+    def __post_init__(self) -> None:
+        pairs = tuple((None, name) if isinstance(name, str) else tuple(name) for name in self.classes)
+        object.__setattr__(self, "classes", pairs)
+
+    def __repr__(self) -> str:
+        names = [label for _, label in self.classes[:3]]
+        return (
+            f"Classifier({self.name or self.model.name!r}, {self.size} x {self.size} pixels, {len(self.classes)} "
+            f"classes: {', '.join(names)}{', ...' if len(self.classes) > 3 else ''})"
+        )
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
@@ -61,7 +72,7 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
     Args:
         model: "lite0", "b0", "EfficientNetB0", ..., or the path of a `.keras` or `.h5` file or of a folder with a
             model.keras. The labels of a saved model are the lines of the file labels.txt in the same folder. Without
-            that file the model must have ImageNet's 1000 classes.
+            that file they are ImageNet's, or the indices of other classes.
         weights: the name of a weight set or the path of a weight file, for a network by name; by default the best
             published set.
 
@@ -139,7 +150,10 @@ def read_classes(folder: Path) -> Classes | None:
 
 
 def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
-    """Combine a Keras model with its classes, by default ImageNet's. A name or path is loaded by `load_classifier`.
+    """Combine a Keras model with its classes, by default ImageNet's.
+
+    A classifier with another number of classes has their indices as labels. A name or a path is loaded by
+    `load_classifier`.
 
     Raises:
         ValueError: the model does not classify square RGB images, has another number of classes, or returns a single
@@ -162,13 +176,13 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
             "model with a classifier (include_top=True)."
         )
     if classes is None:
-        classes = class_index(outputs[1] if outputs[1] in CLASS_INDEXES else 1000)
+        classes = _default_classes(model, outputs[1])
     if len(classes) != outputs[1]:
         raise ValueError(
             f"The model {model.name!r} has {counted(outputs[1], 'class')}, but there are {len(classes)} labels. "
             "Expected one label per class. "
             "Write one label per line to labels.txt in the folder of the saved model; or pass "
-            "keras_effnet.inference.classifier.Classifier(model, classes, size), where classes are pairs (None, label)."
+            "keras_effnet.inference.classifier.Classifier(model, classes, size), where classes are the labels."
         )
     classifier = Classifier(model, classes, _image_size(model))
     if len(classes) == 1 and classifier.gives_logits:
@@ -177,6 +191,15 @@ def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
             "a probability, or one output for each of two classes. End the model with activation='sigmoid'."
         )
     return classifier
+
+
+def _default_classes(model: Any, count: int) -> Classes:
+    """ImageNet's classes; a classifier with another number of outputs has their indices as labels."""
+    from keras_effnet.inference.head_finder import ends_in_classifier
+
+    if count not in CLASS_INDEXES and ends_in_classifier(model):
+        return tuple((None, str(i)) for i in range(count))
+    return class_index(count if count in CLASS_INDEXES else 1000)
 
 
 def _image_size(model: Any) -> int:

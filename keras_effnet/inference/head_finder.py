@@ -90,6 +90,21 @@ def gives_logits(model: Any) -> bool:
     return not ((scores >= 0) & (scores <= 1)).all()
 
 
+def ends_in_classifier(model: Any) -> bool:
+    """Whether the graph of a model ends in a classifier, rather than in features.
+
+    Args:
+        model: a Keras model that returns (batch, numbers) for images.
+    """
+    for step in _back_from_the_output(model) if getattr(model, "outputs", None) else ():
+        activation = getattr(getattr(step, "activation", None), "__name__", None)
+        if _type(step) in (*_CLASSIFIERS, "Softmax", "Sigmoid") or activation in ("softmax", "sigmoid"):
+            return True
+        if _type(step) not in _KEEPING and (_type(step), activation) != ("Activation", "linear"):
+            return False
+    return False
+
+
 def _back_from_the_output(model: Any) -> Iterator[Any]:
     """Iterate over the layers from the output to the input, by the first input of each, also inside nested models."""
     outputs = getattr(model, "outputs", None)

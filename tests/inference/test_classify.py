@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_effnet
 from keras_effnet._keras import keras
 from keras_effnet.imagenet import labels, normalize
 from keras_effnet.images import center_crop_and_resize
@@ -95,13 +96,13 @@ def test_unreadable_files_get_errors_and_the_others_labels(
     cut = tmp_path / "cut.png"
     whole = (folder / "chelsea.png").read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    photos = [tmp_path / "gone.jpg", folder / "chelsea.png", cut, ("odd", np.zeros((4, 4))), folder / "coffee.png"]
+    photos = [tmp_path / "gone.jpg", folder / "chelsea.png", cut, ("odd", np.zeros((4, 4, 2))), folder / "coffee.png"]
     predictions = list(classify(photos, model=model, batch_size=batch_size))
     assert [prediction.error is None for prediction in predictions] == [False, True, False, False, True]
     assert [len(prediction.labels) for prediction in predictions] == [0, 5, 0, 0, 5]
     for prediction, reason in zip(predictions[::2], ("does not exist", "is damaged"), strict=False):
         assert reason in prediction.error
-    assert "has the shape (4, 4)" in predictions[3].error
+    assert "has the shape (4, 4, 2)" in predictions[3].error
 
 
 def test_the_model_is_not_called_without_readable_photos(tmp_path: Path) -> None:
@@ -301,10 +302,27 @@ def test_labels_must_be_utf_8_and_may_have_a_byte_order_mark(tmp_path: Path) -> 
 
 
 def test_a_wrong_number_of_labels_is_refused(save: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match=r"has 3 classes, but there are 1000 labels.*labels\.txt"):
-        load_classifier(save(network(3)))
     with pytest.raises(ValueError, match="has 3 classes, but there are 2 labels"):
         load_classifier(save(network(3), "rose", "tulip"))
+
+
+def test_classes_of_your_own_have_their_indices_as_labels(save: Callable[..., Path]) -> None:
+    model = network(3)
+    for classifier in (load_classifier(save(model)), as_classifier(model)):
+        assert classifier.classes == ((None, "0"), (None, "1"), (None, "2"))
+
+
+def test_features_are_not_taken_for_classes() -> None:
+    model = keras_effnet.EfficientNetLite0(weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3))
+    with pytest.raises(ValueError, match=r"has 1,280 classes, but there are 1000 labels.*labels\.txt"):
+        as_classifier(model)
+
+
+def test_labels_of_a_classifier_may_be_strings() -> None:
+    classifier = Classifier(network(3), ["rose", "sunflower", "tulip"], 32, "flowers")  # type: ignore[arg-type]
+    assert classifier.classes == ((None, "rose"), (None, "sunflower"), (None, "tulip"))
+    assert repr(classifier) == "Classifier('flowers', 32 x 32 pixels, 3 classes: rose, sunflower, tulip)"
+    assert len(repr(as_classifier(network()))) < 150
 
 
 def test_models_that_do_not_classify_square_rgb_images_are_refused() -> None:

@@ -347,6 +347,16 @@ def test_a_keras_model_takes_no_weights(classifier: Classifier, tmp_path: Path, 
             Predictor(model, engine, weights="noisy")
 
 
+def test_a_model_with_classes_of_its_own_is_used_by_object_and_by_path(classifier: Classifier, tmp_path: Path) -> None:
+    needs("litert")
+    classifier.model.save(tmp_path / "mine.keras")
+    export(classifier.model, tmp_path / "mine.tflite")
+    green = np.full((40, 40, 3), (0, 255, 0), np.uint8)
+    for model in (classifier.model, tmp_path / "mine.keras", tmp_path / "mine.tflite"):
+        with Predictor(model) as predictor:
+            assert [label for _, label, _ in predictor.predict(green, top=1)[0].labels] == ["1"]
+
+
 def test_a_single_image_needs_no_list_in_any_form(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "green.png"
     Image.new("RGB", (40, 40), (0, 255, 0)).save(path)
