@@ -1,6 +1,7 @@
 """A model and the meaning of its outputs: a network by name, or a saved model with its labels."""
 
 import inspect
+import logging
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,8 @@ from keras_effnet.errors import counted, first_line
 from keras_effnet.forks import check_fork
 from keras_effnet.imagenet import CLASS_INDEXES, class_index, normalize
 from keras_effnet.variants import VARIANTS, find_variant
+
+log = logging.getLogger("keras_effnet")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,14 @@ class Classifier:
         """Whether the outputs are logits rather than probabilities."""
         from keras_effnet.inference.head_finder import gives_logits
 
-        return gives_logits(self.model)
+        found = gives_logits(self.model)
+        if found:
+            log.warning(
+                "The outputs of the model %r are not probabilities: they are taken for logits, and a softmax is "
+                "applied. For another kind of output, call the model itself.",
+                self.name or self.model.name,
+            )
+        return found
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -236,6 +236,18 @@ def test_a_single_logit_is_refused_and_a_single_probability_is_not() -> None:
     assert as_classifier(one("sigmoid"), ((None, "tabby"),)).classes == ((None, "tabby"),)
 
 
+def test_a_softmax_on_outputs_that_are_not_probabilities_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    inner = network()
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    for activation, reported in (("linear", 1), ("softmax", 0), ("sigmoid", 0)):
+        caplog.clear()
+        model = keras.Model(inner.input, keras.layers.Dense(2, activation=activation, name="xy")(inner.output))
+        classifier = Classifier(model, ((None, "x"), (None, "y")), 32)
+        for _ in range(2):
+            classifier.scores(image)
+        assert [record.getMessage().count("a softmax is applied") for record in caplog.records] == [1] * reported
+
+
 @pytest.mark.parametrize("kind", ["operations", "normalize", "lambda"])
 def test_a_model_that_normalises_by_operations_gets_raw_pixels(kind: str) -> None:
     inner = network(rescale=False, name="efficientnetlite0")
