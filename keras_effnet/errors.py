@@ -1,8 +1,10 @@
 """The error type for weight files, and the checks of arguments and settings. Standard library only."""
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +15,23 @@ class WeightsError(ValueError):
 
 class OfflineError(WeightsError):
     """Weights that cannot be downloaded because no server can be reached; the message has three lines."""
+
+
+def require_packages(purpose: str, *packages: str) -> None:
+    """Check that packages are installed, without importing them.
+
+    Args:
+        purpose: what needs them, the subject of the message.
+        packages: all that are needed, by their import names.
+
+    Raises:
+        ImportError: one is missing; the message contains one command that installs all of them.
+    """
+    missing = [name for name in packages if name not in sys.modules and find_spec(name) is None]
+    missing += [name for name in packages if name in sys.modules and sys.modules[name] is None]
+    if missing:
+        command = " ".join(("pip install", *packages)).replace("_", "-")
+        raise ImportError(f"{purpose} needs {', '.join(missing).replace('_', '-')}, not installed here. Run {command}.")
 
 
 def first_line(error: Exception) -> str:

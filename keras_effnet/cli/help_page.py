@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+RUNNING: ContextVar[Any] = ContextVar("running", default=None)  # the command that is running
 
 
 class _NoTypes:
@@ -21,6 +24,13 @@ class _NoTypes:
 
 class Command(_NoTypes, TyperCommand):
     """A command of `keras-effnet`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        token = RUNNING.set(self)
+        try:
+            return super().invoke(ctx)
+        finally:
+            RUNNING.reset(token)
 
 
 class Group(_NoTypes, TyperGroup):

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Column, Table
 
-from keras_effnet.cli.help_page import at_least
+from keras_effnet.cli.help_page import RUNNING, at_least
 from keras_effnet.errors import OfflineError
 
 Photos = Annotated[
@@ -83,8 +84,20 @@ def plain_errors() -> Iterator[None]:
             console(stderr=True).print(printable(line), soft_wrap=True)
         raise typer.Exit(1) from None
     except (ImportError, ValueError, OSError) as error:
-        complain(str(error))
+        complain(_in_option_names(str(error)))
         raise typer.Exit(1) from None
+
+
+def _in_option_names(message: str) -> str:
+    """A message of the Python API, with the options of the running command instead of Python's arguments."""
+    command = RUNNING.get()
+    for parameter in command.params if command else ():
+        option = max(parameter.opts, key=len)
+        if option.startswith("--") and parameter.name:
+            message = re.sub(rf"(?:^|(?<=\. )){parameter.name}(?= is | was )", option, message)
+            message = re.sub(rf"\b{parameter.name}=(?=[,.])", option, message)
+            message = re.sub(rf"(?<![\w.-]){parameter.name}=(?=\S)", f"{option} ", message)
+    return message
 
 
 def complain(message: str) -> None:

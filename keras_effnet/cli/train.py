@@ -12,7 +12,7 @@ from keras_effnet.artifacts import MODEL
 from keras_effnet.cli.argument_checks import check_data, check_model
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, print_table, start_keras
-from keras_effnet.errors import check_choice
+from keras_effnet.errors import check_choice, require_packages
 from keras_effnet.training.cluster_env import STRATEGIES
 from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
 from keras_effnet.variants import find_variant
@@ -176,6 +176,7 @@ def train(
         chosen = replace(find_recipe(recipe), **given)
         check_model(find_variant(model).name, weights)
         check_choice("strategy", strategy, STRATEGIES)
+        require_packages("Training", "tensorflow")  # reads photos, whatever the backend is
         check_data(data, "a folder, a CSV file, TFRecord files or tfds:NAME")
         # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

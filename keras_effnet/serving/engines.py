@@ -117,6 +117,14 @@ ENGINES = {
 }
 ENGINE_OF_FORMAT = {engine.format: engine for engine in ENGINES.values()}
 
+# What each format needs, by import name: the engine, and the converter if it is a package of its own.
+PACKAGES = {
+    "litert": ("ai_edge_litert",),
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "openvino": ("openvino",),
+    "saved_model": ("tensorflow",),
+}
+
 
 def cores() -> int:
     """The number of cores that this process may use."""
@@ -144,8 +152,8 @@ def find_engine(name: str, format: str) -> Engine:  # noqa: A002
     if not engine.installed:
         package = engine.package.replace("_", "-")
         raise ImportError(
-            f"The engine {engine.name!r} is not installed. Expected the package {package}. Run pip install {package}, "
-            "or export the model to another format."
+            f"The engine {engine.name!r} is not installed. Expected the package {package}. Run pip install "
+            f"{' '.join(PACKAGES[format]).replace('_', '-')}, or export the model to another format."
         )
     return engine
 

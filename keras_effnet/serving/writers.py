@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.errors import require_packages
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.serving.agreement import agree, scores
-from keras_effnet.serving.engines import ENGINES, Engine, find_engine, start
+from keras_effnet.serving.engines import ENGINES, PACKAGES, Engine, find_engine, start
 from keras_effnet.serving.model_record import check_target, find_format
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ def check_arguments(
     kind = find_format(target, format)
     check_target(target, kind)
     _check_quantize(kind, quantize, representative, held_out)
+    require_packages(f"The format {kind!r}", *PACKAGES[kind])
     return kind, find_engine("auto", kind)
 
 

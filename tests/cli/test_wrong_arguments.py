@@ -48,8 +48,8 @@ CASES = {
     "finetune list.csv --out new/run": "list.csv",
     "finetune photos --out new/run --model nope": "There is no network 'nope'",
     "finetune photos --out new/run --weights nope": "There are no weights 'nope'",
-    "finetune photos --out new/run --learning-rate -1": "Expected a number of at least 0",
-    "finetune photos --out new/run --val-share 2": "val",
+    "finetune photos --out new/run --learning-rate -1": "--learning-rate is -1.0. Expected a number of at least 0",
+    "finetune photos --out new/run --val-share 2": "--val-share is 2.0",
     "finetune photos --out new/run --unfreeze 99": "Expected a number of stages from 0 to 7",
     "finetune photos --out new/run --unfreeze block9a": "Expected a number of stages from 0 to 7",
     "finetune photos --out photos": "is not empty",
@@ -57,7 +57,7 @@ CASES = {
     "train --data gone --out new/run": "There is no data 'gone'",
     "train --data photos --out new/run --model b9": "There is no network 'b9'",
     "train --data photos --out new/run --recipe nope": "nope",
-    "train --data photos --out new/run --epochs 0": "epochs",
+    "train --data photos --out new/run --epochs 0": "--epochs is 0.0",
     "train --data photos --out new/run --strategy nope": "Expected one of auto",
     "train --data photos --out new/run --precision nope": "Expected one of",
     "train --data photos --out new/run --weights nope": "There are no weights 'nope'",
@@ -66,8 +66,8 @@ CASES = {
     "export new/lite0 --format nope": "Expected one of",
     "export new/lite0.txt": "has the suffix '.txt'",
     "export new/lite0.onnx --format litert": "does not fit the format",
-    "export new/lite0.tflite --quantize int4": "int4",
-    "export new/lite0.tflite --quantize int8": "without representative photos",
+    "export new/lite0.tflite --quantize int4": "--quantize is 'int4'",
+    "export new/lite0.tflite --quantize int8": "Pass --representative, for example",
     "export new/lite0.tflite --quantize int8 --representative gone": "There is no data 'gone'",
     "export new/lite0.tflite --model b9": "There is no network 'b9'",
     "summary b9": "There is no network 'b9'",
@@ -117,3 +117,30 @@ def test_without_a_network_b0_gets_three_lines_and_the_first_names_lite0(tmp_pat
     lines = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(lines)) == (1, "", 3)
     assert "lite0 works without a network" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "command"),
+    [
+        (("onnx", "onnxruntime", "tf2onnx"), "export new/b0.onnx", "pip install onnx onnxruntime tf2onnx"),
+        (("tf2onnx",), "export new/b0.onnx", "pip install onnx onnxruntime tf2onnx"),
+        (("tensorflow",), "train --data . --out new", "pip install tensorflow"),
+    ],
+)
+def test_missing_packages_are_reported_with_one_command(
+    missing: tuple[str, ...], arguments: str, command: str, tmp_path: Path
+) -> None:
+    block = f"import sys; sys.modules.update(dict.fromkeys({missing!r}))"
+    code = f"{block}; from keras_effnet.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split()],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert f"needs {', '.join(missing)}, not installed here. Run {command}." in done.stderr
+    assert list(tmp_path.iterdir()) == []
