@@ -224,6 +224,15 @@ def _compare(origin: Path, state: Mapping[str, Any], variables: Mapping[str, Any
         for name, variable in variables.items()
         if name in state and tuple(state[name].shape) != tuple(variable.shape)
     ]
+    bias = "predictions/bias"
+    if not missing and not unexpected and reshaped and all(name.startswith("predictions/") for name in reshaped):
+        classes, outputs = len(state[bias]), variables[bias].shape[0]
+        if classes != outputs:
+            raise WeightsError(
+                f"The weights in {origin} are of {classes} classes, the model has {outputs}. Expected the same number. "
+                f"In Python, build the model with classes={classes}. On the command line, save the whole model "
+                "(model.save) and pass it, or the folder of its training run, as --model."
+            )
     faults = {"missing": missing, "unexpected": unexpected, "with another shape": reshaped}
     if any(faults.values()):
         lists = "; ".join(f"{len(names)} {what}: {_shorten(names)}" for what, names in faults.items() if names)

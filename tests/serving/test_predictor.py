@@ -574,3 +574,11 @@ def test_two_ray_workers_give_the_labels_of_one_process(
     assert first == "as in one process"
     numbers = {int(Path(path).stem): label for label, path in (row.split("  ", 1) for row in rows)}
     assert numbers == dict(enumerate(COLOURS * 7))
+
+
+def test_a_saved_model_of_others_is_named(tmp_path: Path) -> None:
+    from keras_effnet.serving.model_record import open_export
+
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match="it is a SavedModel that keras-effnet export did not write"):
+        open_export(tmp_path)

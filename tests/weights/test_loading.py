@@ -32,6 +32,12 @@ def pretrained(full, arrays):
     return Pretrained(Path("file.h5"), arrays(full), IMAGENET)
 
 
+def test_another_number_of_classes_is_explained_for_both_interfaces(pretrained):
+    other = create(tiny(), classes=7)
+    with pytest.raises(WeightsError, match=r"are of 10 classes, the model has 7\..*classes=10.*as --model"):
+        put(pretrained, other.layers)
+
+
 def test_every_digest_has_the_length_of_its_algorithm():
     for record in WEIGHTS.values():
         for source in (*record.sources, *record.headless):
