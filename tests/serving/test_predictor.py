@@ -134,7 +134,7 @@ def test_unreadable_images_get_errors_and_the_others_labels(predictor: Predictor
     Image.new("RGB", (50, 40), "red").save(cut)
     cut.write_bytes(cut.read_bytes()[:60])
     red = np.full((40, 40, 3), (255, 0, 0), np.uint8)
-    predictions = list(predictor([red, tmp_path / "gone.jpg", cut, b"", np.zeros((4, 4)), red]))
+    predictions = list(predictor([red, tmp_path / "gone.jpg", cut, b"", np.zeros((4, 4, 2)), red]))
     assert [prediction.error is None for prediction in predictions] == [True, False, False, False, False, True]
     assert "does not exist" in predictions[1].error
     assert "is damaged" in predictions[2].error
