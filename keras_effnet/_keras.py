@@ -1,6 +1,7 @@
 """The only file that imports Keras: `keras`, or `tf_keras` if TF_USE_LEGACY_KERAS is set."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,7 @@ except ImportError as error:
 # Whether the API is Keras 2: that of tf_keras, and of `keras` up to TensorFlow 2.15.
 LEGACY = int(keras.__version__.split(".")[0]) < 3
 
-__all__ = ["LEGACY", "channel_axis", "dtype_policy", "is_keras_tensor", "keras"]
+__all__ = ["LEGACY", "channel_axis", "deep_graphs", "dtype_policy", "is_keras_tensor", "keras"]
 
 
 def channel_axis() -> int:
@@ -50,3 +51,14 @@ def dtype_policy(policy: Any) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
+
+
+@contextmanager
+def deep_graphs() -> Iterator[None]:
+    """Let Keras walk a deep graph: it recurses through the layers, more than Python allows for EfficientNetV2-XL."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 5000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)

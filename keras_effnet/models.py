@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack, cast
 
-from keras_effnet._keras import dtype_policy, keras
+from keras_effnet._keras import deep_graphs, dtype_policy, keras
 from keras_effnet.blocks import BlockArgs, decode_blocks
 from keras_effnet.builder_signature import Builder, BuilderV2, Options
 from keras_effnet.forks import check_fork
@@ -44,7 +44,7 @@ def create(
     # Before building: the file may define the normalisation, and a wrong name should fail early.
     pretrained = _open(variant, weights, include_top=include_top, framework=framework)
     normalization = variant.normalization if pretrained is None else pretrained.normalization
-    with dtype_policy(dtype):
+    with dtype_policy(dtype), deep_graphs():
         outputs = build(
             variant,
             image,

@@ -13,7 +13,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.blocks import B0_BLOCKS, encode_blocks
+from keras_effnet.blocks import B0_BLOCKS, BlockArgs, encode_blocks
 from keras_effnet.complexity import complexity
 from keras_effnet.models import EfficientNet, create
 from keras_effnet.normalization import IMAGENET
@@ -111,6 +111,12 @@ def test_an_open_input_shape_gives_the_same_logits_as_a_fixed_one(key, photo, ra
     free.set_weights(static.get_weights())
     images = photo(VARIANTS[key].resolution)
     assert_same(run(free, images), run(static, images))
+
+
+def test_a_network_deeper_than_the_recursion_limit_is_built():
+    # EfficientNetV2-XL has 1,300 layers.
+    deep = replace(tiny(), blocks=(BlockArgs(110, 3, 1, 2, 8),))
+    assert len(create(deep).layers) > sys.getrecursionlimit()
 
 
 def test_b1_built_after_b7_equals_b1_built_alone():
