@@ -123,7 +123,8 @@ def mypy(file: Path) -> list[dict[str, Any]]:
     pytest.importorskip("mypy", reason="mypy is not installed")
     command = [sys.executable, "-m", "mypy", "--config-file=", "--output=json", "--cache-dir", str(file.parent)]
     lines = run([*command, str(file)], timeout=300).splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    return [entry for entry in found if Path(entry["file"]).name == file.name]  # not those of the package's own files
 
 
 def pyright(file: Path) -> list[dict[str, Any]]:

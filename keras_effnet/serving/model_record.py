@@ -156,7 +156,7 @@ def open_export(path: Path) -> Export:
         record = _from_json(_read(path))
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         reason = (isinstance(error, OSError) and error.strerror) or "its record is missing or damaged"
-        if (path / "saved_model.pb").is_file():
+        if (path / "saved_model.pb").is_file() and not (path / RECORD_FILE).is_file():
             reason = "it is a SavedModel that keras-effnet export did not write"
         raise ValueError(
             f"There is no exported model at {str(path)!r}: {reason}. Expected a .tflite, .onnx or .xml file, or a "

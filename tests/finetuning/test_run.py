@@ -160,9 +160,9 @@ def test_invalid_settings_are_rejected(photos: Path, pretrained: Path, settings:
 
 @pytest.mark.parametrize("file", ["notes.txt", "cat/1.jpg"])
 def test_nothing_is_written_if_the_data_is_invalid(file: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="classes with photos|contains 0 folders"):
+    with pytest.raises(ValueError, match="class(es)? with photos|contains 0 folders"):
         finetune(make(tmp_path / "data", file), tmp_path / "run")
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 # --- Output ---
@@ -451,7 +451,7 @@ def test_an_interrupt_before_the_first_epoch_writes_nothing(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         finetune(run.data, tmp_path / "run", model=pretrained, progress=interrupted_at("features"), **FAST)
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("epochs", [0, 1])

@@ -216,7 +216,7 @@ def test_nan_weights_are_not_saved(whole: training.Trained, tmp_path: Path) -> N
 
 
 def test_an_interrupted_command_prints_how_to_resume_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path
 ) -> None:
     from keras_effnet.cli import app
 
@@ -225,7 +225,7 @@ def test_an_interrupted_command_prints_how_to_resume_in_one_line(
 
     monkeypatch.setattr(training, "train", interrupted)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    done = CliRunner().invoke(app, ["train", "--data", "photos", "--out", str(tmp_path / "run")])
+    done = CliRunner().invoke(app, ["train", "--data", str(photos), "--out", str(tmp_path / "run")])
     assert done.exit_code == 130
     advice = "Repeat the same command to resume from the last checkpoint."
     assert done.stderr.splitlines() == [f"keras-effnet: Interrupted. {advice}"]

@@ -122,7 +122,7 @@ def test_inexact_conversion_is_rejected(tmp_path, convert):
 def test_given_normalization_is_written(tmp_path, convert, randomise):
     model = keras_effnet.EfficientNetB0(weights=None, include_top=False, in_channels=1)
     randomise(model)
-    source, out = tmp_path / "tf_efficientnet_b0.safetensors", tmp_path / "b0.h5"
+    source, out = tmp_path / "tf_efficientnet_b0.pth", tmp_path / "b0.h5"
     keras_effnet.save_weights(model, source, "timm")
     convert.main([str(source), str(out), "--variant", "b0", "--normalization", "advprop"])
     with h5py.File(out) as file:
