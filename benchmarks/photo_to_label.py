@@ -6,7 +6,10 @@ prints    for each contender the median and the 95th percentile of one photo in 
           goes in the Predictor, and the whole command `keras-effnet classify DIR`
 needs     pip install ".[peers]"; a contender whose package is missing is skipped. DIR is a folder of JPEG files, for
           example your own photographs; without it, the samples of scikit-image are used over and over
-measured  see below; run it on a machine with nothing else to do
+measured  2026-11, 2 cores with AVX-512, B0 at 224, flowers, --photos 100 --rounds 2, torch not installed: one photo
+          takes the Predictor 5.1 ms with LiteRT (decoding 0.6, crop and resize 0.4, engine 3.8), a script with LiteRT
+          and Pillow 5.7, one with ONNX Runtime and Pillow 7.1, compiled keras.applications 18.0; photos per second are
+          212, 237, 215 and 100; `classify` of 100 files takes 1.0 s as a process
 """
 
 import argparse
