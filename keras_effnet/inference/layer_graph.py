@@ -9,7 +9,10 @@ Reference = tuple[str, int, int]
 
 
 class LayerGraph:
-    """The connections between the layers in the configuration of a functional or sequential model, by name."""
+    """The connections between the layers in the configuration of a functional or sequential model, by name.
+
+    `outputs` are the layers whose outputs the model returns, in order.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         names = [name_of(entry) for entry in config["layers"]]
@@ -21,10 +24,10 @@ class LayerGraph:
                 name_of(entry): [list(_references(call, known)) for call in entry["inbound_nodes"]]
                 for entry in config["layers"]
             }
-            self._outputs = {name for name, _, _ in _references(config["output_layers"], known)}
+            self.outputs = [name for name, _, _ in _references(config["output_layers"], known)]
         else:
             self._calls = {name: [[(before, 0, 0)]] for before, name in pairwise(names)}
-            self._outputs = set(names[-1:])
+            self.outputs = names[-1:]
         self._consumers: dict[str, list[str]] = {name: [] for name in names}
         for name, calls in self._calls.items():
             for call in calls:
@@ -50,7 +53,7 @@ class LayerGraph:
         """The only layer that receives the output of this one; None if there are several or the model returns it."""
         consumers = self._consumers[name]
         called_once = len(self._calls.get(name, [])) <= 1
-        return consumers[0] if called_once and len(consumers) == 1 and name not in self._outputs else None
+        return consumers[0] if called_once and len(consumers) == 1 and name not in self.outputs else None
 
     def remove(self, name: str) -> Reference:
         """Remove a layer with one input; its consumers receive that input instead. Returns the input."""
@@ -59,8 +62,7 @@ class LayerGraph:
         self._consumers[source[0]] = [each for each in self._consumers[source[0]] if each != name] + consumers
         for each in consumers:
             self._calls[each] = [[source if r[0] == name else r for r in call] for call in self._calls[each]]
-        if name in self._outputs:
-            self._outputs = self._outputs - {name} | {source[0]}
+        self.outputs = [source[0] if each == name else each for each in self.outputs]
         return source
 
 

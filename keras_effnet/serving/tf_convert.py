@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from keras_effnet.serving.int8_steps import Arithmetic, Step
+    from keras_effnet.inference.layer_steps import Step
+    from keras_effnet.serving.int8_steps import Arithmetic
     from keras_effnet.serving.tf_int8 import Quantized
 
 # What stays in float32: the fraction of the convolutions, from the first one, and the number of the last ones. In Lite0
@@ -130,7 +131,7 @@ def _candidates(
     parts: Sequence[tuple[float, int]],
     convert: Callable[["Quantized"], Any],
 ) -> Iterator[Candidate]:
-    from keras_effnet.serving.int8_steps import steps_of
+    from keras_effnet.inference.layer_steps import steps_of
     from keras_effnet.serving.tf_int8 import calibrate
 
     steps = steps_of(model)

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,99 +11,13 @@ import numpy as np
 from keras_effnet.errors import WeightsError
 from keras_effnet.introspection import find_network, framework_of_model, normalization_of, variant_of
 from keras_effnet.layers import new_head_initializer
-from keras_effnet.normalization import TENSORFLOW, Framework, Normalization
-from keras_effnet.variants import Variant
-from keras_effnet.weights.fast_copy import save_fast_copy
-from keras_effnet.weights.formats.checkpoints import read_checkpoint
-from keras_effnet.weights.formats.frameworks import framework_of, normalization_of_layout
+from keras_effnet.normalization import Framework, Normalization
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names
-from keras_effnet.weights.formats.other_formats import weight_file
-from keras_effnet.weights.formats.preprocessing_files import stored_normalization
-from keras_effnet.weights.published import find_weights, identify, is_set, locate
+from keras_effnet.weights.opening import Pretrained, open_weights
+
+__all__ = ["Pretrained", "adapt_channels", "load_weights", "named_variables", "open_weights", "put"]
 
 log = logging.getLogger("keras_effnet")
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """Weights that have been read but not yet loaded into a model.
-
-    Args:
-        origin: the file they were read from.
-        state: "layer/variable" -> array, with the names of `keras.applications` and the axes of Keras.
-        normalization: how pixels have to be normalised.
-        framework: whose padding and epsilon the weights were trained with.
-    """
-
-    origin: Path
-    state: Mapping[str, np.ndarray]
-    normalization: Normalization
-    framework: Framework = TENSORFLOW
-
-    @property
-    def classes(self) -> int | None:
-        """Number of outputs of the classifier, None without a classifier."""
-        bias = self.state.get("predictions/bias")
-        return None if bias is None else len(bias)
-
-
-def open_weights(
-    variant: Variant,
-    weights: str | os.PathLike[str],
-    *,
-    include_top: bool = True,
-    framework: str | None = None,
-    ema: bool = True,
-) -> Pretrained:
-    """Find, check and read weights given by the name of a set or by the path of a file.
-
-    Args:
-        variant: the network.
-        weights: the name of a published set, or a path.
-        include_top: whether the classifier is needed; if not, a smaller file may be used.
-        framework: "tensorflow" or "pytorch", if the file is ambiguous.
-        ema: read the moving averages of a TensorFlow checkpoint, to which the published accuracies refer.
-
-    Raises:
-        WeightsError: there is no such set or file, the download failed, or the file cannot be read.
-    """
-    if not is_set(variant.name, weights) and _exists(Path(weights)):
-        path = weight_file(Path(weights))
-        record = identify(path)
-        checkpoint = read_checkpoint(path, variant, ema=ema)
-    else:
-        record = find_weights(variant.name, str(weights))
-        path = locate(record, include_top=include_top, original=not ema)
-        checkpoint = read_checkpoint(path, variant, ema=ema)
-        if ema:
-            save_fast_copy(record, path, checkpoint)
-    # All published sets were trained with TensorFlow, whoever converted them.
-    asked = framework if record is None else framework or TENSORFLOW.name
-    found = framework_of(path, checkpoint.layout, variant, asked, checkpoint.framework)
-    normalization = checkpoint.normalization or (record and record.normalization)
-    normalization = normalization or _read_normalization(path, checkpoint.layout, found, variant)
-    return Pretrained(path, checkpoint.state, normalization, found)
-
-
-def _read_normalization(path: Path, layout: str, framework: Framework, variant: Variant) -> Normalization:
-    """The normalisation of a file that is not a published one; a guess is logged."""
-    if found := stored_normalization(path, layout, variant):
-        return found
-    usual = normalization_of_layout(layout, framework, variant)
-    if layout in ("lukemelas", "timm", "transformers"):
-        log.warning(
-            "%s does not specify how its pixels are normalised. Assumed mean %s and standard deviation %s, in pixel "
-            "values 0..255. Put the library's configuration next to the file (timm: config.json, transformers: "
-            "preprocessor_config.json); or build with include_preprocessing=False and normalise the images yourself.",
-            path,
-            *(", ".join(f"{value:g}" for value in values) for values in (usual.mean, usual.std)),
-        )
-    return usual
-
-
-def _exists(path: Path) -> bool:
-    # The prefix of a TensorFlow checkpoint is not itself a file.
-    return path.exists() or path.with_name(path.name + ".index").is_file()
 
 
 def load_weights(

@@ -8,6 +8,7 @@ import pytest
 
 from keras_effnet._keras import keras
 from keras_effnet.inference.fusion import fuse
+from keras_effnet.inference.layer_steps import steps_of
 from keras_effnet.models import create
 from keras_effnet.serving.int8_steps import (
     CLIPPING,
@@ -17,7 +18,6 @@ from keras_effnet.serving.int8_steps import (
     in_8_bits,
     is_convolution,
     rounded_outputs,
-    steps_of,
 )
 from keras_effnet.variants import tiny
 

@@ -169,7 +169,7 @@ def test_checkpoint_loads_into_a_model(tf, tmp_path, arrays, monkeypatch):
             np.testing.assert_array_equal(arrays(again)[name], array)
     # A folder with the name of a published set does not replace the set.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keras_effnet.weights.loading.locate", lambda record, **_: tmp_path / "imagenet")
+    monkeypatch.setattr("keras_effnet.weights.opening.locate", lambda record, **_: tmp_path / "imagenet")
     EfficientNetLite0(weights="imagenet")
 
 
