@@ -18,8 +18,8 @@ except ImportError as error:
     backend = "tensorflow" if _WANTED else os.environ.get("KERAS_BACKEND", "tensorflow")
     raise ImportError(
         f"Keras could not be imported: {error}. Expected {'tf_keras' if _WANTED else 'keras'} and its backend, "
-        f'{backend}. Install a backend, for example with pip install "keras_effnet[tf-cpu]", or set KERAS_BACKEND to '
-        "one that is installed (tensorflow, jax or torch)."
+        f"{backend}. Run pip install {'tf_keras tensorflow' if _WANTED else backend}, or set KERAS_BACKEND to one that "
+        "is installed (tensorflow, jax or torch)."
     ) from error
 
 # Whether the API is Keras 2: that of tf_keras, and of `keras` up to TensorFlow 2.15.

@@ -17,12 +17,17 @@ class OfflineError(WeightsError):
     """Weights that cannot be downloaded because no server can be reached; the message has three lines."""
 
 
-def require_packages(purpose: str, *packages: str) -> None:
+# The names by which packages are installed, where these differ from their import names.
+_DISTRIBUTIONS = {"skimage": "scikit-image"}
+
+
+def require_packages(purpose: str, *packages: str, otherwise: str = "") -> None:
     """Check that packages are installed, without importing them.
 
     Args:
         purpose: what needs them, the subject of the message.
         packages: all that are needed, by their import names.
+        otherwise: another way out, added to the command: "or ...".
 
     Raises:
         ImportError: one is missing; the message contains one command that installs all of them.
@@ -30,8 +35,11 @@ def require_packages(purpose: str, *packages: str) -> None:
     missing = [name for name in packages if name not in sys.modules and find_spec(name) is None]
     missing += [name for name in packages if name in sys.modules and sys.modules[name] is None]
     if missing:
-        command = " ".join(("pip install", *packages)).replace("_", "-")
-        raise ImportError(f"{purpose} needs {', '.join(missing).replace('_', '-')}, not installed here. Run {command}.")
+        absent, needed = (
+            [_DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in names] for names in (missing, packages)
+        )
+        advice = ", ".join(filter(None, (f"Run pip install {' '.join(needed)}", otherwise)))
+        raise ImportError(f"{purpose} needs {', '.join(absent)}, not installed here. {advice}.")
 
 
 def first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from keras_effnet.center_crop import CROP_PADDING, Box, center_crop_and_resize, central_square, resize_bicubic
+from keras_effnet.errors import require_packages
 from keras_effnet.image_files import SUFFIXES, find_images, images_below
 from keras_effnet.image_metadata import upright, without_metadata
 
@@ -246,13 +247,9 @@ def sample(name: str) -> np.ndarray:
         ImportError: scikit-image is not installed.
         ValueError: scikit-image does not contain the photograph; those that it would download are not available.
     """
+    require_packages(f"The sample {name!r}", "skimage")
     spec = find_spec("skimage")
-    if spec is None:
-        raise ImportError(
-            f"The sample {name!r} is a file of the package scikit-image, which is not installed. Run pip install "
-            '"keras_effnet[quickstart]" or pip install scikit-image.'
-        )
-    folders = spec.submodule_search_locations or ()
+    folders = (spec and spec.submodule_search_locations) or ()
     found: dict[str, Any] = {path.stem: path for folder in folders for path in images_below(Path(folder, "data"))}
     found |= {alias: found[stem] for alias, stem in _SAMPLE_FILES.items() if stem in found}
     if name not in found:

@@ -1,5 +1,6 @@
 """The command `keras-effnet`: one verb per capability, each in its own file."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Annotated
@@ -9,9 +10,15 @@ import typer
 from keras_effnet import __version__
 from keras_effnet.cli import classify, evaluate, explain, export, finetune, paper, search, summary, train, weights
 from keras_effnet.cli.help_page import Command, Group
+from keras_effnet.cli.terminal import INTERRUPTED, report_interrupt
 
+EXIT_CODES = (
+    "Exit codes: 0 success; 1 an error, or a photo that cannot be read; 2 wrong usage; 130 interrupted with Ctrl-C; "
+    "141 the reader of the output, such as head, has closed it. Results go to stdout, everything else to stderr."
+)
 app = typer.Typer(
     help="EfficientNet for Keras: classify photos, train and fine-tune networks, export them.",
+    epilog=EXIT_CODES,
     cls=Group,
     no_args_is_help=True,
     add_completion=False,
@@ -23,6 +30,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     classify.classify: (
         "keras-effnet classify photos/ --model lite0",
         "keras-effnet classify 'photos/*.jpg' --out labels.csv",
+        "curl -sL https://example.com/cat.jpg | keras-effnet classify -",
     ),
     explain.explain: (
         "keras-effnet explain photo.jpg --class tabby",
@@ -77,4 +85,8 @@ def _root(version: Version = False) -> None:
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="keras-effnet")
+    try:
+        app(prog_name="keras-effnet")
+    except KeyboardInterrupt:  # outside of a command, for example while it exits
+        report_interrupt()
+        sys.exit(INTERRUPTED)

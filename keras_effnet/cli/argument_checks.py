@@ -4,6 +4,7 @@ import glob
 import re
 from pathlib import Path
 
+from keras_effnet.cli.photo_arguments import reject_address
 from keras_effnet.variants import VARIANTS, Variant, find_variant
 
 
@@ -59,6 +60,7 @@ def check_data(names: list[str], expected: str) -> None:
         ValueError: a local name does not exist.
     """
     for name in names:
+        reject_address(name)
         local = not name.startswith("tfds:") and "://" not in name
         if local and not Path(name).exists() and not glob.glob(name):  # noqa: PTH207 - pathlib has no absolute patterns
             raise ValueError(f"There is no data {name!r}. Expected {expected}. Check the path.")
@@ -70,6 +72,7 @@ def check_training_data(name: str, val_share: float = 0.2) -> None:
     Raises:
         ValueError: there is no data, it has fewer than two classes, or an unknown layout.
     """
+    reject_address(name)
     if not name.startswith("tfds:"):
         from keras_effnet.data.training_photos import open_training_photos
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from keras_effnet.cli.argument_checks import check_model
 from keras_effnet.cli.help_page import at_least
+from keras_effnet.cli.photo_arguments import find_photos
 from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
@@ -52,6 +53,7 @@ Out = Annotated[
         metavar="FILE", help="Write the labels to a .csv, .jsonl or .parquet file. Photos already in it are skipped."
     ),
 ]
+JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per line, as soon as it is known.")]
 
 COLUMNS = ("photo", "rank", "label", "score")
 
@@ -66,20 +68,18 @@ def classify(
     batch_size: BatchSize = 32,
     out: Out = None,
     as_json: AsJson = False,
+    json_lines: JsonLines = False,
 ) -> None:
     """Classify photos. Exits with 1 if any photo cannot be read."""
     if not files and not sample:
         raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
-    if out and as_json:
+    if out and (as_json or json_lines):
         raise typer.BadParameter(
-            "--out writes to a file. Leave out --json, or pass --out FILE.jsonl.", param_hint="--json"
+            "--out writes to a file. Leave out this option, or pass --out FILE.jsonl.",
+            param_hint="--json" if as_json else "--jsonl",
         )
-    with plain_errors(), ExitStack() as stack:
-        from keras_effnet.images import find_images
-        from keras_effnet.images import sample as load_sample
-
-        photos: list[Photo] = [(name, load_sample(name)) for name in sample or ()]
-        photos = [*find_images(files or ()), *photos]
+    with plain_errors(resume="Repeat the same command to resume." if out else ""), ExitStack() as stack:
+        photos = find_photos(files, sample)
         check_model(model, weights)
         results = stack.enter_context(_results(out, top)) if out else None
         if results:
@@ -88,7 +88,7 @@ def classify(
         with muted(f"Loading {model} ..."):
             predictor = _open(model, weights, engine, one=len(photos) == 1)
         chunks = _chunks(predictor(photos, top=top, batch_size=batch_size), batch_size, len(photos))
-        failures = _save(chunks, results, out) if results else _show(chunks, as_json)
+        failures = _save(chunks, results, out) if results else _show(chunks, as_json=as_json, json_lines=json_lines)
         if results and earlier:
             complain(
                 f"{counted(len(earlier), 'photo')} failed in an earlier run, the first {earlier[0]!r}. "
@@ -160,10 +160,10 @@ def _save(chunks: Iterable[Sequence["Prediction"]], results: "Results", out: str
     return failures
 
 
-def _show(chunks: Iterable[Sequence["Prediction"]], as_json: bool) -> int:
-    """Stream a table per chunk, or one JSON array; returns the number of photos that failed."""
-    if as_json:
-        return _print_json(chunks)
+def _show(chunks: Iterable[Sequence["Prediction"]], *, as_json: bool, json_lines: bool) -> int:
+    """Stream a table per chunk, or JSON; returns the number of photos that failed."""
+    if as_json or json_lines:
+        return _print_json(chunks, lines=json_lines)
     failures, separator = 0, ""
     for chunk in chunks:
         failures += _complain_about(chunk)
@@ -184,18 +184,19 @@ def _complain_about(chunk: Sequence["Prediction"]) -> int:
     return len(errors)
 
 
-def _print_json(chunks: Iterable[Sequence["Prediction"]]) -> int:
-    """Print one array, which is complete even after Ctrl-C; returns the number of photos that failed."""
+def _print_json(chunks: Iterable[Sequence["Prediction"]], *, lines: bool) -> int:
+    """Print one array, which is complete even after Ctrl-C, or one object per line; returns the number of failures."""
     from keras_effnet.inference.classify import entry
 
-    failures, separator = 0, "[\n"
+    failures, separator = 0, "" if lines else "[\n"
     try:
         for prediction in chain.from_iterable(chunks):
             failures += _complain_about([prediction])
-            print(f"{separator}{json.dumps(entry(prediction))}", end="", flush=True)
-            separator = ",\n"
+            print(f"{separator}{json.dumps(entry(prediction))}", end="\n" if lines else "", flush=True)
+            separator = "" if lines else ",\n"
     finally:
-        print("\n]" if separator == ",\n" else "[]", flush=True)
+        if not lines:
+            print("\n]" if separator == ",\n" else "[]", flush=True)
     return failures
 
 

@@ -13,6 +13,7 @@ import typer
 
 from keras_effnet.cli.argument_checks import check_model
 from keras_effnet.cli.help_page import at_least
+from keras_effnet.cli.photo_arguments import find_photos
 from keras_effnet.cli.terminal import (
     AsJson,
     Photos,
@@ -27,7 +28,6 @@ from keras_effnet.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from keras_effnet.data.photos import Photo
     from keras_effnet.inference.activation_maps import ActivationMap, Explanation
     from keras_effnet.inference.classifier import Classifier
     from keras_effnet.inference.overlays import Tile
@@ -79,11 +79,7 @@ def explain(
     if weights and len(weights) != len(model or ["lite0"]):
         raise typer.BadParameter("give one for each --model, in the same order, or none.", param_hint="--weights")
     with plain_errors():
-        from keras_effnet.images import find_images
-        from keras_effnet.images import sample as load_sample
-
-        photos: list[Photo] = [(name, load_sample(name)) for name in sample or ()]
-        photos = [*find_images(files or ()), *photos]
+        photos = find_photos(files, sample)
         for name, chosen in zip_longest(model or ["lite0"], weights or ()):
             check_model(name, chosen)
         start_keras()
@@ -92,11 +88,15 @@ def explain(
         from keras_effnet.inference.activation_maps import explain
 
         album = _Album(out)
-        for classifier in _classifiers(model or ["lite0"], weights):
-            name = "-".join(Path(part).stem for part in (classifier.name, weights and classifier.weights) if part)
-            album.models += 1
-            for number, found in enumerate(explain(classifier, photos, classes=classes, top=top, layer=layer)):
-                album.add(number, found, name)
+        try:
+            for classifier in _classifiers(model or ["lite0"], weights):
+                name = "-".join(Path(part).stem for part in (classifier.name, weights and classifier.weights) if part)
+                album.models += 1
+                for number, found in enumerate(explain(classifier, photos, classes=classes, top=top, layer=layer)):
+                    album.add(number, found, name)
+        except KeyboardInterrupt:
+            album.finish(as_json)  # lists the pictures that were saved
+            raise
         album.finish(as_json)
         if album.failures:
             raise typer.Exit(1)

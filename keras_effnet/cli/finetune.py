@@ -12,7 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_effnet.cli.argument_checks import check_model, check_training_data, check_unfreeze
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.terminal import AsJson, Model, Weights, complain, console, plain_errors, start_keras
+from keras_effnet.cli.terminal import (
+    INTERRUPTED,
+    AsJson,
+    Model,
+    Weights,
+    complain,
+    console,
+    plain_errors,
+    report_interrupt,
+    start_keras,
+)
 from keras_effnet.finetuning.settings import DEFAULTS, make_settings
 
 if TYPE_CHECKING:
@@ -106,7 +116,7 @@ def finetune(
             )
         _print(run, out, as_json)
         if run.interrupted:
-            raise typer.Exit(130)
+            raise typer.Exit(INTERRUPTED)
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
@@ -140,7 +150,7 @@ def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
     for note in (*run.notes, *run.errors):
         complain(note)
     if run.interrupted:
-        complain("Interrupted: the model was saved as it was at that point.")
+        report_interrupt("The model was saved as it was at that point.")
     report = run.report()
     if as_json:
         print(json.dumps(report, indent=2))

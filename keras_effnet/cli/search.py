@@ -75,7 +75,7 @@ def search(
 ) -> None:
     """Search MnasNet's space for the best network with a given number of multiply-adds, and print its block table."""
     target = _count(target_macs)
-    with plain_errors():
+    with plain_errors(resume="Repeat the same command to resume." if storage else ""):
         check_choice("sampler", sampler, SAMPLERS)
         score, classes = _training(data, {"epochs": epochs, "seed": seed}, size)
         space, goal = mnas_space(replace(VARIANTS["b0"], resolution=size)), Goal(target, tolerance, classes=classes)

@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from keras_effnet.cli.terminal import AsJson, millions, plain_errors, plain_table, print_table
 from keras_effnet.complexity import complexity, table
-from keras_effnet.variants import VARIANTS, find_variant
+from keras_effnet.variants import VARIANTS, Variant, find_variant
 from keras_effnet.weights.registry import WEIGHTS
 
 Network = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, for example b0, lite0 or EfficientNetB7.")]
@@ -40,13 +40,21 @@ def summary(model: Network, as_json: AsJson = False) -> None:
         )
 
 
-def models() -> None:
+def models(as_json: AsJson = False) -> None:
     """List the networks with their size, cost and published weight sets."""
     with plain_errors():
+        if as_json:
+            print(json.dumps([_entry(variant) for variant in VARIANTS.values()], indent=2))
+            return
         view = plain_table("model", "resolution", "parameters", "MACs", "weights", left=("model", "weights"))
         for variant in VARIANTS.values():
-            total = complexity(variant)
-            sets = ", ".join(name for key, name in WEIGHTS if key == variant.name)
-            costs = millions(total.parameters), millions(total.macs)
-            view.add_row(variant.name, str(variant.resolution), *costs, sets)
+            row = _entry(variant)
+            costs = millions(row["parameters"]), millions(row["macs"])
+            view.add_row(variant.name, str(variant.resolution), *costs, ", ".join(row["weights"]))
         print_table(view)
+
+
+def _entry(variant: Variant) -> dict[str, Any]:
+    total, sets = complexity(variant), [name for key, name in WEIGHTS if key == variant.name]
+    costs = {"parameters": total.parameters, "macs": total.macs}
+    return {"name": variant.name, "resolution": variant.resolution, **costs, "weights": sets}

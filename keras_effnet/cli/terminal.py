@@ -23,7 +23,10 @@ from keras_effnet.errors import OfflineError
 
 Photos = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PHOTO", help="Photos, folders of photos, or patterns such as 'photos/*.jpg'."),
+    typer.Argument(
+        metavar="PHOTO",
+        help="Photos, folders of photos, patterns such as 'photos/*.jpg', or - for one photo on standard input.",
+    ),
 ]
 Samples = Annotated[
     list[str] | None,
@@ -57,7 +60,13 @@ def console(*, stderr: bool = False) -> Console:
     """A console for stdout or stderr."""
     width = None if is_terminal(sys.stderr if stderr else sys.stdout) else UNLIMITED
     # File names can look like markup or emoji codes.
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave a closed pipe to `plain_errors`; Rich would exit with 1."""
+        raise BrokenPipeError
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -65,18 +74,27 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+# Exit statuses as those of a shell: 128 plus the number of the signal that would have ended the process.
+INTERRUPTED, CLOSED_PIPE = 130, 141
+
+
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Print one clear message and exit with a status instead of a stack trace."""
+def plain_errors(*, resume: str = "") -> Iterator[None]:
+    """Print one clear message and exit with a status instead of a stack trace.
+
+    Args:
+        resume: how to resume the command after Ctrl-C.
+    """
     try:
         yield
         print(end="", flush=True)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        report_interrupt(resume)
+        raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # The reader has closed the pipe (| head). Flushing the rest at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
+        raise typer.Exit(CLOSED_PIPE) from None
     except OfflineError as error:
         first, *others = str(error).splitlines()
         complain(first)
@@ -98,6 +116,13 @@ def _in_option_names(message: str) -> str:
             message = re.sub(rf"\b{parameter.name}=(?=[,.])", option, message)
             message = re.sub(rf"(?<![\w.-]){parameter.name}=(?=\S)", f"{option} ", message)
     return message
+
+
+def report_interrupt(advice: str = "") -> None:
+    """Print that the command was interrupted; a terminal shows ^C on the line of the cursor, so start a new one."""
+    if is_terminal(sys.stderr):
+        console(stderr=True).print()
+    complain(f"Interrupted. {advice}".rstrip())
 
 
 def complain(message: str) -> None:

@@ -104,6 +104,7 @@ Seed = Annotated[
 ]
 
 DEVICES = "Devices and memory"
+RESUME = "Repeat the same command to resume from the last checkpoint."
 Strategy = Annotated[
     str,
     typer.Option(
@@ -172,7 +173,7 @@ def train(
         **({} if epochs is None else {"epochs": epochs, "steps": None}),
     }
     given = {name: value for name, value in changes.items() if value is not None or name == "steps"}
-    with plain_errors():
+    with plain_errors(resume=RESUME):
         chosen = replace(find_recipe(recipe), **given)
         check_model(find_variant(model).name, weights)
         check_choice("strategy", strategy, STRATEGIES)
@@ -183,19 +184,12 @@ def train(
         start_keras()
         options: dict[str, Any] = {"strategy": strategy, "strict": strict, "checkpoint_every": checkpoint_every}
         verbose = 0 if as_json else 1 if console().is_terminal else 2
-        trained = _run(data, out, model=model, recipe=chosen, verbose=verbose, **options)
+        from keras_effnet.training import run
+
+        trained = run.train(
+            data[0] if len(data) == 1 else data, out, model=model, recipe=chosen, verbose=verbose, **options
+        )
         _print(trained, as_json=as_json)
-
-
-def _run(data: list[str], out: Path, **options: Any) -> "Trained":
-    """Train; after Ctrl-C, print how to resume."""
-    from keras_effnet.training.run import train as run
-
-    try:
-        return run(data[0] if len(data) == 1 else data, out, **options)
-    except KeyboardInterrupt:
-        complain("Interrupted. Repeat the same command to resume from the last checkpoint.")
-        raise
 
 
 def _print(trained: "Trained", *, as_json: bool) -> None:
@@ -217,24 +211,25 @@ def _print(trained: "Trained", *, as_json: bool) -> None:
 
 def recipes(as_json: AsJson = False) -> None:
     """List the recipes: their settings, the accuracy to expect, and whether it was measured here."""
-    if as_json:
-        rows = [
-            {"name": row.name, "command": row.record.command, "expected": dict(row.record.expected)}
-            | {"hardware": row.record.hardware, "measured": row.record.measured, "source": row.record.source}
-            for row in RECIPES.values()
-        ]
-        print(json.dumps(rows, indent=2))
-        return
-    text = ("recipe", "augmentation", "top-1 published", "measured here")
-    view = plain_table("recipe", "augmentation", "epochs", "batch", "top-1 published", "measured here", left=text)
-    for row in RECIPES.values():
-        length = f"{row.epochs:g}" if row.steps is None else f"{row.steps:,} steps"
-        expected = ", ".join(f"{variant} {top1}" for variant, top1 in row.record.expected) or row.record.source
-        measured = "yes" if row.record.measured else "no"
-        view.add_row(row.name, row.augment or "-", length, f"{row.batch_size:,}", expected, measured)
-    print_table(view)
-    console().print("\nData sets of the paper's Table 6, for the transfer recipe:")
-    view = plain_table("data set", "--data", "split to report", left=("data set", "--data", "split to report"))
-    for dataset in TRANSFER_DATASETS:
-        view.add_row(dataset.name, dataset.data or "a folder with one subfolder per class", dataset.test or "-")
-    print_table(view)
+    with plain_errors():
+        if as_json:
+            rows = [
+                {"name": row.name, "command": row.record.command, "expected": dict(row.record.expected)}
+                | {"hardware": row.record.hardware, "measured": row.record.measured, "source": row.record.source}
+                for row in RECIPES.values()
+            ]
+            print(json.dumps(rows, indent=2))
+            return
+        text = ("recipe", "augmentation", "top-1 published", "measured here")
+        view = plain_table("recipe", "augmentation", "epochs", "batch", "top-1 published", "measured here", left=text)
+        for row in RECIPES.values():
+            length = f"{row.epochs:g}" if row.steps is None else f"{row.steps:,} steps"
+            expected = ", ".join(f"{variant} {top1}" for variant, top1 in row.record.expected) or row.record.source
+            measured = "yes" if row.record.measured else "no"
+            view.add_row(row.name, row.augment or "-", length, f"{row.batch_size:,}", expected, measured)
+        print_table(view)
+        console().print("\nData sets of the paper's Table 6, for the transfer recipe:")
+        view = plain_table("data set", "--data", "split to report", left=("data set", "--data", "split to report"))
+        for dataset in TRANSFER_DATASETS:
+            view.add_row(dataset.name, dataset.data or "a folder with one subfolder per class", dataset.test or "-")
+        print_table(view)

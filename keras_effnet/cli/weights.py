@@ -10,6 +10,7 @@ import typer
 
 from keras_effnet.cli.help_page import Command, Group
 from keras_effnet.cli.terminal import AsJson, complain, plain_errors, plain_table, print_table, printable
+from keras_effnet.errors import counted
 from keras_effnet.variants import VARIANTS, find_variant
 from keras_effnet.weights.cache import cache_directories, digest_matches
 from keras_effnet.weights.fast_copy import fast_copy_paths, save_fast_copy, verify_fast_copy
@@ -24,6 +25,7 @@ Set = Annotated[str, typer.Argument(metavar="SET", help="Weight set, for example
 OneNetwork = Annotated[str | None, typer.Argument(metavar="MODEL", help="Only the sets of this network.")]
 OneSet = Annotated[str | None, typer.Argument(metavar="SET", help="Only this set.")]
 OfNetwork = Annotated[str | None, typer.Option("--variant", metavar="MODEL", help="Only the sets of this network.")]
+Every = Annotated[bool, typer.Option("--all", help="Also list the sets without a local file.")]
 NoTop = Annotated[bool, typer.Option("--notop", help="Prefer the smaller file without a classifier.")]
 
 
@@ -100,7 +102,7 @@ def info(variant: Network, name: Set, as_json: AsJson = False) -> None:
             return
         width = max(map(len, known)) + 2
         for field, value in known.items():
-            for i, line in enumerate(_lines(value)):
+            for i, line in enumerate(_lines(value)):  # nothing for an empty field
                 print(f"{'' if i else field.replace('_', ' '):<{width}}{printable(line)}")
 
 
@@ -117,23 +119,23 @@ def _lines(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [f"{key} {', '.join(f'{number:g}' for number in numbers)}" for key, numbers in value.items()]
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [line for part in value for line in _lines(part)] or ["none"]
-    return ["none" if value in (None, "") else str(value)]
+        return [line for part in value for line in _lines(part)]
+    return [] if value in (None, "") else [str(value)]
 
 
 @app.command(cls=Command)
-def fetch(variant: Network, name: Set, notop: NoTop = False) -> None:
+def fetch(variant: Network, name: Set, notop: NoTop = False, as_json: AsJson = False) -> None:
     """Download a set unless a local file exists, and print the path of the file."""
     with plain_errors():
         (record,) = _records(variant, name)
         found = find_local(record, include_top=not notop)
         file = found.path if found else locate(record, include_top=not notop, original=True)
         save_fast_copy(record, file)
-        print(file)
+        _print_path(record, file, as_json)
 
 
 @app.command(cls=Command)
-def path(variant: Network, name: Set, notop: NoTop = False) -> None:
+def path(variant: Network, name: Set, notop: NoTop = False, as_json: AsJson = False) -> None:
     """Print the path of the local file of a set. Exits with 1 if no valid file exists."""
     with plain_errors():
         (record,) = _records(variant, name)
@@ -146,24 +148,44 @@ def path(variant: Network, name: Set, notop: NoTop = False) -> None:
                 f"{first.filename} with {first.digest or 'the right structure'} in {folders}. Run keras-effnet weights "
                 f"fetch {record.variant} {record.name}."
             )
-        print(found.path)
+        _print_path(record, found.path, as_json)
+
+
+def _print_path(record: Record, file: Path, as_json: bool) -> None:
+    row = {"variant": record.variant, "set": record.name, "path": str(file)}
+    print(json.dumps(row) if as_json else file)
 
 
 @app.command(cls=Command)
-def verify(variant: OneNetwork = None, name: OneSet = None) -> None:
+def verify(variant: OneNetwork = None, name: OneSet = None, every: Every = False, as_json: AsJson = False) -> None:
     """Check the local files against their digests. Exits with 1 if a file is damaged.
 
     A fast copy is stale if it was made from another version of the file; it is replaced when the set is next loaded.
     """
     with plain_errors():
-        states = []
+        rows, absent = [], 0
         for record in _records(variant, name):
             for state, where in _check(record):
-                print(f"{state:<8} {record.variant:<6} {record.name:<14} {printable(str(where))}", flush=True)
-                states.append(state)
-        if "damaged" in states:
-            complain(f"{states.count('damaged')} damaged. Expected the published digests. Delete and fetch them again.")
-            raise typer.Exit(1)
+                if state == "missing" and not (every or name):
+                    absent += 1
+                    continue
+                rows.append({"state": state, "variant": record.variant, "set": record.name, "path": str(where)})
+                if not as_json:
+                    print(f"{state:<8} {record.variant:<6} {record.name:<14} {printable(str(where))}", flush=True)
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        _summarise([row["state"] for row in rows], absent)
+
+
+def _summarise(states: Sequence[str], absent: int) -> None:
+    damaged = states.count("damaged")
+    checked = f"{counted(len(states) - states.count('missing'), 'file')} checked, {damaged} damaged"
+    complain(
+        f"{checked}; {counted(absent, 'set')} without a local file (--all lists them)." if absent else f"{checked}."
+    )
+    if damaged:
+        complain("Expected the published digests. Delete the damaged files and fetch them again.")
+        raise typer.Exit(1)
 
 
 def _check(record: Record) -> Iterable[tuple[str, Path]]:

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import first_line
+from keras_effnet.errors import first_line, require_packages
 
 # File names of ImageNet's training images.
 SHARDS = "train-*-of-*"
@@ -62,13 +62,9 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
 
 
 def _tensorflow() -> Any:
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(
-            f"Reading TFRecords requires TensorFlow, which could not be imported: {error}. Expected tensorflow >= 2.19."
-            ' Run pip install "keras_effnet[tf-cpu]", or pass a folder of photos instead.'
-        ) from error
+    require_packages("Reading TFRecord files", "tensorflow", otherwise="or pass a folder of photos")
+    import tensorflow as tf
+
     return tf
 
 
@@ -166,13 +162,10 @@ def open_dataset(name: str, split: str) -> Dataset:
         ImportError: tensorflow_datasets is not installed.
         ValueError: the dataset or split does not exist, or has no images and labels.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"Reading 'tfds:{name}' requires TensorFlow Datasets, which could not be imported: {error}. Expected the "
-            "package tensorflow_datasets. Run pip install tensorflow-datasets, or pass a folder or TFRecord files."
-        ) from error
+    needed = "tensorflow_datasets", "tensorflow"
+    require_packages(f"Reading 'tfds:{name}'", *needed, otherwise="or pass a folder or TFRecord files")
+    import tensorflow_datasets as tfds
+
     try:
         builder = tfds.builder(name)
         features = builder.info.features

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_effnet.errors import require_packages
 from keras_effnet.scaling import Coefficients
 
 AXES = Coefficients._fields
@@ -13,13 +14,9 @@ HEARTBEAT_SECONDS = 60
 
 
 def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError(
-            f"Optuna could not be imported: {error}. It is needed for searches with a study or a storage. Run pip "
-            'install "keras_effnet[search]", or run a grid search with workers= instead.'
-        ) from error
+    require_packages("A search with a study or a storage", "optuna", otherwise="or run a grid search with workers=")
+    import optuna
+
     return optuna
 
 

@@ -87,7 +87,7 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
 def _plot(run: FineTuned) -> tuple[dict[str, bytes], str]:
     """The plots by file name, and why there are none."""
     if not find_spec("matplotlib"):
-        return {}, 'Matplotlib is not installed (`pip install "keras_effnet[plots]"`)'
+        return {}, "Matplotlib is not installed (`pip install matplotlib`)"
     curves, confusion = BytesIO(), BytesIO()
     try:
         learning_curves(curves, run.history)

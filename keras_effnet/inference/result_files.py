@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 from keras_effnet.artifacts import staged
+from keras_effnet.errors import require_packages
 from keras_effnet.inference.classify import Prediction, entry
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -180,11 +180,7 @@ def _csv_paths(path: Path) -> tuple[dict[str, bool], int]:
 @contextmanager
 def _parquet(path: Path) -> Iterator[Results]:
     """Predictions are stored as JSON lines until the end, because an incomplete Parquet file cannot be read."""
-    if find_spec("pyarrow") is None:
-        raise ImportError(
-            f"The file {str(path)!r} needs pyarrow, which is not installed. Run pip install pyarrow, or choose a .csv "
-            "or .jsonl file."
-        )
+    require_packages(f"The file {str(path)!r}", "pyarrow", otherwise="or choose a .csv or .jsonl file")
     journal = path.with_name(f".{path.name}.jsonl")
     before = _parquet_paths(path) if path.exists() else {}
     with _json_lines(journal) as results:

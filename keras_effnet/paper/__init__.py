@@ -1,9 +1,10 @@
 """The paper's tables and figures that need no training, as files: `write("table2", "out")` (arXiv:1905.11946)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from keras_effnet.errors import require_packages
 from keras_effnet.paper import figures, tables
 from keras_effnet.paper.plots import PLOTS, draw
 from keras_effnet.paper.report import Report
@@ -43,6 +44,17 @@ def report(name: str) -> Report:
     return REPORTS[name]()
 
 
+def check_reports(names: Iterable[str]) -> None:
+    """Check that Matplotlib is installed if one of the reports is a figure.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    drawn = [name for name in names if name in PLOTS]
+    if drawn:
+        require_packages(f"Drawing {drawn[0]}", "matplotlib")
+
+
 def write(name: str, folder: str | Path, *, made: Report | None = None) -> list[Path]:
     """Write a table or figure as Markdown and CSV, and a figure also as PNG. Returns the paths.
 
@@ -55,6 +67,7 @@ def write(name: str, folder: str | Path, *, made: Report | None = None) -> list[
         ValueError: the table or figure does not exist.
         ImportError: Matplotlib is not installed, which figures need (extra `plots`).
     """
+    check_reports([name])
     content = made or report(name)
     paths = []
     if name in PLOTS:

@@ -19,19 +19,10 @@ _HOLLOW = {"marker": "o", "color": THEIRS, "mfc": "white"}
 
 
 def draw(name: str, path: Path) -> None:
-    """Draw a figure as PNG; works without a display.
+    """Draw a figure as PNG with Matplotlib; works without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    Raises:
-        ImportError: Matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f"Matplotlib could not be imported: {error}. It is needed to draw {name}. Run pip install "
-            '"keras_effnet[plots]".'
-        ) from error
     figure = Figure(layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     PLOTS[name](figure)

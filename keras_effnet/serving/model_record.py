@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.artifacts import LABELS, latest_folder
+from keras_effnet.errors import require_packages
 
 RECORD_FILE = "model.json"
 PROPERTY = "keras_effnet"
@@ -191,13 +192,9 @@ def _read(path: Path) -> str:
 
 
 def _read_onnx(path: Path) -> str:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            f"{str(path)!r} cannot be read without ONNX Runtime. Expected the package onnxruntime. Run pip install "
-            "onnxruntime."
-        ) from error
+    require_packages(f"Reading {str(path)!r}", "onnxruntime")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

@@ -217,8 +217,8 @@ def tpu_strategy(name: str | None = None, *, resolver: Any = None) -> Any:
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"No TPU could be initialised with TensorFlow {tf.__version__}: {str(error)[:200]!r}. Expected a TPU VM "
-            "with tensorflow-tpu (2.20 is its last version), or the name of a TPU in TPU_NAME. Install "
-            "keras_effnet[tpu] there, or choose another strategy: for newer TPUs, KERAS_BACKEND=jax with "
+            "with tensorflow-tpu (2.20 is its last version), or the name of a TPU in TPU_NAME. Run "
+            "pip install tensorflow-tpu there, or choose another strategy: for newer TPUs, KERAS_BACKEND=jax with "
             "jax-data-parallel."
         ) from error
 

@@ -144,8 +144,11 @@ def test_fetch_prints_the_path_or_an_error(one: None, cache: Path) -> None:
 
 
 def test_verify_distinguishes_valid_damaged_and_missing_files(one: None, cache: Path, tmp_path: Path) -> None:
-    result = run("verify")
+    result = run("verify", "--all")
     assert (result.exit_code, result.stdout.split()[:3]) == (0, ["missing", "b0", "imagenet"])
+    result = run("verify")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "0 files checked, 0 damaged; 1 set without a local file (--all lists them)." in result.stderr
     (cache / "whole.h5").write_bytes(CONTENT)
     result = run("verify", "b0", "imagenet")
     assert (result.exit_code, result.stdout.split()) == (0, ["ok", "b0", "imagenet", str(cache / "whole.h5")])

@@ -480,7 +480,7 @@ def test_tfrecords_without_tensorflow_raise_an_error_that_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ImportError, match=r"Expected tensorflow >= 2\.19.*pip install"):
+    with pytest.raises(ImportError, match="needs tensorflow, .* pip install tensorflow"):
         next(read_records(tmp_path / "x"))
 
 
@@ -538,5 +538,5 @@ def test_datasets_without_tensorflow_datasets_raise_an_error_that_names_the_pack
     model: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"Expected the package tensorflow_datasets\. Run pip install"):
+    with pytest.raises(ImportError, match="needs tensorflow-datasets, .* pip install tensorflow-datasets"):
         evaluate("tfds:imagenet2012", model=model)

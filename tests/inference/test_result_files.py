@@ -5,6 +5,7 @@ The references are the readers of the standard library and of pyarrow.
 
 import csv
 import json
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,6 @@ def test_a_run_without_predictions_leaves_no_header(tmp_path: Path) -> None:
 
 
 def test_without_pyarrow_the_error_has_the_pip_command(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("keras_effnet.inference.result_files.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match="pip install pyarrow"), open_results(tmp_path / "a.parquet", top=1):
         pass
