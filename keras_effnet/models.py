@@ -62,7 +62,7 @@ def create(
         model = keras.Model(_sources(image), outputs, name=name)
     if pretrained is not None:
         below = () if input_tensor is None else keras.Model(_sources(image), image).layers
-        _load(model, pretrained, below, new_head=include_top and classes not in (1000, pretrained.classes))
+        _load(model, pretrained, below, new_head=include_top)
     return model
 
 

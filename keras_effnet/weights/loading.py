@@ -69,14 +69,15 @@ def put(pretrained: Pretrained, layers: Iterable[Any], *, new_head: bool = False
     Args:
         pretrained: the result of `open_weights`.
         layers: all Keras layers of the network.
-        new_head: initialise the classifier so that all classes are equally likely, instead of loading it.
+        new_head: if the model has another number of classes than the weights and ImageNet, initialise its classifier so
+            that all classes are equally likely, instead of loading it.
 
     Raises:
         WeightsError: names or shapes differ; the message lists missing, unexpected and reshaped variables.
     """
     variables = dict(named_variables(layers))
     state = {name: value for name, value in pretrained.state.items() if _wanted(name, variables)}
-    if new_head:
+    if new_head and variables["predictions/bias"].shape[0] not in (1000, len(state.get("predictions/bias", ()))):
         state |= _draw_head(variables)
     if "stem_conv/kernel" in state and "stem_conv/kernel" in variables:
         channels = variables["stem_conv/kernel"].shape[2]

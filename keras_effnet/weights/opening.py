@@ -13,9 +13,8 @@ from keras_effnet.variants import Variant
 from keras_effnet.weights.fast_copy import save_fast_copy
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.frameworks import framework_of, normalization_of_layout
-from keras_effnet.weights.formats.other_formats import weight_file
 from keras_effnet.weights.formats.preprocessing_files import stored_normalization
-from keras_effnet.weights.published import find_weights, identify, is_set, locate
+from keras_effnet.weights.published import find_file
 
 log = logging.getLogger("keras_effnet")
 
@@ -63,20 +62,15 @@ def open_weights(
     Raises:
         WeightsError: there is no such set or file, the download failed, or the file cannot be read.
     """
-    if not is_set(variant.name, weights) and _exists(Path(weights)):
-        path = weight_file(Path(weights))
-        record = identify(path)
-        checkpoint = read_checkpoint(path, variant, ema=ema)
-    else:
-        record = find_weights(variant.name, str(weights))
-        path = locate(record, include_top=include_top, original=not ema)
-        checkpoint = read_checkpoint(path, variant, ema=ema)
-        if ema:
-            save_fast_copy(record, path, checkpoint)
+    file = find_file(variant.name, weights, include_top=include_top, original=not ema)
+    checkpoint = read_checkpoint(file.path, variant, ema=ema)
+    if file.record and file.original and ema:
+        save_fast_copy(file.record, file.path, checkpoint)
     # All published sets were trained with TensorFlow, whoever converted them.
-    asked = framework if record is None else framework or TENSORFLOW.name
+    asked = framework if file.record is None else framework or TENSORFLOW.name
+    path = checkpoint.path
     found = framework_of(path, checkpoint.layout, variant, asked, checkpoint.framework)
-    normalization = checkpoint.normalization or (record and record.normalization)
+    normalization = checkpoint.normalization or (file.record and file.record.normalization)
     normalization = normalization or _read_normalization(path, checkpoint.layout, found, variant)
     return Pretrained(path, checkpoint.state, normalization, found)
 
@@ -95,8 +89,3 @@ def _read_normalization(path: Path, layout: str, framework: Framework, variant: 
             *(", ".join(f"{value:g}" for value in values) for values in (usual.mean, usual.std)),
         )
     return usual
-
-
-def _exists(path: Path) -> bool:
-    # The prefix of a TensorFlow checkpoint is not itself a file.
-    return path.exists() or path.with_name(path.name + ".index").is_file()

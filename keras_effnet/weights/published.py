@@ -3,7 +3,9 @@
 import importlib.util
 import re
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.variants import VARIANTS, Variant
@@ -12,6 +14,46 @@ from keras_effnet.weights.download import fetch
 from keras_effnet.weights.fast_copy import fast_copy_paths, find_fast_copy
 from keras_effnet.weights.formats.layer_names import shapes
 from keras_effnet.weights.registry import ALIASES, WEIGHTS, Source, Weights
+
+# The set and the source of every published file, by its name in the cache.
+PUBLISHED = {
+    source.filename: (record, source) for record in WEIGHTS.values() for source in (*record.sources, *record.headless)
+}
+
+
+class WeightFile(NamedTuple):
+    """A file to read weights from.
+
+    Args:
+        path: the file, or the folder or prefix of a TensorFlow checkpoint.
+        record: the published set that it belongs to, None if it is not a published file.
+        original: whether it is the published file of a set that was asked for, so that a fast copy is worthwhile.
+    """
+
+    path: Path
+    record: Weights | None
+    original: bool = False
+
+
+def find_file(
+    variant: str, weights: str | PathLike[str], *, include_top: bool = True, original: bool = False
+) -> WeightFile:
+    """The file of weights that are given by the name of a published set or by a path, downloaded if necessary.
+
+    Args:
+        variant: the network.
+        weights: the name of a set, or a path.
+        include_top: whether the classifier is needed; if not, a smaller file may be used.
+        original: return the published file of a set, never its fast copy.
+
+    Raises:
+        WeightsError: there is no such set or file, or the download failed.
+    """
+    path = Path(weights)
+    # The prefix of a TensorFlow checkpoint is not itself a file.
+    if not is_set(variant, weights) and (path.exists() or path.with_name(path.name + ".index").is_file()):
+        return WeightFile(path, identify(path))
+    return _locate(find_weights(variant, str(weights)), include_top=include_top, original=original)
 
 
 def list_weights(variant: str | None = None) -> list[tuple[str, str]]:
@@ -70,11 +112,8 @@ def identify(path: Path) -> Weights | None:
     """
     if not path.is_file():
         return None
-    for record in WEIGHTS.values():
-        for source in (*record.sources, *record.headless):
-            if source.digest and source.filename == path.name and digest_matches(path, source.digest):
-                return record
-    return None
+    record, source = PUBLISHED.get(path.name, (None, None))
+    return record if source and source.digest and digest_matches(path, source.digest) else None
 
 
 def locate(record: Weights, *, include_top: bool = True, original: bool = False) -> Path:
@@ -88,12 +127,19 @@ def locate(record: Weights, *, include_top: bool = True, original: bool = False)
     Raises:
         WeightsError: the file is not in a package or in the cache, and cannot be downloaded.
     """
-    copy = None if original else packaged(record) or find_fast_copy(record, include_top=include_top)
-    if found := copy or _find_original(record, include_top=include_top):
-        return found.path
+    return _locate(record, include_top=include_top, original=original).path
+
+
+def _locate(record: Weights, *, include_top: bool, original: bool) -> WeightFile:
+    if not original and (copy := packaged(record) or find_fast_copy(record, include_top=include_top)):
+        return WeightFile(copy.path, record)
+    if found := _find_original(record, include_top=include_top):
+        return WeightFile(found.path, record, original=True)
     what = f"The weights {record.name!r} of {record.variant!r}"
     sources = _sources(record, include_top=include_top)
-    return fetch(sources, what, check=lambda path: check_structure(path, VARIANTS[record.variant], record.classes))
+    variant = VARIANTS[record.variant]
+    path = fetch(sources, what, check=lambda path: check_structure(path, variant, record.classes))
+    return WeightFile(path, record, original=True)
 
 
 def check_structure(path: Path, variant: Variant, classes: int = 1000) -> None:

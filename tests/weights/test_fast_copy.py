@@ -62,6 +62,8 @@ def publish(monkeypatch):
     def as_only_set(record):
         for module in (cli_weights, published):
             monkeypatch.setattr(module, "WEIGHTS", {("lite0", "advprop"): record})
+        files = {source.filename: (record, source) for source in (*record.sources, *record.headless)}
+        monkeypatch.setattr(published, "PUBLISHED", files)
 
     return as_only_set
 

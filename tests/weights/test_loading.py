@@ -14,7 +14,7 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.models import create
 from keras_effnet.normalization import IMAGENET, LITE, MINUS_ONE_TO_ONE
 from keras_effnet.variants import VARIANTS, tiny
-from keras_effnet.weights import loading
+from keras_effnet.weights import opening
 from keras_effnet.weights.loading import Pretrained, adapt_channels, open_weights, put
 from keras_effnet.weights.published import find_weights, list_weights
 from keras_effnet.weights.registry import WEIGHTS
@@ -262,6 +262,6 @@ def test_altered_package_file_is_rejected_before_it_is_opened(tmp_path, monkeypa
     (package / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     monkeypatch.delitem(sys.modules, package.name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(loading, "read_checkpoint", pytest.fail)
+    monkeypatch.setattr(opening, "read_checkpoint", pytest.fail)
     with pytest.raises(WeightsError, match=r"missing or was altered. Expected sha256:579344.*force-reinstall"):
         keras_effnet.EfficientNetLite0()

@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import Framework, Normalization
 from keras_effnet.variants import Variant
-from keras_effnet.weights.formats.google_checkpoints import is_tf_checkpoint, read_tf_checkpoint
-from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
-from keras_effnet.weights.formats.keras_h5 import SIGNATURE, H5File
-from keras_effnet.weights.formats.keras_names import as_published, read_statistics, rename_keras
+from keras_effnet.weights.formats.google_checkpoints import GZIP_MAGIC, read_tf_checkpoint
+from keras_effnet.weights.formats.keras_files import read_keras
+from keras_effnet.weights.formats.keras_h5 import SIGNATURE
 from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
 from keras_effnet.weights.formats.other_formats import refuse_other_format, weight_file
 from keras_effnet.weights.formats.safetensors import read_safetensors
@@ -37,6 +35,7 @@ class Checkpoint:
     """The contents of a weight file.
 
     Args:
+        path: the file that was read; for a folder of `save_pretrained`, the weight file in it.
         state: "layer/variable" -> float32 array, with the names of keras.applications and the axes of Keras; possibly
             read-only views of the file.
         layout: the layout of the file: "keras-h5", "keras-weights" (.weights.h5), "keras" (.keras), "tensorflow",
@@ -45,6 +44,7 @@ class Checkpoint:
         framework: padding and epsilon, None if the file does not specify them.
     """
 
+    path: Path
     state: Mapping[str, np.ndarray]
     layout: str
     normalization: Normalization | None = None
@@ -81,60 +81,52 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
 def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
     if path.exists():
         refuse_other_format(path)
-    if is_tf_checkpoint(path):
-        return Checkpoint(read_tf_checkpoint(path, variant, ema=ema), "tensorflow")
+    if path.is_dir() or path.with_name(path.name + ".index").is_file():
+        return Checkpoint(path, read_tf_checkpoint(path, variant, ema=ema), "tensorflow")
     with path.open("rb") as opened:
         start = opened.read(16)
+    if start.startswith(GZIP_MAGIC):
+        return Checkpoint(path, read_tf_checkpoint(path, variant, ema=ema), "tensorflow")
     if start.startswith(ZIP_MAGIC):
         with zipfile.ZipFile(path) as archive:
             if KERAS_MEMBER in archive.namelist():
-                file = H5File(read_member(archive, KERAS_MEMBER))
-                return _keras(file, variant, "keras", json.loads(read_member(archive, "config.json")))
-        return _convert_torch(read_torch(path), variant)
+                data = read_member(archive, KERAS_MEMBER)
+                file = read_keras(data, variant, json.loads(read_member(archive, "config.json")))
+                return Checkpoint(path, file.state, "keras", file.normalization, file.framework)
+        return _convert_torch(path, read_torch(path), variant)
     if start.startswith(SIGNATURE):
-        file = H5File(path.read_bytes())
-        by_class = any(name.startswith(("layers/", "_layer_checkpoint_dependencies/")) for name in file.datasets)
-        config = json.loads(file.attributes.get("", {}).get("model_config", "null"))
-        return _keras(file, variant, "keras-weights" if by_class else "keras-h5", config)
+        file = read_keras(path.read_bytes(), variant)
+        layout = "keras-weights" if file.by_class else "keras-h5"
+        return Checkpoint(path, file.state, layout, file.normalization, file.framework)
     # Check for safetensors' brace first: the length before it may look like the start of a pickle.
     if start[8:9] == b"{":
         tensors, metadata = read_safetensors(path.read_bytes())
-        return _fast_copy(tensors, metadata) if OWN_MARK in tensors else _convert_torch(tensors, variant)
+        if OWN_MARK in tensors:
+            return Checkpoint(path, tensors, "fast-copy", _stored_normalization(metadata))
+        return _convert_torch(path, tensors, variant)
     if start.startswith(b"\x80"):
-        return _convert_torch(read_torch(path), variant)
+        return _convert_torch(path, read_torch(path), variant)
     raise WeightsError(
         f"The file starts with {start!r}, which is not a known format. Expected HDF5 (.h5, .weights.h5), .keras, "
         "PyTorch (.pth, .pt, .bin) or .safetensors. If it was downloaded, the server may have sent a web page instead."
     )
 
 
-def _keras(file: H5File, variant: Variant, layout: str, config: Any) -> Checkpoint:
-    datasets = rename_keras(file, variant)
-    statistics = read_statistics(file)
-    # Trust a whole model's configuration; for weights alone, assume the conventions of published files.
-    whole = isinstance(config, dict)
-    normalization = normalization_in(config, statistics) if whole else None
-    if normalization is None and statistics is not None:
-        normalization = as_published(*statistics)
-    state = {name: dataset.read() for name, dataset in datasets.items()}
-    return Checkpoint(state, layout, normalization, framework_in(config) if whole else None)
+def _stored_normalization(metadata: Mapping[str, str]) -> Normalization | None:
+    """The normalisation in the metadata of a fast copy."""
+    if "normalization" not in metadata:
+        return None
+    mean, std = (tuple(map(float, row)) for row in json.loads(metadata["normalization"]))
+    normalization = Normalization(mean, std)
+    if len(mean) != len(std) or not all(map(math.isfinite, mean)) or not all(0 < each < math.inf for each in std):
+        raise WeightsError(
+            f"The file has {normalization}. Expected a finite mean and a positive standard deviation per channel. "
+            "The file was altered: delete it."
+        )
+    return normalization
 
 
-def _fast_copy(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
-    """A fast copy from the cache: names and axes are ours, and the metadata contain the normalisation."""
-    normalization = None
-    if "normalization" in metadata:
-        mean, std = (tuple(map(float, row)) for row in json.loads(metadata["normalization"]))
-        normalization = Normalization(mean, std)
-        if len(mean) != len(std) or not all(map(math.isfinite, mean)) or not all(0 < each < math.inf for each in std):
-            raise WeightsError(
-                f"The file has {normalization}. Expected a finite mean and a positive standard deviation per channel. "
-                "The file was altered: delete it."
-            )
-    return Checkpoint(tensors, "fast-copy", normalization)
-
-
-def _convert_torch(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
+def _convert_torch(path: Path, tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoint:
     """Rename and transpose the tensors of a PyTorch library."""
     layout, base = _find_network(tensors)
     prefix = TORCH_LAYOUTS[layout][1]
@@ -156,7 +148,7 @@ def _convert_torch(tensors: dict[str, np.ndarray], variant: Variant) -> Checkpoi
         raise WeightsError(unknown_names(unknown, layers, variant, layout))
     if outside:
         log.warning("Ignored %d arrays outside the network %r: %s.", len(outside), base, ", ".join(outside[:5])[:300])
-    return Checkpoint(state, layout)
+    return Checkpoint(path, state, layout)
 
 
 def _find_network(tensors: Mapping[str, np.ndarray]) -> tuple[str, str]:

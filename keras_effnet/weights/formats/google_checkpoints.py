@@ -24,14 +24,6 @@ SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
 COPIES, ROOM = 5, 64 << 20
 
 
-def is_tf_checkpoint(path: Path) -> bool:
-    """Whether a path is a folder, the prefix of an index file, or a gzip archive."""
-    if path.is_dir() or path.with_name(path.name + ".index").is_file():
-        return True
-    with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
-
-
 def read_tf_checkpoint(path: Path, variant: Variant, *, ema: bool = True) -> dict[str, np.ndarray]:
     """Read the weights of a network from an official checkpoint.
 

@@ -11,6 +11,7 @@ import pytest
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.variants import VARIANTS, tiny
+from keras_effnet.weights.cache import LocalFile
 from keras_effnet.weights.formats.checkpoint_bundle import Bundle
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.formats.google_checkpoints import read_tf_checkpoint, tf_names
@@ -169,7 +170,7 @@ def test_checkpoint_loads_into_a_model(tf, tmp_path, arrays, monkeypatch):
             np.testing.assert_array_equal(arrays(again)[name], array)
     # A folder with the name of a published set does not replace the set.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keras_effnet.weights.opening.locate", lambda record, **_: tmp_path / "imagenet")
+    monkeypatch.setattr("keras_effnet.weights.published.packaged", lambda record: LocalFile(tmp_path / "imagenet", ""))
     EfficientNetLite0(weights="imagenet")
 
 

@@ -1,15 +1,18 @@
-"""Maps the datasets of a Keras file to variables: by the names of the layers, or else by their order."""
+"""Reads the weights in a Keras HDF5 file: datasets become variables by the names of the layers, or by their order."""
 
+import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.normalization import IMAGENET, Normalization
+from keras_effnet.normalization import IMAGENET, Framework, Normalization
 from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
+from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
 from keras_effnet.weights.formats.keras_h5 import Dataset, H5File
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
 
@@ -30,14 +33,53 @@ KINDS = ("conv2d", "depthwise_conv2d", "batch_normalization", "dense")
 AUTOMATIC = re.compile(rf"({'|'.join(KINDS)})(?:_(\d{{1,9}}))?")
 
 
-def rename_keras(file: H5File, variant: Variant) -> dict[str, Dataset]:
-    """The weights in a Keras file as "layer/variable" -> dataset.
+class KerasFile(NamedTuple):
+    """The contents of a Keras file.
+
+    Args:
+        state: "layer/variable" -> array, possibly a view of the file.
+        by_class: whether the file numbers the layers of each class, as `.weights.h5` does.
+        normalization: how pixels have to be normalised, None if the file does not specify it.
+        framework: padding and epsilon, None if the file does not specify them.
+    """
+
+    state: dict[str, np.ndarray]
+    by_class: bool
+    normalization: Normalization | None
+    framework: Framework | None
+
+
+def read_keras(data: bytes, variant: Variant, config: Any = None) -> KerasFile:
+    """Read the weights of a network from an HDF5 file of Keras.
+
+    Args:
+        data: the whole file.
+        variant: the network.
+        config: the configuration of the model, if it is not in the file itself.
 
     Raises:
-        WeightsError: a dataset does not belong to any layer of the network, or layers are ambiguous.
+        WeightsError: the file cannot be read, a dataset does not belong to any layer of the network, or layers are
+            ambiguous. Damage may also raise errors of the standard library.
     """
+    known = {layer: variables(layer) for layer in layer_names(variant)}
+    file = H5File(data)
+    by_class = any(name.startswith(("layers/", "_layer_checkpoint_dependencies/")) for name in file.datasets)
+    if config is None:
+        config = json.loads(file.attributes.get("", {}).get("model_config", "null"))
+    datasets = _rename(file, variant, known)
+    statistics = _read_statistics(file)
+    state = {name: dataset.read() for name, dataset in datasets.items()}
+    # Trust a whole model's configuration; for weights alone, assume the conventions of published files.
+    whole = isinstance(config, dict)
+    normalization = normalization_in(config, statistics) if whole else None
+    if normalization is None and statistics is not None:
+        normalization = _as_published(*statistics)
+    return KerasFile(state, by_class, normalization, framework_in(config) if whole else None)
+
+
+def _rename(file: H5File, variant: Variant, known: Mapping[str, tuple[str, ...]]) -> dict[str, Dataset]:
+    """The weights in a file as "layer/variable" -> dataset, given the variables of each layer of the network."""
     weights = {path: dataset for path, dataset in _kept(file).items() if not _is_normalization(path)}
-    known = layer_names(variant)
     layers = {path: _layer(path, file.attributes, known) for path in weights}
     if not any(layers.values()):
         layers = _by_order(weights, variant)
@@ -45,18 +87,19 @@ def rename_keras(file: H5File, variant: Variant) -> dict[str, Dataset]:
     unknown, outside = [], []
     for path, dataset in weights.items():
         layer = layers[path]
-        name = f"{layer}/{_variable(path, variables(layer or ''))}"
+        names = known.get(layer or "", ())
+        variable = _variable(path, names)
         if layer is None and not any(map(OF_NETWORK.match, _names(path, file.attributes))):
             outside.append(path)
-        elif layer is None or name.split("/")[1] not in variables(layer) or name in found:
+        elif variable not in names or f"{layer}/{variable}" in found:
             unknown.append(path)
         else:
-            found[name] = dataset
+            found[f"{layer}/{variable}"] = dataset
     complete = {name.split("/")[0] for name in found} >= set(known) - set(HEAD)
     if unknown or (outside and not complete):
         _refuse_foreign(weights)
-        names = {_names(path, file.attributes)[-1] for path in weights}
-        raise WeightsError(unknown_names([*unknown, *outside], names, variant, "keras"))
+        groups = {_names(path, file.attributes)[-1] for path in weights}
+        raise WeightsError(unknown_names([*unknown, *outside], groups, variant, "keras"))
     if outside:
         log.warning("Ignored %d arrays outside the network: %s.", len(outside), ", ".join(outside[:5])[:300])
     return found
@@ -71,12 +114,8 @@ def _refuse_foreign(paths: Iterable[str]) -> None:
         )
 
 
-def read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and variance of the Normalization layer in a Keras file, None without such a layer.
-
-    Raises:
-        WeightsError: there is more than one such layer, or its statistics are invalid.
-    """
+def _read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and variance of the Normalization layer in a file, None without such a layer."""
     paths = [path for path in _kept(file) if _is_normalization(path)]
     found = {_variable(path, NORMALIZATION): file.datasets[path] for path in paths}
     if not found:
@@ -91,7 +130,7 @@ def read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
     return mean, variance
 
 
-def as_published(mean: np.ndarray, variance: np.ndarray) -> Normalization:
+def _as_published(mean: np.ndarray, variance: np.ndarray) -> Normalization:
     """The normalisation of pixels 0..255 by a Normalization layer of keras.applications, after a division by 255.
 
     The published variance is actually a standard deviation, which keras.applications corrects with a further layer.
@@ -143,7 +182,7 @@ def _spell_block(layer: str) -> str:
     return layer if match is None else block_name(int(match[1]), ord(match[2]) - ord("a")) + layer[match.end() - 1 :]
 
 
-def _layer(path: str, attributes: Mapping[str, Mapping[str, str]], known: Mapping[str, str]) -> str | None:
+def _layer(path: str, attributes: Mapping[str, Mapping[str, str]], known: Collection[str]) -> str | None:
     return next((name for name in _names(path, attributes) if name in known), None)
 
 
