@@ -1,10 +1,13 @@
-"""The central crop and the resize of the published evaluation, in NumPy.
+"""Which pixels of a photo a network gets: the crop and the resize of the published evaluation, in NumPy.
 
-Source: github.com/tensorflow/tpu, models/official/efficientnet/preprocessing.py (crop padding 32), and the kernel that
-it calls, TensorFlow's ResizeBicubic with half_pixel_centers=False.
+Sources: github.com/tensorflow/tpu, models/official/efficientnet/preprocessing.py (crop padding 32), and the kernel that
+it calls, TensorFlow's ResizeBicubic with half_pixel_centers=False; for whole photos github.com/google/automl,
+efficientnetv2/preprocessing.py, and TensorFlow's ResizeBilinear with half_pixel_centers=True.
 """
 
 import operator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +15,42 @@ import numpy as np
 CROP_PADDING = 32
 # Left, top, right and bottom in pixels.
 Box = tuple[int, int, int, int]
+CROPS = ("center", None)
+
+
+@dataclass(frozen=True)
+class View:
+    """The pixels that a network gets of a photo.
+
+    Args:
+        size: side of the network's images in pixels.
+        crop: "center": the central square, as `center_crop_and_resize`; None: the whole photo, resized to a square
+            without keeping its aspect ratio, which is how EfficientNetV2-S to XL were evaluated.
+
+    Example:
+        >>> View(384, None).box(300, 400), View(384).box(300, 400)
+        ((0, 0, 400, 300), (62, 12, 338, 288))
+    """
+
+    size: int
+    crop: str | None = "center"
+
+    def box(self, height: int, width: int) -> Box:
+        """The part of a photo that the network sees: left, top, right and bottom in pixels."""
+        return central_square(height, width, self.size) if self.crop else (0, 0, width, height)
+
+    def pixels(self, image: np.ndarray) -> np.ndarray:
+        """Crop and resize a photo (height, width, 3) of any real dtype to float32 (size, size, 3), about 0..255.
+
+        A photo that needs no resize keeps its pixels.
+
+        Raises:
+            ValueError: the image has another shape.
+        """
+        if self.crop:
+            return center_crop_and_resize(image, self.size)
+        _check_image(image)
+        return resize_bilinear(image, self.size)
 
 
 def center_crop_and_resize(image: np.ndarray, size: int, crop_padding: int = CROP_PADDING) -> np.ndarray:
@@ -36,11 +75,7 @@ def center_crop_and_resize(image: np.ndarray, size: int, crop_padding: int = CRO
         >>> center_crop_and_resize(np.zeros((300, 400, 3), "uint8"), 224).shape
         (224, 224, 3)
     """
-    if np.ndim(image) != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(
-            f"The image has the shape {np.shape(image)}. Expected (height, width, 3). Pass one RGB image at a time, "
-            "for example from load_image."
-        )
+    _check_image(image)
     try:
         side = operator.index(size)
     except TypeError:
@@ -49,6 +84,14 @@ def center_crop_and_resize(image: np.ndarray, size: int, crop_padding: int = CRO
         raise ValueError(f"size is {size!r}. Expected a whole number of pixels, at least 1.")
     left, top, right, bottom = central_square(image.shape[0], image.shape[1], side, crop_padding)
     return resize_bicubic(image[top:bottom, left:right], side)
+
+
+def _check_image(image: np.ndarray) -> None:
+    if np.ndim(image) != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"The image has the shape {np.shape(image)}. Expected (height, width, 3). Pass one RGB image at a time, "
+            "for example from load_image."
+        )
 
 
 def central_square(height: int, width: int, size: int, crop_padding: int = CROP_PADDING) -> Box:
@@ -67,17 +110,37 @@ def central_square(height: int, width: int, size: int, crop_padding: int = CROP_
 def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
     """Resize (height, width, 3) of any real dtype to float32 (size, size, 3), without smoothing or clipping.
 
-    Rows and columns are resized one after the other, as small matrix products: eight output pixels at a time depend on
-    a few dozen input pixels. Apart from the rows in use, nothing larger than (size, width, 3) floats is allocated.
-
     Example:
         >>> resize_bicubic(np.ones((30, 20, 3), np.uint8), 8).shape
         (8, 8, 3)
     """
+    return _resize(image, size, _bicubic_taps)
+
+
+def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize (height, width, 3) of any real dtype to float32 (size, size, 3), without smoothing.
+
+    Example:
+        >>> resize_bilinear(np.ones((30, 20, 3), np.uint8), 8).shape
+        (8, 8, 3)
+    """
+    return _resize(image, size, _bilinear_taps)
+
+
+# From a length and a size to the input pixels of each output pixel and their weights, both of shape (size, taps).
+Taps = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+
+
+def _resize(image: np.ndarray, size: int, taps: Taps) -> np.ndarray:
+    """Resize rows and columns one after the other, as small matrix products.
+
+    Eight output pixels at a time depend on a few dozen input pixels. Apart from the rows in use, nothing larger than
+    (size, width, 3) floats is allocated.
+    """
     height, width, channels = image.shape
-    pixels, used = image.reshape(height, width * channels), _used_columns(width, size)
+    pixels, used = image.reshape(height, width * channels), _used_columns(width, size, taps)
     tall = np.empty((size, len(used) * channels), np.float32)
-    for start, rows, weights in _bicubic_rows(height, size):
+    for start, rows, weights in _row_blocks(height, size, taps):
         inputs = pixels[rows]
         if len(used) < width:
             inputs = inputs.reshape(-1, width, channels).take(used, axis=1).reshape(len(inputs), -1)
@@ -85,7 +148,7 @@ def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
             tile = slice(left, left + _TILE)
             np.matmul(weights, inputs[:, tile].astype(np.float32), out=tall[start : start + len(weights), tile])
     result = np.empty((size, size * channels), np.float32)
-    for outputs, columns, weights in _bicubic_columns(width, size, channels):
+    for outputs, columns, weights in _column_blocks(width, size, channels, taps):
         height_of_tile = max(1, _PRODUCT // weights.size)
         for top in range(0, size, height_of_tile):
             tile = slice(top, top + height_of_tile)
@@ -100,9 +163,9 @@ _TILE = 960
 
 
 @lru_cache(maxsize=64)
-def _bicubic_rows(length: int, size: int) -> tuple[tuple[int, slice | np.ndarray, np.ndarray], ...]:
+def _row_blocks(length: int, size: int, taps: Taps) -> tuple[tuple[int, slice | np.ndarray, np.ndarray], ...]:
     """For each block of output rows: its first row, the input rows, and the weights (output rows, input rows)."""
-    indices, weights = _bicubic_taps(length, size)
+    indices, weights = taps(length, size)
     blocks: list[tuple[int, slice | np.ndarray, np.ndarray]] = []
     for start in range(0, size, _BLOCK):
         needed = indices[start : start + _BLOCK]
@@ -118,19 +181,19 @@ def _bicubic_rows(length: int, size: int) -> tuple[tuple[int, slice | np.ndarray
 
 
 @lru_cache(maxsize=64)
-def _used_columns(length: int, size: int) -> np.ndarray:
+def _used_columns(length: int, size: int, taps: Taps) -> np.ndarray:
     """The input columns to read: all of them, unless the image is so large that picking is faster."""
-    return np.unique(_bicubic_taps(length, size)[0]) if length > 8 * size else np.arange(length)
+    return np.unique(taps(length, size)[0]) if length > 8 * size else np.arange(length)
 
 
 @lru_cache(maxsize=64)
-def _bicubic_columns(length: int, size: int, channels: int) -> tuple[tuple[slice, slice, np.ndarray], ...]:
+def _column_blocks(length: int, size: int, channels: int, taps: Taps) -> tuple[tuple[slice, slice, np.ndarray], ...]:
     """For each block of output columns: where it goes, which of the used columns it needs, and the weights.
 
     Columns are counted in numbers, `channels` for each pixel. Weights have the shape (inputs, outputs).
     """
-    indices, weights = _bicubic_taps(length, size)
-    indices = np.searchsorted(_used_columns(length, size), indices)
+    indices, weights = taps(length, size)
+    indices = np.searchsorted(_used_columns(length, size, taps), indices)
     blocks = []
     for start in range(0, size, _BLOCK):
         needed = indices[start : start + _BLOCK]
@@ -152,6 +215,16 @@ def _bicubic_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     distances = np.stack([t + 1, t, 1 - t, 2 - t], axis=1)
     indices = first[:, None].astype(np.int64) + np.arange(-1, 3)
     return indices.clip(0, length - 1), _keys(distances).astype(np.float32)
+
+
+def _bilinear_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two input pixels of each output pixel and their weights, both of shape (size, 2)."""
+    scale = np.float32(length) / np.float32(size)
+    position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    first = np.floor(position)
+    share = position - first
+    indices = np.stack([first, np.ceil(position)], axis=1).astype(np.int64)
+    return indices.clip(0, length - 1), np.stack([1 - share, share], axis=1).astype(np.float32)
 
 
 def _keys(x: np.ndarray, a: float = -0.75) -> np.ndarray:

@@ -16,16 +16,27 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from keras_effnet.center_crop import CROP_PADDING, Box, center_crop_and_resize, central_square, resize_bicubic
+from keras_effnet.center_crop import (
+    CROP_PADDING,
+    CROPS,
+    Box,
+    View,
+    center_crop_and_resize,
+    central_square,
+    resize_bicubic,
+    resize_bilinear,
+)
 from keras_effnet.errors import require_packages
 from keras_effnet.image_files import SUFFIXES, find_images, images_below
 from keras_effnet.image_metadata import upright, without_metadata
 
 __all__ = [
+    "CROPS",
     "CROP_PADDING",
     "SUFFIXES",
     "Box",
     "ImageError",
+    "View",
     "center_crop_and_resize",
     "central_square",
     "find_images",
@@ -33,6 +44,7 @@ __all__ = [
     "from_pil",
     "load_image",
     "resize_bicubic",
+    "resize_bilinear",
     "sample",
 ]
 

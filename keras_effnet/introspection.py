@@ -7,7 +7,7 @@ from typing import Any
 from keras_effnet.blocks import BlockArgs
 from keras_effnet.normalization import PYTORCH, TENSORFLOW, Framework, Normalization
 from keras_effnet.scaling import block_name
-from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.variants import VARIANTS, Variant, published_crop
 
 
 def find_network(model: Any) -> Any:
@@ -116,6 +116,24 @@ def normalization_of(model: Any) -> Normalization | None:
     scale, offset = (_flat(value) for value in (layer.scale, layer.offset))
     std = [1.0 / value for value in scale]
     return Normalization(tuple(-o * s for o, s in zip(offset, std, strict=True)), tuple(std))
+
+
+def crop_of(model: Any) -> str | None:
+    """Return the part of a photo that a model is meant for, as `View.crop`; "center" for models that are not ours.
+
+    Example:
+        >>> crop_of(None)
+        'center'
+    """
+    try:
+        variant = variant_of(model)
+    except (AttributeError, ValueError):
+        return "center"
+    try:
+        normalization = normalization_of(model)
+    except ValueError:  # it was folded
+        normalization = None
+    return published_crop(variant, normalization, model.output_shape[-1])
 
 
 def _unfused_layers(model: Any) -> dict[str, Any]:

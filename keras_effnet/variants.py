@@ -46,6 +46,8 @@ class Variant:
         keeps_normalization: whether weight files of `keras.applications` contain mean and variance of the pixels; in V2
             they are constants.
         train_resolution: side of the images that the published weights were trained on, if it is smaller.
+        crop: "center" if the published accuracy was measured on the central square of each photo; None if it was
+            measured on the whole photo, resized to a square (V2-S to XL).
     """
 
     name: str
@@ -64,6 +66,7 @@ class Variant:
     depthwise: str = "dwconv"
     keeps_normalization: bool = True
     train_resolution: int | None = None
+    crop: str | None = "center"
 
     @property
     def stages(self) -> tuple[BlockArgs, ...]:
@@ -134,6 +137,8 @@ def _v2(
         depthwise="dwconv2",
         keeps_normalization=False,
         train_resolution=train_resolution,
+        # Its code squashes all images of 320 pixels or more.
+        crop="center" if name.startswith("b") else None,
     )
 
 
@@ -202,6 +207,22 @@ def as_variant(network: Variant | str) -> Variant:
         ValueError: the network does not exist.
     """
     return find_variant(network) if isinstance(network, str) else network
+
+
+def published_crop(variant: Variant, normalization: Normalization | None, classes: int) -> str | None:
+    """The part of a photo that a network was evaluated on: "center", or None for the whole photo.
+
+    Args:
+        variant: the network.
+        normalization: the normalisation of its weights, which identifies sets of V2-B0 to B3 from ImageNet-21k.
+        classes: number of outputs.
+
+    Example:
+        >>> published_crop(VARIANTS["b0"], IMAGENET, 1000), published_crop(VARIANTS["v2-s"], V2, 1000)
+        ('center', None)
+    """
+    tuned = variant.fused and normalization is not None and normalization.close_to(V2) and classes != 21_843
+    return None if tuned else variant.crop
 
 
 def _did_you_mean(key: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet.data.image_audit import OddFiles
-from keras_effnet.images import ImageError, center_crop_and_resize, find_images, load_image, sample
+from keras_effnet.images import ImageError, View, center_crop_and_resize, find_images, load_image, sample
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
 
@@ -325,6 +325,20 @@ def test_the_resize_matches_tensorflow_1_bicubic(shape: tuple[int, int], size: i
     square = image[None, top : top + crop, left : left + crop]
     expected = tf.raw_ops.ResizeBicubic(images=square, size=[size, size], half_pixel_centers=False)[0].numpy()
     np.testing.assert_allclose(center_crop_and_resize(image, size), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [32, 33, 224, 384])
+@pytest.mark.parametrize("shape", [(1, 1), (40, 31), (300, 451), (1000, 872), (127, 3500)])
+def test_a_whole_photo_is_resized_as_by_tensorflow(shape: tuple[int, int], size: int) -> None:
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow, the reference for its own resize, is not installed")
+    image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = tf.image.resize(image, (size, size)).numpy()
+    np.testing.assert_allclose(View(size, None).pixels(image), expected, atol=1e-3, rtol=0)
+
+
+def test_a_whole_photo_of_the_right_size_keeps_its_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (37, 37, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(View(37, None).pixels(image), image)
 
 
 def test_the_crop_side_is_truncated_in_float32_as_in_tensorflow() -> None:

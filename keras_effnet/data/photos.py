@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.errors import first_line
-from keras_effnet.images import ImageError, center_crop_and_resize, from_array, from_pil, load_image
+from keras_effnet.images import ImageError, View, from_array, from_pil, load_image
 
 # An image without a name, and a photo with one: a path is its own name. Whatever NumPy can convert is an array: tensors
 # of TensorFlow, PyTorch and JAX are.
@@ -123,19 +123,19 @@ def _to_numpy(tensor: Any) -> np.ndarray:
         ) from error
 
 
-def prepare(photo: NamedPhoto, size: int) -> tuple[str, np.ndarray, str | None]:
+def prepare(photo: NamedPhoto, view: View) -> tuple[str, np.ndarray, str | None]:
     """Open a photo, then crop and resize it for a model.
 
     Args:
         photo: the photo.
-        size: side of the model's input in pixels.
+        view: the pixels that the model gets.
 
     Returns:
         The name of the photo; float32 pixels (size, size, 3), about 0..255, black if the photo cannot be read; and the
         error in that case, None otherwise.
     """
     try:
-        return photo.name, center_crop_and_resize(photo.pixels(), size), None
+        return photo.name, view.pixels(photo.pixels()), None
     except ValueError as error:
         # A black image takes the place of a bad one, so that all batches have the shape that was compiled.
-        return photo.name, np.zeros((size, size, 3), np.float32), photo.describe(error)
+        return photo.name, np.zeros((view.size, view.size, 3), np.float32), photo.describe(error)

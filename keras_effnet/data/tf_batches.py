@@ -14,8 +14,9 @@ from keras_effnet.data.augment_policies import Policy
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.sharding import BEGIN, Position, Share
 from keras_effnet.data.tf_augment import augment
-from keras_effnet.data.tf_crops import Element, central_window, crop, random_window
+from keras_effnet.data.tf_crops import Element, crop, random_window, resize_to, window_of
 from keras_effnet.data.tf_sources import Source, ordered_rows
+from keras_effnet.images import View
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Batches:
         seed: of order, crops and augmentation.
         policy: augmentation after crop and flip; None for no augmentation.
         threads: images processed in parallel; None for the number of available processors.
+        crop: of validation, as in `View`.
     """
 
     batch_size: int
@@ -37,6 +39,7 @@ class Batches:
     seed: int = 0
     policy: Policy | None = None
     threads: int | None = None
+    crop: str | None = "center"
 
     @property
     def parallel(self) -> int:
@@ -81,7 +84,7 @@ def training_batches(
         where, mirror, policy = tf.unstack(tf.random.experimental.stateless_split(seeds, 3))
         window = random_window(where, batches.size)
         element = Element(name, data, source.is_path)
-        image, valid = crop(element, window, batches.size, odd=odd, method="INTEGER_FAST")
+        image, valid = crop(element, window, resize_to(View(batches.size)), odd=odd, method="INTEGER_FAST")
         image = tf.image.stateless_random_flip_left_right(image, mirror)
         if batches.policy is not None:
             image = augment(tf.cast(tf.clip_by_value(image, 0.0, 255.0), tf.uint8), batches.policy, seed=policy)
@@ -107,7 +110,7 @@ def _note_gap(valid: Any, epoch: Any, place: Any, odd: OddFiles) -> Any:
 
 
 def validation_batches(source: Source, batches: Batches, *, odd: OddFiles, share: Share = Share()) -> Any:  # noqa: B008
-    """Batches of the central crop of each image once, in order, in the format of `training_batches`.
+    """Batches of what a network sees of each image, once, in order, in the format of `training_batches`.
 
     The last batch may be smaller. If `share.replicas` requires batches of the same shape, an incomplete last batch is
     dropped, and unreadable images are replaced by images from the beginning, so that all processes have equally many.
@@ -116,8 +119,8 @@ def validation_batches(source: Source, batches: Batches, *, odd: OddFiles, share
 
     def make(name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
         element = Element(name, data, source.is_path)
-        window = central_window(batches.size)
-        image, valid = crop(element, window, batches.size, odd=odd, method="INTEGER_ACCURATE")
+        view = View(batches.size, batches.crop)
+        image, valid = crop(element, window_of(view), resize_to(view), odd=odd, method="INTEGER_ACCURATE")
         return image, tf.one_hot(label, batches.classes), valid & _has_class(name, label, batches.classes, odd)
 
     size, count = share.held_out(source.total, batches.batch_size)

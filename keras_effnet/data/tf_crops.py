@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.data.image_audit import OddFiles
-from keras_effnet.images import CROP_PADDING
+from keras_effnet.images import CROP_PADDING, View
 
 # Matches a JPEG header with an EXIF orientation other than upright, in either byte order.
 _TURNED = (
@@ -24,6 +24,7 @@ _TURNED = (
 _HEADER = 4096
 
 Window = Callable[[Any], Any]
+Resize = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,24 @@ def central_window(size: int) -> Window:
     return window
 
 
-def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: str) -> tuple[Any, Any]:
-    """Crop an image and resize the crop with TensorFlow 1's bicubic.
+def window_of(view: View) -> Window:
+    """The window of validation: a central crop, or the whole image."""
+    return central_window(view.size) if view.crop else _whole
+
+
+def _whole(shape: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.concat([[0, 0], shape[:2]], 0)
+
+
+def crop(element: Element, window: Window, resize: Resize, *, odd: OddFiles, method: str) -> tuple[Any, Any]:
+    """Crop an image and resize the crop.
 
     Args:
         element: the image.
-        window: from `random_window` or `central_window`.
-        size: side of the result in pixels.
+        window: from `random_window` or `window_of`.
+        resize: from `resize_to`.
         odd: counts the files that are not plain RGB.
         method: of the inverse cosine transform, "INTEGER_FAST" or "INTEGER_ACCURATE".
 
@@ -96,7 +108,7 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
     import tensorflow as tf
 
     if element.data.dtype != tf.string:
-        return resize(cut(element.data, window), size), tf.constant(True)
+        return resize(cut(element.data, window)), tf.constant(True)
 
     nothing, grey = tf.zeros((0, 0, 3), tf.uint8), _grey_jpeg()
 
@@ -113,10 +125,10 @@ def crop(element: Element, window: Window, size: int, *, odd: OddFiles, method: 
     def slow() -> tuple[Any, Any]:
         image, valid = tf.numpy_function(_reader(odd), [element.name, element.data], (tf.uint8, tf.bool))
         image = cut(tf.ensure_shape(image, (None, None, 3)), window)
-        return resize(image, size), tf.ensure_shape(valid, ())
+        return resize(image), tf.ensure_shape(valid, ())
 
     image = _or_else(fast, element.data, nothing)
-    return tf.cond(tf.size(image) > 0, lambda: (resize(image, size), True), slow)
+    return tf.cond(tf.size(image) > 0, lambda: (resize(image), True), slow)
 
 
 def _grey_jpeg() -> bytes:
@@ -180,8 +192,17 @@ def cut(image: Any, window: Window) -> Any:
     return image[top : top + height, left : left + width]
 
 
-def resize(image: Any, size: int) -> Any:
-    """Resize an RGB image to float32 (size, size, 3) with TensorFlow 1's bicubic."""
+def resize_to(view: View) -> Resize:
+    """The resize of an RGB image to float32 (size, size, 3): TensorFlow 1's bicubic, or bilinear for whole images."""
     import tensorflow as tf
 
-    return tf.ensure_shape(tf.raw_ops.ResizeBicubic(images=image[None], size=[size, size])[0], (size, size, 3))
+    shape = (view.size, view.size, 3)
+
+    def resize(image: Any) -> Any:
+        if view.crop:
+            resized = tf.raw_ops.ResizeBicubic(images=image[None], size=shape[:2])
+        else:
+            resized = tf.raw_ops.ResizeBilinear(images=image[None], size=shape[:2], half_pixel_centers=True)
+        return tf.ensure_shape(resized[0], shape)
+
+    return resize

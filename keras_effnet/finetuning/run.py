@@ -23,7 +23,7 @@ from keras_effnet.finetuning.run_folder import check_folder, write_or_fall_back
 from keras_effnet.finetuning.settings import Settings, SettingsArguments, make_settings
 from keras_effnet.finetuning.transfer import first_block, replace_head
 from keras_effnet.forks import check_fork
-from keras_effnet.images import center_crop_and_resize
+from keras_effnet.images import View
 from keras_effnet.inference.classifier import Classifier, load_classifier
 from keras_effnet.inference.rebuild import resized
 
@@ -85,7 +85,7 @@ def finetune(
     with run.part("building"):
         classifier = _build(model, weights, found.classes, chosen)
     with run.part("reading"):
-        train, val, errors = _read(found, classifier.size, run)
+        train, val, errors = _read(found, classifier.view, run)
     photos = replace(found, train=train.rows, val=val.rows)
     _check_readable(photos, errors, strict=strict)
     train_phases(classifier.model, train, val, classifier.size, run)
@@ -122,7 +122,7 @@ def _build(
     return Classifier(network, tuple((None, name) for name in classes), size, loaded.name, loaded.weights)
 
 
-def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
+def _read(found: TrainingPhotos, view: View, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
     odd = OddFiles(len(found.train) + len(found.val))
     done = 0
 
@@ -131,10 +131,10 @@ def _read(found: TrainingPhotos, size: int, run: Run) -> tuple[Photos, Photos, t
         done += 1
         run.report("reading", done, odd.total)
 
-    shrunk, cropped = partial(shrink, size=size), partial(center_crop_and_resize, size=size)
+    shrunk = partial(shrink, size=view.size)
     train, train_errors = read_photos(found.train, shrunk, memory=MEMORY // 2, tick=tick, odd=odd)
     # The same crops as in `evaluate`.
-    val, val_errors = read_photos(found.val, cropped, memory=MEMORY // 2, tick=tick, odd=odd)
+    val, val_errors = read_photos(found.val, view.pixels, memory=MEMORY // 2, tick=tick, odd=odd)
     return train, val, (*train_errors, *val_errors)
 
 

@@ -15,7 +15,7 @@ from keras_effnet.data.class_names import find_class
 from keras_effnet.data.photos import Content, NamedPhoto, Photo, named, several
 from keras_effnet.errors import at_least_one
 from keras_effnet.imagenet import CLASS_INDEXES, normalize
-from keras_effnet.images import Box, center_crop_and_resize, central_square
+from keras_effnet.images import Box
 from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.head_finder import Head, find_head, kernel, run, to_numpy
 
@@ -129,7 +129,7 @@ def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: lis
     path = source.name
     try:
         photo = source.pixels()
-        pixels = center_crop_and_resize(photo, classifier.size)[None]
+        pixels = classifier.view.pixels(photo)[None]
     except ValueError as error:
         return Explanation(path, error=source.describe(error))
     scores = classifier.scores(pixels)[0]
@@ -139,7 +139,7 @@ def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: lis
         )
     outputs = np.argsort(scores)[-wanted:][::-1].tolist() if isinstance(wanted, int) else wanted
     inputs = normalize(pixels, "channels_last", model=classifier.model)
-    left, top, right, bottom = box = central_square(photo.shape[0], photo.shape[1], classifier.size)
+    left, top, right, bottom = box = classifier.view.box(photo.shape[0], photo.shape[1])
     maps = []
     for i, values in zip(outputs, _maps(classifier.model, inputs, head, outputs), strict=True):
         wnid, label = classifier.classes[i]

@@ -12,9 +12,11 @@ import numpy as np
 
 from keras_effnet.artifacts import LABELS, MODEL
 from keras_effnet.data.class_names import Classes
-from keras_effnet.errors import counted, first_line
+from keras_effnet.errors import check_choice, counted, first_line
 from keras_effnet.forks import check_fork
 from keras_effnet.imagenet import CLASS_INDEXES, class_index, normalize
+from keras_effnet.images import CROPS, View
+from keras_effnet.introspection import crop_of
 from keras_effnet.variants import VARIANTS, find_variant
 
 log = logging.getLogger("keras_effnet")
@@ -30,6 +32,8 @@ class Classifier:
         size: side of the images in pixels.
         name: the name or the path by which the model was loaded.
         weights: the weight set or weight file of a network by name; None for a saved model.
+        crop: "center" for the central square of each photo, None for the whole photo, resized to a square without
+            keeping its aspect ratio; by default what the network was evaluated with.
     """
 
     model: Any
@@ -37,10 +41,19 @@ class Classifier:
     size: int
     name: str = ""
     weights: str | None = None
+    crop: str | None = "auto"
 
     def __post_init__(self) -> None:
         pairs = tuple((None, name) if isinstance(name, str) else tuple(name) for name in self.classes)
         object.__setattr__(self, "classes", pairs)
+        check_choice("crop", self.crop, ("auto", *CROPS))
+        if self.crop == "auto":
+            object.__setattr__(self, "crop", crop_of(self.model))
+
+    @property
+    def view(self) -> View:
+        """The pixels of each photo that the model gets."""
+        return View(self.size, self.crop)
 
     def __repr__(self) -> str:
         names = [label for _, label in self.classes[:3]]

@@ -14,6 +14,7 @@ import numpy as np
 from keras_effnet.data.class_names import Classes
 from keras_effnet.data.photos import THREADS, Photo, named, prepare, several
 from keras_effnet.errors import at_least_one
+from keras_effnet.images import View
 from keras_effnet.inference.classifier import Classifier, as_classifier
 
 Label = tuple[str | None, str, float]
@@ -95,7 +96,7 @@ def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> I
 
 def _score_in_own_threads(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
     pool = ThreadPoolExecutor(THREADS)
-    options: dict[str, Any] = {"size": classifier.size, "batch_size": batch_size, "ahead": batch_size}
+    options: dict[str, Any] = {"view": classifier.view, "batch_size": batch_size, "ahead": batch_size}
     try:
         yield from stream(photos, classifier.scores, pool=pool, **options)
     finally:
@@ -103,7 +104,7 @@ def _score_in_own_threads(photos: Iterable[Photo], classifier: Classifier, batch
 
 
 def stream(
-    photos: Iterable[Any], scores: Scores, *, size: int, pool: Executor, batch_size: int | None, ahead: int
+    photos: Iterable[Any], scores: Scores, *, view: View, pool: Executor, batch_size: int | None, ahead: int
 ) -> Iterator[Scored]:
     """Score photos in order while holding only a few of them.
 
@@ -112,7 +113,7 @@ def stream(
     Args:
         photos: as in `classify`; names are optional.
         scores: maps float32 images (batch, size, size, 3), 0..255, to float32 scores (batch, classes).
-        size: side of the images in pixels.
+        view: the pixels of each photo that `scores` gets.
         pool: the threads that decode the photos.
         batch_size: the number of photos that `scores` gets at a time, in the caller's thread. With None, `scores` is
             called in the pool, in several threads at once, with one photo each.
@@ -121,10 +122,10 @@ def stream(
     Raises:
         RuntimeError: the pool was shut down. The photos before it are scored first.
     """
-    task: Task = partial(_prepare_and_score, size=size, scores=scores)
+    task: Task = partial(_prepare_and_score, view=view, scores=scores)
     finish: Callable[[Sequence[Any]], Iterable[Scored]] = iter
     if batch_size:
-        task, finish = partial(_prepare, size=size), partial(_score_batch, scores=scores)
+        task, finish = partial(_prepare, view=view), partial(_score_batch, scores=scores)
     count, owner = batch_size or 1, os.getpid()
     waiting: deque[Future[Any]] = deque()
     try:
@@ -174,12 +175,12 @@ def _take(waiting: deque[Future[Any]], count: int, owner: int) -> list[Any]:
     return results
 
 
-def _prepare(photo: Any, number: int, size: int) -> Prepared:
-    return prepare(named(photo, number), size)
+def _prepare(photo: Any, number: int, view: View) -> Prepared:
+    return prepare(named(photo, number), view)
 
 
-def _prepare_and_score(photo: Any, number: int, size: int, scores: Scores) -> Scored:
-    return _score_batch([_prepare(photo, number, size)], scores)[0]
+def _prepare_and_score(photo: Any, number: int, view: View, scores: Scores) -> Scored:
+    return _score_batch([_prepare(photo, number, view)], scores)[0]
 
 
 def _score_batch(batch: Sequence[Prepared], scores: Scores) -> list[Scored]:

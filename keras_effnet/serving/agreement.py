@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_effnet.data.photos import Photo, named, prepare
 from keras_effnet.errors import at_least_one
-from keras_effnet.images import find_images, sample
+from keras_effnet.images import View, find_images, sample
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.serving.engines import Run
 
@@ -51,37 +51,37 @@ class Check:
     agreement: float
 
 
-def check_images(representative: Any, size: int, most: int = ENOUGH) -> Images:
+def check_images(representative: Any, view: View, most: int = ENOUGH) -> Images:
     """Load the given photos, or else those of scikit-image, or else noise.
 
     Args:
         representative: a folder, a pattern, an iterable as in `classify`, or None.
-        size: side of the images in pixels.
+        view: the pixels of each photo that the model gets.
         most: if there are more photos, this many are read, evenly spaced.
 
     Raises:
         ValueError: there are no photos, or one of them cannot be read.
     """
-    at_least_one(size=size)
+    at_least_one(size=view.size)
     if representative is not None:
         if isinstance(representative, str | os.PathLike):
             representative = find_images([representative])
-        return Images("photos given", _prepared(representative, size, most))
+        return Images("photos given", _prepared(representative, view, most))
     if find_spec("skimage") is not None:
         photos = ((name, sample(name)) for name in SAMPLES)
-        return Images("photographs of scikit-image", _prepared(photos, size, most))
-    noise = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3))
+        return Images("photographs of scikit-image", _prepared(photos, view, most))
+    noise = np.random.default_rng(0).uniform(0, 255, (4, view.size, view.size, 3))
     return Images("images of noise", noise.astype(np.float32))
 
 
-def _prepared(photos: Iterable[Photo], size: int, most: int) -> np.ndarray:
+def _prepared(photos: Iterable[Photo], view: View, most: int) -> np.ndarray:
     every = [named(photo, number) for number, photo in enumerate(photos)]
     if not every:
         raise ValueError("There are no representative photos. Expected at least one. Pass a folder with photos.")
     chosen = np.linspace(0, len(every) - 1, min(len(every), most)).round().astype(int)
-    images = np.empty((len(chosen), size, size, 3), np.float32)
+    images = np.empty((len(chosen), view.size, view.size, 3), np.float32)
     for place, number in enumerate(chosen):
-        _, images[place], fault = prepare(every[number], size)
+        _, images[place], fault = prepare(every[number], view)
         if fault:
             raise ValueError(fault)
     return images

@@ -5,7 +5,7 @@ Source of the folder layouts: TensorFlow Serving and OpenVINO Model Server, both
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from keras_effnet.artifacts import latest, staged
 from keras_effnet.errors import first_line
 from keras_effnet.imagenet import normalize, normalizes_inside
-from keras_effnet.images import CROP_PADDING
+from keras_effnet.images import CROP_PADDING, View
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.evaluate import provenance
 from keras_effnet.introspection import variant_of
@@ -33,10 +33,20 @@ from keras_effnet.serving.model_record import (
 from keras_effnet.serving.writers import WRITERS, check_arguments
 from keras_effnet.variants import VARIANTS
 
-INPUT = {
-    "pixels": "RGB, float32, 0 to 255",
-    "crop": "the central square, size / (size + crop_padding) of the shorter side",
-    "resize": "bicubic as in TensorFlow 1: a = -0.75, no antialiasing, half_pixel_centers=False",
+PIXELS = "RGB, float32, 0 to 255"
+# How the images of a network are made from photos, by `View.crop`.
+INPUT: Mapping[str | None, Mapping[str, Any]] = {
+    "center": {
+        "pixels": PIXELS,
+        "crop": "the central square, size / (size + crop_padding) of the shorter side",
+        "crop_padding": CROP_PADDING,
+        "resize": "bicubic as in TensorFlow 1: a = -0.75, no antialiasing, half_pixel_centers=False",
+    },
+    None: {
+        "pixels": PIXELS,
+        "crop": "none: the whole image, whose aspect ratio is not kept",
+        "resize": "bilinear, no antialiasing, half_pixel_centers=True",
+    },
 }
 
 
@@ -105,7 +115,7 @@ def export(
     kind, engine = check_arguments(target, format, quantize=quantize, representative=representative, held_out=held_out)
     classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
     classifier = replace(classifier, model=in_float32(classifier.model))
-    calibration, others = _photos(representative, held_out, classifier.size, quantize)
+    calibration, others = _photos(representative, held_out, classifier.view, quantize)
     network, fused = _serving_model(classifier)
     is_file = target.suffix.lower() in FORMAT_OF_SUFFIX
     with _clear_errors(target, kind), staged(target, numbered=not is_file) as part:
@@ -143,12 +153,12 @@ def _clear_errors(target: Path, format: str) -> Iterator[None]:  # noqa: A002
         ) from error
 
 
-def _photos(representative: Any, held_out: Any, size: int, quantize: str | None) -> tuple[Images, Images]:
+def _photos(representative: Any, held_out: Any, view: View, quantize: str | None) -> tuple[Images, Images]:
     """The photos for calibration, and the photos for the comparison."""
-    images = check_images(representative, size, ENOUGH if quantize else MOST)
+    images = check_images(representative, view, ENOUGH if quantize else MOST)
     if quantize != "int8":
         return images, images
-    return split(images, check_images(held_out, size) if held_out is not None else None)
+    return split(images, check_images(held_out, view) if held_out is not None else None)
 
 
 def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
@@ -202,7 +212,8 @@ def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  
         weights=source["weights"],
         weights_sha256=source["weights_sha256"],
         variables_sha256=variables.hexdigest(),
-        input=INPUT | {"crop_padding": CROP_PADDING},
+        crop=classifier.crop,
+        input=INPUT[classifier.crop],
         check=asdict(check),
         versions=source["versions"] | {engine.package: version(engine)},
     )

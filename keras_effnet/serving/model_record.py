@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.artifacts import LABELS, latest_folder
+from keras_effnet.center_crop import CROPS, View
 from keras_effnet.errors import require_packages
 
 RECORD_FILE = "model.json"
@@ -39,7 +40,8 @@ class ModelRecord:
         weights: the weight set or weight file of the network.
         weights_sha256: the digest of the weight file.
         variables_sha256: the digest of the variables, in the order of `get_weights()`.
-        input: the format of an image.
+        crop: "center" if an image is the central square of a photo; None if it is the whole photo, resized to a square.
+        input: the format of an image, for people.
         check: the difference between the export and the model, and the images it was measured on.
         versions: the versions of the packages that made the export.
     """
@@ -55,9 +57,15 @@ class ModelRecord:
     weights: str | None = None
     weights_sha256: str | None = None
     variables_sha256: str | None = None
+    crop: str | None = "center"
     input: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def view(self) -> View:
+        """The pixels of each photo that the model gets."""
+        return View(self.size, self.crop)
 
     def to_json(self) -> str:
         """The record as JSON.
@@ -173,7 +181,8 @@ def _from_json(text: str) -> ModelRecord:
     record = ModelRecord(**{name: given[name] for name in ModelRecord.__dataclass_fields__ if name in given})
     classes = tuple((wnid, label) for wnid, label in record.classes)
     names_are_text = all(type(name) is str for _, name in classes)
-    if record.format not in FORMATS or type(record.size) is not int or not names_are_text:
+    known = record.format in FORMATS and record.crop in CROPS
+    if not known or type(record.size) is not int or not names_are_text:
         raise ValueError("not the record of an exported model")
     return replace(record, classes=classes, float_layers=tuple(record.float_layers))
 

@@ -66,17 +66,18 @@ class Predictor:
         self._source = find_model(model, engine, weights)
         if isinstance(self._source, Classifier):
             self._run, self._batch = PerProcess(partial(share, [self._source.scores])), BATCH
-            self.engine, self.size, self.classes = "keras", self._source.size, self._source.classes
+            self.engine, self.view, self.classes = "keras", self._source.view, self._source.classes
         else:
             record = self._source.record
             chosen = find_engine(engine, record.format)
             self._run = PerProcess(partial(start, self._source.path, chosen, parallel=mode == "throughput"))
             self._batch = chosen.batch
             check_record(self._run(), self._source)
-            self.engine, self.size, self.classes = chosen.name, record.size, record.classes
+            self.engine, self.view, self.classes = chosen.name, record.view, record.classes
         self._mode = mode
         # At least two: the next image is decoded while the engine works on the current one.
         self._workers = max(2, cores())
+        self.size = self.view.size
         self._closed = False
         self._pool = PerProcess(self._start_threads)
 
@@ -123,7 +124,7 @@ class Predictor:
         rows = stream(
             several(images),
             self._run(),
-            size=self.size,
+            view=self.view,
             pool=self._pool(),
             batch_size=batch,
             ahead=ahead,

@@ -7,14 +7,15 @@ error, so the batch goes through one.
 from collections.abc import Callable
 from typing import Any
 
-from keras_effnet.data.tf_crops import central_window, cut, resize, single_element, starts_with
+from keras_effnet.data.tf_crops import cut, resize_to, single_element, starts_with, window_of
+from keras_effnet.images import View
 from keras_effnet.serving.tf_image_headers import jpeg_orientation, png_shape, webp_shape
 
 # Files that declare more pixels are not decoded: Pillow's limit against decompression bombs.
 MAX_PIXELS = 89_478_485
 
 
-def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
+def decode_batch(files: Any, view: View) -> tuple[Any, Any]:
     """Decode, rotate, crop and resize a batch of image files, each on its own.
 
     JPEG (with EXIF orientation), PNG and, with TensorFlow 2.20 or later, WebP without animation are supported. The EXIF
@@ -24,7 +25,7 @@ def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
 
     Args:
         files: string tensor (batch,), the bytes of the files.
-        size: side of the model's images in pixels.
+        view: the pixels of each photo that the model gets.
 
     Returns:
         The images, float32 (batch, size, size, 3), about 0..255; and whether each file could be read, bool (batch,).
@@ -32,10 +33,10 @@ def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
     """
     import tensorflow as tf
 
-    count = tf.shape(files)[0]
+    count, size = tf.shape(files)[0], view.size
 
     def read(place: Any, data: Any) -> tuple[Any, Any]:
-        return place, resize(_square(data, size), size)
+        return place, resize_to(view)(_seen(data, view))
 
     images = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
     images = images.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
@@ -47,14 +48,14 @@ def decode_batch(files: Any, size: int) -> tuple[Any, Any]:
     return pixels[:count], valid[:count]
 
 
-def _square(data: Any, size: int) -> Any:
-    """The central square of a file, uint8 (side, side, 3)."""
+def _seen(data: Any, view: View) -> Any:
+    """The part of a photo that the model sees, uint8 (height, width, 3)."""
     import tensorflow as tf
 
     readers: dict[bytes, Callable[..., Any]] = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png}
     if hasattr(tf.io, "decode_webp"):
         readers[b"RIFF"] = _webp
-    cases = [(starts_with(data, magic), lambda read=read: read(data, size)) for magic, read in readers.items()]
+    cases = [(starts_with(data, magic), lambda read=read: read(data, view)) for magic, read in readers.items()]
     return tf.case(cases, default=lambda: _check(tf.constant(False), tf.zeros((1, 1, 3), tf.uint8)))
 
 
@@ -73,7 +74,7 @@ def _unless_too_large(data: Any, height: Any, width: Any) -> Any:
     return _check((height > 0) & (width > 0) & (width <= MAX_PIXELS // tf.maximum(height, 1)), data)
 
 
-def _jpeg(data: Any, size: int) -> Any:
+def _jpeg(data: Any, view: View) -> Any:
     import tensorflow as tf
 
     shape = tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)
@@ -84,7 +85,7 @@ def _jpeg(data: Any, size: int) -> Any:
     image = tf.cond(_is_in(orientation, (3, 4, 6, 7)), lambda: image[::-1], lambda: image)
     image = tf.cond(_is_in(orientation, (2, 3, 7, 8)), lambda: image[:, ::-1], lambda: image)
     image = tf.cond(_is_in(orientation, (5, 6, 7, 8)), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-    return cut(image, central_window(size))
+    return cut(image, window_of(view))
 
 
 def _is_in(value: Any, choices: tuple[int, ...]) -> Any:
@@ -93,21 +94,21 @@ def _is_in(value: Any, choices: tuple[int, ...]) -> Any:
     return tf.reduce_any(value == tf.constant(choices, tf.int64))
 
 
-def _png(data: Any, size: int) -> Any:
+def _png(data: Any, view: View) -> Any:
     import tensorflow as tf
 
     height, width, depth = png_shape(data)
     data = _unless_too_large(data, height, width)
     # For less than 8 bits, TensorFlow 2.21 adds an alpha channel that is nearly transparent.
     image = tf.cond(depth < 8, lambda: tf.io.decode_png(data), lambda: tf.io.decode_png(data, channels=4))
-    return _on_white(cut(image, central_window(size)))
+    return _on_white(cut(image, window_of(view)))
 
 
-def _webp(data: Any, size: int) -> Any:
+def _webp(data: Any, view: View) -> Any:
     import tensorflow as tf
 
     frames = tf.io.decode_webp(_unless_too_large(data, *webp_shape(data)))
-    return _on_white(cut(frames[0], central_window(size)))
+    return _on_white(cut(frames[0], window_of(view)))
 
 
 def _on_white(image: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.images import View
 from keras_effnet.serving.tf_convert import tf_variables
 from keras_effnet.serving.tf_decode import decode_batch
 from keras_effnet.serving.tf_serving_files import BATCHING_FILE, batching_parameters, warmup_requests, write_warmup
@@ -28,6 +29,7 @@ def write_saved_model(
     *,
     classes: Sequence[tuple[str | None, str]],
     size: int,
+    crop: str | None = "center",
     top: int = 5,
     name: str = "efficientnet",
 ) -> None:
@@ -45,6 +47,7 @@ def write_saved_model(
         folder: a new folder. The server expects it in `<base>/<name>/`, with a number as its name.
         classes: (wnid or None, label) of each output.
         size: side of the images in pixels.
+        crop: the part of a photo that `image_bytes` uses: "center" for the central square, None for all of it.
         top: the number of labels to return, at most the number of classes.
         name: the name of the model in the warm-up requests.
 
@@ -65,7 +68,7 @@ def write_saved_model(
     _check(model, folder, len(classes), size)
     constant = _fits_in_a_graph(model)
     call = _with_constants(model) if constant else partial(model, training=False)
-    signatures = _signatures(call, [label for _, label in classes], size, min(top, len(classes)))
+    signatures = _signatures(call, [label for _, label in classes], View(size, crop), min(top, len(classes)))
     module = tf.Module()
     module.weights_of_the_model = [] if constant else tf_variables(model)
     tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -94,10 +97,10 @@ def _check(model: Any, folder: Path, classes: int, size: int) -> None:
         )
 
 
-def _signatures(call: Callable[[Any], Any], labels: Sequence[str], size: int, top: int) -> dict[str, Any]:
+def _signatures(call: Callable[[Any], Any], labels: Sequence[str], view: View, top: int) -> dict[str, Any]:
     import tensorflow as tf
 
-    shape = (None, size, size, 3)
+    shape = (None, view.size, view.size, 3)
 
     def answer(images: Any) -> dict[str, Any]:
         count = tf.shape(images)[0]
@@ -116,7 +119,7 @@ def _signatures(call: Callable[[Any], Any], labels: Sequence[str], size: int, to
         return answer_once(tf.cast(_of_shape(images, shape), tf.float32))
 
     def serve_files(image_bytes: Any) -> dict[str, Any]:
-        images, valid = decode_batch(_of_shape(image_bytes, (None,)), size)
+        images, valid = decode_batch(_of_shape(image_bytes, (None,)), view)
         return _only_valid(answer_once(images), valid)
 
     inputs = {

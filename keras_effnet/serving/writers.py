@@ -23,7 +23,8 @@ GOAL = 0.97
 def _write_saved_model(network: Any, part: Path, classifier: Classifier, *_: Any) -> Layers:
     from keras_effnet.serving.tf_saved_model import write_saved_model
 
-    write_saved_model(network, part, classes=classifier.classes, size=classifier.size, name=part.name)
+    view = classifier.view
+    write_saved_model(network, part, classes=classifier.classes, size=view.size, crop=view.crop, name=part.name)
     return ()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_effnet.data.tf_batches import training_batches, validation_batches
 from keras_effnet.data.training_data import TrainingData
+from keras_effnet.introspection import crop_of
 from keras_effnet.training.checkpointing import DivergedError, Saver
 from keras_effnet.training.devices import Devices
 from keras_effnet.training.plan import Plan
@@ -67,7 +68,8 @@ def _fit(session: Session, *, until: int, verbose: int | str) -> None:
     plan, data, devices, saver = session.plan, session.data, session.devices, session.saver
     start, odd = saver.progress.position, saver.odd
     training = partial(training_batches, data.train, plan.batches, steps=plan.steps, odd=odd[0], start=start)
-    validation = partial(validation_batches, data.held_out, plan.batches, odd=odd[1])
+    seen = replace(plan.batches, crop=crop_of(session.network))
+    validation = partial(validation_batches, data.held_out, seen, odd=odd[1])
     session.network.fit(
         devices.batches(training),
         validation_data=devices.batches(validation),

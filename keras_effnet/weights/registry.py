@@ -62,7 +62,8 @@ class Weights:
         licence: of the weights.
         credit: who trained them; each source names who converted them.
         classes: outputs of the classifier.
-        squash: whether accuracy was measured on the whole photo, resized to a square, instead of on a central crop.
+        crop: "center" if accuracy was measured on the central square of each photo; None if it was measured on the
+            whole photo, resized to a square.
     """
 
     variant: str
@@ -78,7 +79,7 @@ class Weights:
     licence: str = APACHE
     credit: str = GOOGLE
     classes: int = 1000
-    squash: bool = False
+    crop: str | None = "center"
 
 
 _KERAS = "https://storage.googleapis.com/keras-applications/"
@@ -261,7 +262,7 @@ def _v2() -> Iterator[Weights]:
             tuple(sources),
             tuple(headless),
             classes=21_843 if name == "imagenet21k" else 1000,
-            squash=name == "imagenet21k-ft1k" or not key.startswith("b"),
+            crop=None if name == "imagenet21k-ft1k" or not key.startswith("b") else "center",
         )
 
 

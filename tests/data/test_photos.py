@@ -14,7 +14,7 @@ from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.labelled_photos import Example
 from keras_effnet.data.photo_batches import read_photos
 from keras_effnet.data.photos import is_single, named, prepare
-from keras_effnet.images import load_image
+from keras_effnet.images import View, load_image
 
 
 def tensor(pixels: np.ndarray) -> Any:
@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 def test_every_form_has_the_same_pixels_with_and_without_a_name(form: str, file: Path) -> None:
     for wrap in (lambda image: image, lambda image: ("a name", image)):
         assert np.array_equal(named(wrap(FORMS[form](file)), 0).pixels(), load_image(file))
-        assert prepare(named(wrap(FORMS[form](file)), 0), 16)[2] is None
+        assert prepare(named(wrap(FORMS[form](file)), 0), View(16))[2] is None
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -92,7 +92,7 @@ def test_single_photos_and_sequences_are_distinguished(file: Path) -> None:
     ],
 )
 def test_a_bad_photo_gives_a_black_image_and_an_error_with_its_name(image: Any, message: str) -> None:
-    name, pixels, error = prepare(named(image, 3), 8)
+    name, pixels, error = prepare(named(image, 3), View(8))
     assert str(error).startswith(message)
     assert name in str(error)
     assert (pixels.shape, pixels.dtype, pixels.max()) == ((8, 8, 3), np.float32, 0)

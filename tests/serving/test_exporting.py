@@ -29,6 +29,7 @@ from keras_effnet import artifacts, cli
 from keras_effnet._keras import dtype_policy, keras
 from keras_effnet.artifacts import staged
 from keras_effnet.cli.terminal import following
+from keras_effnet.images import View
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.models import create
 from keras_effnet.serving import agreement as export_check
@@ -417,18 +418,18 @@ def test_a_failure_keeps_the_previous_export(
 
 def test_the_check_describes_its_images(monkeypatch: Any) -> None:
     photos = [("red", np.full((40, 40, 3), (255, 0, 0), np.uint8)), ("blue", np.full((50, 40, 3), 99, np.uint8))]
-    given = check_images(photos, 32)
+    given = check_images(photos, View(32))
     assert (given.what, given.pixels.shape) == ("photos given", (2, 32, 32, 3))
     np.testing.assert_allclose(given.pixels[0], np.broadcast_to((255, 0, 0), (32, 32, 3)), atol=1e-3)
     if export_check.find_spec("skimage"):
-        assert check_images(None, 32).what == "photographs of scikit-image"
+        assert check_images(None, View(32)).what == "photographs of scikit-image"
     monkeypatch.setattr(export_check, "find_spec", lambda _: None)
-    assert check_images(None, 32).what == "images of noise"
+    assert check_images(None, View(32)).what == "images of noise"
 
 
 def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.jpg' does not exist"):
-        check_images([tmp_path / "gone.jpg"], 32)
+        check_images([tmp_path / "gone.jpg"], View(32))
 
 
 def test_many_photos_are_sampled_at_equal_distances() -> None:
@@ -436,7 +437,7 @@ def test_many_photos_are_sampled_at_equal_distances() -> None:
         for number in range(101):
             yield str(number), np.full((8, 8, 3), number, np.uint8)
 
-    given = check_images(photos(), 32, most=11)
+    given = check_images(photos(), View(32), most=11)
     assert given.pixels[:, 0, 0, 0].tolist() == list(range(0, 101, 10))
 
 

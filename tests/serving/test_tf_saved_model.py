@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet._keras import LEGACY, dtype_policy, keras
-from keras_effnet.images import center_crop_and_resize, load_image
+from keras_effnet.images import View, center_crop_and_resize, load_image
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.models import create
 from keras_effnet.serving import tf_saved_model as tf_export
@@ -55,7 +55,9 @@ def picture():
 def decode():
     """Files to (images, valid), in a graph."""
     graph = tf.function(
-        lambda files: decode_batch(files, SIZE), input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False
+        lambda files: decode_batch(files, View(SIZE)),
+        input_signature=[tf.TensorSpec((None,), tf.string)],
+        autograph=False,
     )
     return lambda files: [value.numpy() for value in graph(tf.constant(files, tf.string))]
 
