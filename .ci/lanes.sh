@@ -66,6 +66,11 @@ drop_venv() {
     rm -rf ".ci/lanes/$1"
 }
 
+# The README's own commands, so that the two cannot drift apart.
+readme_command() { # readme_command EXTRA
+    grep -m 1 -F "\".[$1]\"" README.md
+}
+
 wheel() {
     echo dist/keras_effnet-*.whl
 }

@@ -1,4 +1,4 @@
-"""The metadata, extras and files of the installed package, and the table of extras in the README."""
+"""The metadata, extras and files of the installed package, and the table of extras in the documentation."""
 
 import re
 import tomllib
@@ -19,7 +19,7 @@ except PackageNotFoundError:
 REQUIREMENTS = [Requirement(line) for line in METADATA.get_all("Requires-Dist")]
 EXTRAS = {
     *("tf", "tf-cpu", "tpu", "jax", "lite0", "lite1", "lite2", "quickstart"),
-    *("litert", "onnx", "openvino", "parquet", "peers", "plots", "search", "test", "dev"),
+    *("litert", "onnx", "openvino", "parquet", "peers", "plots", "search", "docs", "test", "dev"),
 }
 PLATFORMS = {
     #                       sys_platform           platform_machine
@@ -93,9 +93,9 @@ def test_installed_package_contains_type_marker_and_labels() -> None:
     assert any(name.endswith(".json") for name in names)
 
 
-def test_readme_lists_every_extra(repository: Path) -> None:
-    readme = (repository / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("| extra |")[2].partition("\n\n")[0]
+def test_installation_page_lists_every_extra(repository: Path) -> None:
+    page = (repository / "docs" / "install.md").read_text(encoding="utf-8")
+    table = page.partition("| extra |")[2].partition("\n\n")[0]
     first_cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
     assert set(re.findall("`([a-z0-9-]+)`", first_cells)) == EXTRAS
 
