@@ -18,6 +18,14 @@ from keras_effnet.weights.published import find_file
 
 log = logging.getLogger("keras_effnet")
 
+# What specifies the normalisation of a file whose layout does not determine it.
+_WAYS_OUT = {
+    "keras-checkpoint": "Save the whole model with Keras instead (.keras or .h5)",
+    "lukemelas": "Pass the published file under its own name, or one that save_weights wrote",
+    "timm": "Put timm's config.json next to the file",
+    "transformers": "Put preprocessor_config.json of transformers next to the file",
+}
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -80,12 +88,12 @@ def _read_normalization(path: Path, layout: str, framework: Framework, variant: 
     if found := stored_normalization(path, layout, variant):
         return found
     usual = normalization_of_layout(layout, framework, variant)
-    if layout in ("lukemelas", "timm", "transformers"):
+    if layout in _WAYS_OUT:
         log.warning(
             "%s does not specify how its pixels are normalised. Assumed mean %s and standard deviation %s, in pixel "
-            "values 0..255. Put the library's configuration next to the file (timm: config.json, transformers: "
-            "preprocessor_config.json); or build with include_preprocessing=False and normalise the images yourself.",
+            "values 0..255. %s; or build with include_preprocessing=False and normalise the images yourself.",
             path,
             *(", ".join(f"{value:g}" for value in values) for values in (usual.mean, usual.std)),
+            _WAYS_OUT[layout],
         )
     return usual

@@ -20,6 +20,7 @@ MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
 # tensorflow/core/framework/types.proto
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 14: BFLOAT16, 19: "<f2"}
+STRING = 7
 DTYPE, SHAPE, SHARD, OFFSET, SIZE, SLICES = 1, 2, 3, 4, 5, 7
 
 
@@ -39,19 +40,20 @@ class Bundle:
 
     Args:
         prefix: the path without ".index".
+        temporary: whether the files will be deleted, so that variables have to be copied.
 
     Raises:
         WeightsError: the index is not that of a checkpoint. Damage may also raise struct.error, IndexError and other
             errors of the standard library.
     """
 
-    def __init__(self, prefix: Path) -> None:
-        self.prefix = prefix
+    def __init__(self, prefix: Path, *, temporary: bool = False) -> None:
+        self.prefix, self.temporary = prefix, temporary
         data = prefix.with_name(prefix.name + ".index").read_bytes()
         if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
             raise WeightsError(_refuse("an index without its magic number"))
         table = dict(_table(data))
-        header = dict(_fields(table.pop(b"", b"")))
+        header = dict(fields(table.pop(b"", b"")))
         self.shards = _integer(header.get(1, 1))
         if header.get(2, 0) != 0:
             raise WeightsError(_refuse("big-endian numbers"))
@@ -70,7 +72,24 @@ class Bundle:
         dtype = TYPES.get(entry.dtype)
         if dtype is None or math.prod(entry.shape) * stored_type(dtype).itemsize != entry.size:
             raise WeightsError(_refuse(f"{name!r} of type {entry.dtype}, shape {entry.shape} in {entry.size} bytes"))
-        return view(self._data(entry.shard), dtype, entry.shape, entry.offset)
+        array = view(self._data(entry.shard), dtype, entry.shape, entry.offset)
+        return array.copy() if self.temporary else array
+
+    def read_string(self, name: str) -> bytes:
+        """The value of a scalar string: its length as a varint, a checksum of the length, and its bytes.
+
+        Raises:
+            WeightsError: there is no such string, or it extends beyond the file.
+        """
+        entry = self.entries.get(name)
+        if entry is None or entry.dtype != STRING or entry.shape:
+            raise WeightsError(_refuse(f"no string {name!r}"))
+        data = self._data(entry.shard)
+        length, at = _varint(data[entry.offset : entry.offset + 10], 0)
+        start = entry.offset + at + 4
+        if length > entry.size or start + length > len(data):
+            raise WeightsError(_refuse(f"the string {name!r} of {length} bytes, which extends beyond its file"))
+        return data[start : start + length]
 
     def _data(self, shard: int) -> mmap.mmap:
         if shard not in self._maps:
@@ -112,15 +131,15 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _entry(message: bytes) -> Entry:
-    fields: dict[int, int | bytes] = dict(_fields(message))
-    if SLICES in fields:
+    found: dict[int, int | bytes] = dict(fields(message))
+    if SLICES in found:
         raise WeightsError(_refuse("a variable in slices"))
-    shape = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields.get(SHAPE, b"")) if number == 2]
-    dtype, shard, offset, size = (_integer(fields.get(number, 0)) for number in (DTYPE, SHARD, OFFSET, SIZE))
+    shape = [dict(fields(dim)).get(1, 0) for number, dim in fields(found.get(SHAPE, b"")) if number == 2]
+    dtype, shard, offset, size = (_integer(found.get(number, 0)) for number in (DTYPE, SHARD, OFFSET, SIZE))
     return Entry(dtype, tuple(map(_integer, shape)), shard, offset, size)
 
 
-def _fields(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(message: int | bytes) -> Iterator[tuple[int, int | bytes]]:
     """The number and value of each field of a protocol buffer message."""
     message, at = _bytes(message), 0
     while at < len(message):
@@ -164,6 +183,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _refuse(what: str) -> str:
     return (
-        f"The checkpoint contains {what}. Expected an EfficientNet saved by tf.train.Saver. It is damaged or of "
+        f"The checkpoint contains {what}. Expected an EfficientNet saved by TensorFlow or Keras. It is damaged or of "
         "another kind: download it again."
     )

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_effnet.complexity import complexity
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import Framework, Normalization
 from keras_effnet.variants import Variant
-from keras_effnet.weights.formats.google_checkpoints import GZIP_MAGIC, read_tf_checkpoint
+from keras_effnet.weights.formats.checkpoint_files import GZIP_MAGIC, is_tf_checkpoint, open_bundle
+from keras_effnet.weights.formats.google_checkpoints import STEM, read_google
+from keras_effnet.weights.formats.keras_checkpoints import read_object_graph
 from keras_effnet.weights.formats.keras_files import read_keras
 from keras_effnet.weights.formats.keras_h5 import SIGNATURE
 from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
@@ -28,6 +31,8 @@ log = logging.getLogger("keras_effnet")
 KERAS_MEMBER = "model.weights.h5"
 
 OWN_MARK = "stem_conv/kernel"
+# An archive may contain up to five copies of the network (weights, averages, optimizer slots), plus this many bytes.
+COPIES, ROOM = 5, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,9 @@ class Checkpoint:
         path: the file that was read; for a folder of `save_pretrained`, the weight file in it.
         state: "layer/variable" -> float32 array, with the names of keras.applications and the axes of Keras; possibly
             read-only views of the file.
-        layout: the layout of the file: "keras-h5", "keras-weights" (.weights.h5), "keras" (.keras), "tensorflow",
-            "timm", "torchvision", "lukemelas", "transformers" or "fast-copy" (safetensors file of the cache).
+        layout: the layout of the file: "keras-h5", "keras-weights" (.weights.h5), "keras" (.keras), "keras-checkpoint"
+            (TensorFlow checkpoint or SavedModel of Keras), "tensorflow" (official checkpoint), "timm", "torchvision",
+            "lukemelas", "transformers" or "fast-copy" (safetensors file of the cache).
         normalization: how pixels have to be normalised, None if the file does not specify it.
         framework: padding and epsilon, None if the file does not specify them.
     """
@@ -55,8 +61,9 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
     """Read the weights of a network from a file of any known format, which is detected from the content.
 
     Args:
-        path: an HDF5, .keras, PyTorch or safetensors file; a folder of `save_pretrained`; or a TensorFlow checkpoint:
-            its folder, its prefix without ".index", or a .tar.gz.
+        path: an HDF5, .keras, PyTorch or safetensors file; a folder of `save_pretrained`; a SavedModel of Keras; or a
+            TensorFlow checkpoint, of the official EfficientNet or of Keras: its folder, its prefix without ".index", or
+            a .tar.gz.
         variant: the network; it determines the stage of each block.
         ema: read the moving averages of a TensorFlow checkpoint, to which the published accuracies refer.
 
@@ -81,12 +88,12 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
 def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
     if path.exists():
         refuse_other_format(path)
-    if path.is_dir() or path.with_name(path.name + ".index").is_file():
-        return Checkpoint(path, read_tf_checkpoint(path, variant, ema=ema), "tensorflow")
+    if is_tf_checkpoint(path):
+        return _read_tensorflow(path, variant, ema)
     with path.open("rb") as opened:
         start = opened.read(16)
     if start.startswith(GZIP_MAGIC):
-        return Checkpoint(path, read_tf_checkpoint(path, variant, ema=ema), "tensorflow")
+        return _read_tensorflow(path, variant, ema)
     if start.startswith(ZIP_MAGIC):
         with zipfile.ZipFile(path) as archive:
             if KERAS_MEMBER in archive.namelist():
@@ -110,6 +117,14 @@ def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
         f"The file starts with {start!r}, which is not a known format. Expected HDF5 (.h5, .weights.h5), .keras, "
         "PyTorch (.pth, .pt, .bin) or .safetensors. If it was downloaded, the server may have sent a web page instead."
     )
+
+
+def _read_tensorflow(path: Path, variant: Variant, ema: bool) -> Checkpoint:
+    with open_bundle(path, COPIES * 4 * complexity(variant).parameters + ROOM) as bundle:
+        if any(name.endswith(STEM) for name in bundle.entries):
+            return Checkpoint(path, read_google(bundle, variant, ema=ema), "tensorflow")
+        file = read_object_graph(bundle, variant)
+        return Checkpoint(path, file.state, "keras-checkpoint", file.normalization, file.framework)
 
 
 def _stored_normalization(metadata: Mapping[str, str]) -> Normalization | None:

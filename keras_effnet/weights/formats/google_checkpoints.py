@@ -1,34 +1,23 @@
-"""Reads the official TensorFlow checkpoints: a folder, a prefix or a .tar.gz, with moving averages if it has them."""
-
-import re
-import shutil
-import tarfile
-import tempfile
-from pathlib import Path
+"""Reads the official TensorFlow checkpoints by the names of their variables, with moving averages if they have them."""
 
 import numpy as np
 
-from keras_effnet.complexity import complexity
 from keras_effnet.errors import WeightsError
 from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.checkpoint_bundle import Bundle
 from keras_effnet.weights.formats.layer_names import layer_names, variables
-from keras_effnet.weights.formats.other_formats import OBJECT_GRAPH, refuse_object_graph
 
-GZIP_MAGIC = b"\x1f\x8b"
 STEM = "/stem/conv2d/kernel"
 # Optimizer slots that may be in a checkpoint; they are ignored.
 SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
-# An archive may contain up to five copies of the network (weights, averages, optimizer slots), plus this many bytes.
-COPIES, ROOM = 5, 64 << 20
 
 
-def read_tf_checkpoint(path: Path, variant: Variant, *, ema: bool = True) -> dict[str, np.ndarray]:
+def read_google(bundle: Bundle, variant: Variant, *, ema: bool = True) -> dict[str, np.ndarray]:
     """Read the weights of a network from an official checkpoint.
 
     Args:
-        path: a folder, the prefix of a checkpoint (without ".index"), or a .tar.gz of a folder.
+        bundle: the checkpoint.
         variant: the network.
         ema: read the exponential moving averages, to which the published accuracies refer, instead of the weights.
 
@@ -36,55 +25,8 @@ def read_tf_checkpoint(path: Path, variant: Variant, *, ema: bool = True) -> dic
         "layer/variable" -> array, with the names of keras.applications; possibly read-only views of the file.
 
     Raises:
-        WeightsError: there is no checkpoint or more than one, it is of another network, or the archive contains other
-            things. Damage may also raise errors of the standard library.
+        WeightsError: the checkpoint is of another network. Damage may also raise errors of the standard library.
     """
-    if path.is_dir():
-        return _read(_prefix(path), variant, ema)
-    if path.with_name(path.name + ".index").is_file():
-        return _read(path, variant, ema)
-    with tempfile.TemporaryDirectory() as folder:
-        _unpack(path, Path(folder), COPIES * 4 * complexity(variant).parameters + ROOM)
-        # The folder is deleted on return, which would invalidate views of its files on some systems.
-        return {name: array.copy() for name, array in _read(_prefix(Path(folder)), variant, ema).items()}
-
-
-def _prefix(folder: Path) -> Path:
-    found = sorted(folder.rglob("*.index"))
-    if len(found) != 1:
-        raise WeightsError(
-            f"There are {len(found)} checkpoints in {folder.name!r}. Expected one: *.index with its *.data files. "
-            "Pass the prefix of the one you want: its path without '.index'."
-        )
-    return found[0].with_suffix("")
-
-
-def _unpack(archive: Path, folder: Path, limit: int) -> None:
-    """Extract the files of a checkpoint, ignoring folders in the archive, up to `limit` bytes."""
-    with tarfile.open(archive, "r|gz") as tar:
-        for member in tar:
-            name = Path(member.name).name
-            if member.isdir() or not (member.isfile() and re.search(r"\.index$|\.data-\d{5}-of-\d{5}$", name)):
-                if member.issym() or member.islnk() or member.isdev():
-                    raise WeightsError(_refuse(f"the link or device {member.name[:100]!r}"))
-                continue
-            if ".." in Path(member.name).parts or Path(member.name).is_absolute() or (folder / name).exists():
-                raise WeightsError(
-                    _refuse(f"the member {member.name[:100]!r}, which is outside the archive or a duplicate")
-                )
-            limit -= member.size
-            if limit < 0:
-                raise WeightsError(_refuse(f"more bytes than the network can need ({name} has {member.size:,})"))
-            source = tar.extractfile(member)
-            if source is not None:
-                with (folder / name).open("wb") as target:
-                    shutil.copyfileobj(source, target)
-
-
-def _read(prefix: Path, variant: Variant, ema: bool) -> dict[str, np.ndarray]:
-    bundle = Bundle(prefix)
-    if OBJECT_GRAPH in bundle.entries:
-        refuse_object_graph(prefix)
     models = [name.removesuffix(STEM) for name in bundle.entries if name.endswith(STEM)]
     if len(models) != 1:
         raise WeightsError(
@@ -103,13 +45,6 @@ def _read(prefix: Path, variant: Variant, ema: bool) -> dict[str, np.ndarray]:
             f"Expected the variables of {variant.name}. Choose the variant of the checkpoint."
         )
     return state
-
-
-def _refuse(what: str) -> str:
-    return (
-        f"The archive contains {what}. Expected the files of one checkpoint: *.index and *.data-*. It is not the "
-        "published archive: download it again."
-    )
 
 
 EMA = "/ExponentialMovingAverage"

@@ -1,10 +1,10 @@
-"""Reads the weights in a Keras HDF5 file: datasets become variables by the names of the layers, or by their order."""
+"""Reads the weights in a file of Keras: arrays become variables by the names of the layers, or by their order."""
 
 import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from keras_effnet.normalization import IMAGENET, Framework, Normalization
 from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
-from keras_effnet.weights.formats.keras_h5 import Dataset, H5File
+from keras_effnet.weights.formats.keras_h5 import H5File
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
 
 log = logging.getLogger("keras_effnet")
@@ -33,20 +33,36 @@ KINDS = ("conv2d", "depthwise_conv2d", "batch_normalization", "dense")
 AUTOMATIC = re.compile(rf"({'|'.join(KINDS)})(?:_(\d{{1,9}}))?")
 
 
+class StoredArray(Protocol):
+    """An array in a file, not read yet."""
+
+    def read(self) -> np.ndarray: ...
+
+
+class NamedArrays(Protocol):
+    """The arrays of a file, and the attributes of the groups around them, by path."""
+
+    @property
+    def datasets(self) -> Mapping[str, StoredArray]: ...
+
+    @property
+    def attributes(self) -> Mapping[str, Mapping[str, str]]: ...
+
+
 class KerasFile(NamedTuple):
     """The contents of a Keras file.
 
     Args:
         state: "layer/variable" -> array, possibly a view of the file.
-        by_class: whether the file numbers the layers of each class, as `.weights.h5` does.
         normalization: how pixels have to be normalised, None if the file does not specify it.
         framework: padding and epsilon, None if the file does not specify them.
+        by_class: whether the file numbers the layers of each class, as `.weights.h5` does.
     """
 
     state: dict[str, np.ndarray]
-    by_class: bool
     normalization: Normalization | None
     framework: Framework | None
+    by_class: bool = False
 
 
 def read_keras(data: bytes, variant: Variant, config: Any = None) -> KerasFile:
@@ -61,11 +77,16 @@ def read_keras(data: bytes, variant: Variant, config: Any = None) -> KerasFile:
         WeightsError: the file cannot be read, a dataset does not belong to any layer of the network, or layers are
             ambiguous. Damage may also raise errors of the standard library.
     """
-    known = {layer: variables(layer) for layer in layer_names(variant)}
     file = H5File(data)
     by_class = any(name.startswith(("layers/", "_layer_checkpoint_dependencies/")) for name in file.datasets)
     if config is None:
         config = json.loads(file.attributes.get("", {}).get("model_config", "null"))
+    return read_arrays(file, variant, config)._replace(by_class=by_class)
+
+
+def read_arrays(file: NamedArrays, variant: Variant, config: Any) -> KerasFile:
+    """Read the weights of a network from named arrays and the configuration of the model, None if there is none."""
+    known = {layer: variables(layer) for layer in layer_names(variant)}
     datasets = _rename(file, variant, known)
     statistics = _read_statistics(file)
     state = {name: dataset.read() for name, dataset in datasets.items()}
@@ -74,16 +95,16 @@ def read_keras(data: bytes, variant: Variant, config: Any = None) -> KerasFile:
     normalization = normalization_in(config, statistics) if whole else None
     if normalization is None and statistics is not None:
         normalization = _as_published(*statistics)
-    return KerasFile(state, by_class, normalization, framework_in(config) if whole else None)
+    return KerasFile(state, normalization, framework_in(config) if whole else None)
 
 
-def _rename(file: H5File, variant: Variant, known: Mapping[str, tuple[str, ...]]) -> dict[str, Dataset]:
+def _rename(file: NamedArrays, variant: Variant, known: Mapping[str, tuple[str, ...]]) -> dict[str, StoredArray]:
     """The weights in a file as "layer/variable" -> dataset, given the variables of each layer of the network."""
     weights = {path: dataset for path, dataset in _kept(file).items() if not _is_normalization(path)}
     layers = {path: _layer(path, file.attributes, known) for path in weights}
     if not any(layers.values()):
         layers = _by_order(weights, variant)
-    found: dict[str, Dataset] = {}
+    found: dict[str, StoredArray] = {}
     unknown, outside = [], []
     for path, dataset in weights.items():
         layer = layers[path]
@@ -105,6 +126,12 @@ def _rename(file: H5File, variant: Variant, known: Mapping[str, tuple[str, ...]]
     return found
 
 
+def has_network_layers(paths: Iterable[str]) -> bool:
+    """Whether any path of an array names a layer of an EfficientNet, or has an automatic name."""
+    names = (name for path in paths for name in path.split("/")[:-1])
+    return any(OF_NETWORK.match(name) or AUTOMATIC.fullmatch(name) for name in names)
+
+
 def _refuse_foreign(paths: Iterable[str]) -> None:
     if any(KERAS_HUB.search(path) for path in paths):
         raise WeightsError(
@@ -114,7 +141,7 @@ def _refuse_foreign(paths: Iterable[str]) -> None:
         )
 
 
-def _read_statistics(file: H5File) -> tuple[np.ndarray, np.ndarray] | None:
+def _read_statistics(file: NamedArrays) -> tuple[np.ndarray, np.ndarray] | None:
     """Mean and variance of the Normalization layer in a file, None without such a layer."""
     paths = [path for path in _kept(file) if _is_normalization(path)]
     found = {_variable(path, NORMALIZATION): file.datasets[path] for path in paths}
@@ -152,7 +179,7 @@ def _bad_statistics(what: str) -> str:
     )
 
 
-def _kept(file: H5File) -> dict[str, Dataset]:
+def _kept(file: NamedArrays) -> dict[str, StoredArray]:
     """The datasets except those of the training state and of random number generators."""
     return {
         path: dataset
@@ -191,7 +218,7 @@ def _variable(path: str, names: tuple[str, ...]) -> str:
     return names[int(last)] if last in map(str, range(len(names))) else last
 
 
-def _by_order(weights: Mapping[str, Dataset], variant: Variant) -> dict[str, str | None]:
+def _by_order(weights: Mapping[str, StoredArray], variant: Variant) -> dict[str, str | None]:
     """Layers by the numbers in their automatic names, which follow the order of the network."""
     places = {path: place for path in weights if (place := _place(path))}
     networks = {model for model, kind, _ in places.values() if kind == "depthwise_conv2d"}

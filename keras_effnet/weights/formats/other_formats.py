@@ -1,18 +1,18 @@
 """Formats that are recognised but not read, each with a way out; and the weight file in a folder of Hugging Face."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
 
 # The weight files that `save_pretrained` of transformers and timm writes, the preferred one first.
 PRETRAINED = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "checkpoint.msgpack")
 
 _SAVE_WEIGHTS = "Load the model where it was made, and save its weights: model.save_weights('model.weights.h5')."
 _KERAS_2 = (
-    "With tf_keras (pip install tf_keras): load the model, or build it and call load_weights; then save the weights "
-    "with model.save_weights('model.weights.h5')."
+    "If Keras made it, load the model, or build it and call load_weights (for Keras 2: pip install tf_keras); then "
+    "save the weights of the EfficientNet with save_weights('model.weights.h5')."
 )
 # By the suffix of a file: the format, and the way out.
 _SUFFIXES = {
@@ -51,8 +51,8 @@ def refuse_other_format(path: Path) -> None:
         WeightsError: the path is of such a format; the message names it and a way out.
     """
     if path.is_dir():
-        if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
-            raise WeightsError(_refuse("a SavedModel of TensorFlow", _KERAS_2))
+        if (path / "saved_model.pb").is_file() and not (path / "variables" / "variables.index").is_file():
+            raise WeightsError(_refuse("a SavedModel of TensorFlow without variables", _KERAS_2))
         if any((path / name).exists() for name in ORBAX):
             raise WeightsError(_refuse("a checkpoint of Orbax (JAX)", "Save its arrays with safetensors."))
         return
@@ -62,19 +62,28 @@ def refuse_other_format(path: Path) -> None:
             start = file.read(8)
         if start[4:] == b"TFL3":
             suffix = ".tflite"
-    if suffix in _SUFFIXES:
+    if suffix in _SUFFIXES and not (path.with_name("variables") / "variables.index").is_file():
         raise WeightsError(_refuse(*_SUFFIXES[suffix]))
 
 
-def refuse_object_graph(prefix: Path) -> None:
-    """Reject a checkpoint that `tf.train.Checkpoint` or the `save_weights` of Keras 2 wrote."""
-    if (prefix.parent.parent / "saved_model.pb").is_file():
-        raise WeightsError(_refuse("a part of a SavedModel of TensorFlow", _KERAS_2))
-    raise WeightsError(_refuse("a TensorFlow checkpoint of Keras 2", _KERAS_2))
+def refuse_foreign_variables(prefix: Path, names: Collection[str]) -> None:
+    """Reject a checkpoint or SavedModel none of whose variables belongs to a known EfficientNet.
+
+    Args:
+        prefix: of the checkpoint.
+        names: the names of its variables.
+    """
+    saved_model = (prefix.parent.parent / "saved_model.pb").is_file()
+    shown = ", ".join(sorted(names)[:5])[:300] if names else "none (its weights may be constants of its graph)"
+    raise WeightsError(
+        f"This is a {'SavedModel' if saved_model else 'checkpoint'} of TensorFlow whose variables are not those of a "
+        f"known EfficientNet: {shown}. Expected the layers of keras.applications or of the official EfficientNet. "
+        f"{_KERAS_2}"
+    )
 
 
 def _refuse(what: str, way_out: str) -> str:
     return (
         f"This is {what}, which is not read as weights. Expected HDF5 (.h5, .weights.h5), .keras, PyTorch (.pth, .pt, "
-        f".bin), .safetensors, or a checkpoint of the official EfficientNet. {way_out}"
+        f".bin), .safetensors, or a TensorFlow checkpoint or SavedModel of an EfficientNet. {way_out}"
     )

@@ -14,7 +14,7 @@ from keras_effnet.variants import VARIANTS, tiny
 from keras_effnet.weights.cache import LocalFile
 from keras_effnet.weights.formats.checkpoint_bundle import Bundle
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
-from keras_effnet.weights.formats.google_checkpoints import read_tf_checkpoint, tf_names
+from keras_effnet.weights.formats.google_checkpoints import tf_names
 
 FUZZ = int(os.environ.get("KERAS_EFFNET_FUZZ", "1000"))
 
@@ -105,7 +105,7 @@ def test_averages_are_read_by_default_and_raw_weights_on_request(checkpoint, for
     folder, arrays = checkpoint
     path = {"folder": folder, "prefix": folder / "model.ckpt"}.get(form) or archive(folder, tmp_path / "b0.tar.gz")
     for ema, shift in ((True, 1), (False, 0)):
-        state = read_tf_checkpoint(path, VARIANTS["b0"], ema=ema)
+        state = read_checkpoint(path, VARIANTS["b0"], ema=ema).state
         assert state.keys() == arrays.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(state[name], array + np.float32(shift))
@@ -113,7 +113,7 @@ def test_averages_are_read_by_default_and_raw_weights_on_request(checkpoint, for
 
 def test_checkpoint_of_a_larger_network_is_rejected(checkpoint):
     with pytest.raises(WeightsError, match=r"variables that lite0 does not have: .*Choose the variant"):
-        read_tf_checkpoint(checkpoint[0], VARIANTS["lite0"])
+        read_checkpoint(checkpoint[0], VARIANTS["lite0"])
 
 
 @pytest.mark.parametrize(
@@ -138,16 +138,27 @@ def test_archive_with_unexpected_members_is_rejected(checkpoint, tmp_path, name,
     path = archive(checkpoint[0], tmp_path / "b0.tar.gz", (member, io.BytesIO(content)))
     before = sorted(tmp_path.parent.rglob("evil*"))
     with pytest.raises(WeightsError, match=message):
-        read_tf_checkpoint(path, VARIANTS["b0"])
+        read_checkpoint(path, VARIANTS["b0"])
     assert sorted(tmp_path.parent.rglob("evil*")) == before
     assert not Path("/tmp/evil.index").exists()
+
+
+def test_latest_checkpoint_of_a_folder_is_read(checkpoint, tmp_path):
+    folder, arrays = checkpoint
+    for file in folder.glob("model.ckpt.*"):
+        for name in ("model.ckpt-1", "model.ckpt-2"):
+            (tmp_path / file.name.replace("model.ckpt", name)).write_bytes(file.read_bytes() if "-2" in name else b"")
+    latest = 'model_checkpoint_path: "/elsewhere/model.ckpt-2"\nall_model_checkpoint_paths: "/elsewhere/model.ckpt-1"\n'
+    (tmp_path / "checkpoint").write_text(latest)
+    state = read_checkpoint(tmp_path, VARIANTS["b0"], ema=False).state
+    np.testing.assert_array_equal(state["predictions/bias"], arrays["predictions/bias"])
 
 
 def test_folder_with_two_checkpoints_is_rejected(checkpoint, tmp_path):
     for name in ("a.index", "b.index"):
         (tmp_path / name).touch()
     with pytest.raises(WeightsError, match="There are 2 checkpoints.*Pass the prefix"):
-        read_tf_checkpoint(tmp_path, VARIANTS["b0"])
+        read_checkpoint(tmp_path, VARIANTS["b0"])
 
 
 def test_checkpoint_loads_into_a_model(tf, tmp_path, arrays, monkeypatch):

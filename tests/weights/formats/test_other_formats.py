@@ -16,7 +16,7 @@ STEM = {"conv_stem.weight": np.ones((8, 3, 3, 3), np.float32)}
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("sm/saved_model.pb", b"", r"a SavedModel of TensorFlow.*tf_keras.*\.weights\.h5"),
+        ("sm/saved_model.pb", b"", r"a SavedModel of TensorFlow without variables.*tf_keras.*\.weights\.h5"),
         ("sm/_METADATA", b"{}", "a checkpoint of Orbax"),
         ("sm/checkpoint.msgpack", b"{}", "a checkpoint of Orbax"),
         ("sm", b"\x1c\0\0\0TFL3", r"a LiteRT .* model.*save_weights"),
@@ -33,20 +33,6 @@ def test_known_formats_are_named(tmp_path, file, content, message):
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=message):
         read_checkpoint(path.parent if path.parent != tmp_path else path, tiny())
-
-
-def test_checkpoints_of_keras_2_are_named(tmp_path):
-    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
-    tf.train.Checkpoint(kernel=tf.Variable([1.0])).write(str(tmp_path / "cp.ckpt"))
-    for path in (tmp_path, tmp_path / "cp.ckpt"):
-        with pytest.raises(WeightsError, match=r"a TensorFlow checkpoint of Keras 2.*tf_keras.*\.weights\.h5"):
-            read_checkpoint(path, tiny())
-    module = tf.Module()
-    module.kernel = tf.Variable([1.0])
-    tf.saved_model.save(module, str(tmp_path / "sm"))
-    for path in (tmp_path / "sm", tmp_path / "sm" / "variables" / "variables"):
-        with pytest.raises(WeightsError, match=r"a SavedModel of TensorFlow.*tf_keras"):
-            read_checkpoint(path, tiny())
 
 
 def test_folders_of_save_pretrained_are_read(tmp_path):
