@@ -3,7 +3,7 @@
 command   TF_ENABLE_ONEDNN_OPTS=1 python benchmarks/eight_bits.py DIR [--model b0] [--size 96] [--epochs 40]
 prints    the accuracy of a network trained from scratch on DIR/train; then for each engine the share of the photos in
           DIR/val with the same first label in int8 as in float32, and the number of layers that stayed in float32
-needs     pip install "keras_effnet[quickstart,litert,openvino]"; DIR: train/ and val/ with one subfolder per class
+needs     pip install ".[quickstart,litert,openvino]"; DIR: train/ and val/ with one subfolder per class
 measured  2026-11, 2 cores, 500 + 200 photos of flowers: accuracy 54.0 %; LiteRT 92.0 %, OpenVINO 93.5 %; with the last
           convolution in int8 too, 68.0 % and 52.0 %. The labels that change are those of uncertain photos: Lite0 with
           ImageNet weights preserves 98.0 % and 99.0 % (`keras-effnet export --quantize int8`)

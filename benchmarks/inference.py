@@ -5,7 +5,7 @@ prints    medians of interleaved rounds in ms (at batch 1, medians of five calls
           `keras.applications` or, for variants that it lacks, to our own model compiled by Keras; the fraction of the
           measured matrix-product rate of the machine; then the targets of the Predictor and the SavedModel, where each
           contender uses the oneDNN setting that is faster for it
-needs     pip install "keras_effnet[peers]"; timm is skipped if torch or timm is missing
+needs     pip install ".[peers]"; timm is skipped if torch or timm is missing
 measured  2026-11, 2 cores, B0 at 224, --rounds 9: the Predictor's time at batch 1 is 0.29 of compiled
           keras.applications, 0.09 of its predict, 0.78 of ONNX Runtime, 0.73 of OpenVINO, 0.38 of compiled timm; in
           throughput 0.66 of ONNX Runtime alone (0.92 through a Predictor), 0.61 of OpenVINO (0.82), 0.32 of

@@ -2,7 +2,7 @@
 
 command   python benchmarks/input_pipeline.py FOLDER [--rounds 5] [--images 640]
 prints    for each pipeline the median and the best round, and the ratio of ours to it with the same augmentation
-needs     FOLDER: one subfolder of JPEGs per class; for the rows of timm, pip install "keras_effnet[peers]"
+needs     FOLDER: one subfolder of JPEGs per class; for the rows of timm, pip install ".[peers]"
 measured  2026-11, 2 cores with AVX-512, flowers of 320 x 240, images/s, and ours over theirs round by round: crop and
           flip ours 831, timm 580 (1.45); AutoAugment 603, timm 443 (1.44); RandAugment 565, timm 354 (1.52), Keras with
           its RandAugment layer 25 (22.1). With --images 320, where timm benefits from images that its workers had

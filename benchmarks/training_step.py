@@ -4,7 +4,7 @@ command   python benchmarks/training_step.py [--size 128] [--batch 16] [--rounds
 prints    medians of the wall time per step (processes take turns, and are stopped while another runs) and of the CPU
           time per step, which other load disturbs less; the peak memory; the time from the start of the process to the
           end of the first step; the ratio of each to ours
-needs     pip install "keras_effnet[peers]"; without torch and timm, --only with the names of the others
+needs     pip install ".[peers]"; without torch and timm, --only with the names of the others
 measured  2026-11, 2 cores, 128 px, 11 rounds, theirs over ours, on two machines (the second with AVX-512):
           keras.applications 1.23 and 1.64 (oneDNN 1.24, 1.34), timm 1.57 and 1.50, timm with channels last 1.08 and
           1.10, in CPU time 1.14 and 1.17; peak memory of keras.applications 1.32 and 1.20, of timm 0.72 and 0.74, with

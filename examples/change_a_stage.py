@@ -3,7 +3,7 @@
 command   python examples/change_a_stage.py
 expected  6 blocks instead of 4 in the sixth row: 1.22 x the parameters and 1.12 x the multiply-adds of B0
 hardware  any; a few seconds, almost all for importing the backend
-needs     pip install "keras_effnet[tf-cpu]"
+needs     pip install ".[tf-cpu]"
 """
 
 import argparse

@@ -3,7 +3,7 @@
 command   python examples/classify_photo.py [PHOTO]
 expected  for scikit-image's cat: tiger_cat, Egyptian_cat and tabby first, with scores that add up to about 0.92
 hardware  any; 10 seconds on 2 CPU cores, mostly for importing TensorFlow
-needs     pip install "keras_effnet[quickstart]"
+needs     pip install ".[quickstart]"
 """
 
 import argparse

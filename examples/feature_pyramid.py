@@ -3,7 +3,7 @@
 command   python examples/feature_pyramid.py
 expected  strides 2, 4, 8, 16, 32 with 16, 24, 40, 112, 320 channels
 hardware  any; 10 seconds on 2 CPU cores, mostly for importing TensorFlow
-needs     pip install "keras_effnet[quickstart]"
+needs     pip install ".[quickstart]"
 """
 
 import argparse

@@ -4,7 +4,7 @@ command   python examples/finetune_flowers.py DIR   (one subfolder per class, or
 expected  on 500 + 200 photos of flowers a held-out accuracy of 0.880, or 0.835 with the head alone; it varies with
           seed and machine
 hardware  2 CPU cores: 4 minutes for 500 + 200 photos
-needs     pip install "keras_effnet[quickstart]"
+needs     pip install ".[quickstart]"
 """
 
 import argparse

@@ -3,7 +3,7 @@
 command   python examples/ray_map_batches.py MODEL.tflite FOLDER [--workers 2]
 expected  for each photo the same label as from a Predictor in a single process
 hardware  any; tested with two local workers on 2 CPU cores
-needs     pip install "keras_effnet[litert]" "ray[data]"; the workers need neither Keras nor TensorFlow
+needs     pip install ".[litert]" "ray[data]"; the workers need neither Keras nor TensorFlow
 """
 
 import argparse

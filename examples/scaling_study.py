@@ -8,7 +8,7 @@ photos, use another --out.
 command   python examples/scaling_study.py DIR --out examples/results
 expected  examples/results/scaling_study.md, for the 700 flowers it names
 hardware  34 minutes on one CPU core of a shared machine
-needs     pip install "keras_effnet[tf-cpu,plots]" and photos: one subfolder per class, or train/ and val/
+needs     pip install ".[tf-cpu,plots]" and photos: one subfolder per class, or train/ and val/
 """
 
 import argparse

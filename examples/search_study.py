@@ -9,7 +9,7 @@ command   python examples/search_study.py DIR --out examples/results
 expected  examples/results/search_study.md, for the 700 flowers it names, except for the entropy, which the package no
           longer computes
 hardware  8 minutes of training for the 37 different networks, on one CPU core of a shared machine
-needs     pip install "keras_effnet[tf-cpu,plots,search]" and photos: one subfolder per class, or train/ and val/
+needs     pip install ".[tf-cpu,plots,search]" and photos: one subfolder per class, or train/ and val/
 """
 
 import argparse

@@ -3,7 +3,7 @@
 command   python examples/with_keras_cv.py
 expected  batches of pixels 0..255 with mixed labels; all 8 held-out crops are classified correctly (1.00)
 hardware  any; 60 seconds on 2 CPU cores
-needs     pip install "keras_effnet[quickstart]" keras-cv==0.9.0
+needs     pip install ".[quickstart]" keras-cv==0.9.0
 """
 
 import argparse

