@@ -79,7 +79,7 @@ def load_image(
         >>> load_image(file.getvalue()).shape
         (30, 40, 3)
     """
-    name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else "The image"
+    name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else "The file"
     try:
         _apply_limit()
         return _decode(source, inspect)

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from keras_effnet import __version__
-from keras_effnet.cli import classify, evaluate, explain, export, finetune, paper, search, summary, train, weights
+from keras_effnet.cli import (
+    classify,
+    evaluate,
+    explain,
+    export,
+    finetune,
+    paper,
+    search,
+    serve,
+    summary,
+    train,
+    weights,
+)
 from keras_effnet.cli.help_page import Command, Group
 from keras_effnet.cli.terminal import INTERRUPTED, report_interrupt
 
@@ -52,6 +64,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     export.export: (
         "keras-effnet export lite0.tflite --model lite0",
         "keras-effnet export served/lite0 --format saved_model",
+    ),
+    serve.serve: (
+        "keras-effnet serve lite0",
+        "keras-effnet serve run --port 9000 --workers 2",
     ),
     search.search: (
         "keras-effnet search --data photos/ --target-macs 8M --size 32",

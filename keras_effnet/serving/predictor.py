@@ -65,13 +65,13 @@ class Predictor:
         # Kept because a temporary export is deleted together with it.
         self._source = find_model(model, engine, weights)
         if isinstance(self._source, Classifier):
-            self._run, self._batch = PerProcess(partial(share, [self._source.scores])), BATCH
+            self._run, self.batch = PerProcess(partial(share, [self._source.scores])), BATCH
             self.engine, self.view, self.classes = "keras", self._source.view, self._source.classes
         else:
             record = self._source.record
             chosen = find_engine(engine, record.format)
             self._run = PerProcess(partial(start, self._source.path, chosen, parallel=mode == "throughput"))
-            self._batch = chosen.batch
+            self.batch = chosen.batch
             check_record(self._run(), self._source)
             self.engine, self.view, self.classes = chosen.name, record.view, record.classes
         self._mode = mode
@@ -133,12 +133,12 @@ class Predictor:
 
     def _limits(self, batch_size: int | None) -> tuple[int | None, int]:
         """The arguments `batch_size` and `ahead` of `stream`."""
-        one_by_one = self._batch == 1
+        one_by_one = self.batch == 1
         if self._mode == "latency":
             return None if one_by_one else 1, 0
         if one_by_one:
             return None, 2 * self._workers
-        batch = batch_size or self._batch
+        batch = batch_size or self.batch
         return batch, batch
 
     def close(self) -> None:

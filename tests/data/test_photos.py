@@ -83,8 +83,8 @@ def test_single_photos_and_sequences_are_distinguished(file: Path) -> None:
     ("image", "message"),
     [
         ("gone.jpg", "'gone.jpg' does not exist"),
-        (("a name", b"no image"), "'a name': The image is not an image"),
-        (b"", "'image 3': The image is not an image"),
+        (("a name", b"no image"), "'a name': The file is not an image"),
+        (b"", "'image 3': The file is not an image"),
         (np.zeros((4, 4, 2), np.uint8), "'image 3': The image has the shape (4, 4, 2)"),
         (None, "'image 3': it is of type NoneType. Expected a path, the bytes of a file, an open file, an array"),
         (("a name", 3), "'a name': it is of type int"),
