@@ -78,7 +78,7 @@ class Server:
             ready: called with the server's address when it takes requests.
 
         Raises:
-            RuntimeError: a worker process could not start.
+            ChildProcessError: a worker process could not start.
         """
         try:
             self._run(lambda: ready(self.address))
@@ -98,7 +98,6 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise OSError(
-            error.errno,
             f"The server cannot listen on {settings.host}, port {settings.port}: {error.strerror}. Expected a free "
             "port of this machine. Choose another port.",
         ) from error
@@ -206,7 +205,7 @@ class _Workers:
         for process, event in zip(self._processes, self._ready, strict=True):
             while not event.wait(0.1) and not self._stopping:
                 if process.exitcode is not None:
-                    raise RuntimeError(
+                    raise ChildProcessError(
                         f"A worker process ended with status {process.exitcode} before it took requests."
                     )
 

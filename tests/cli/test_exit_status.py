@@ -22,6 +22,7 @@ COMMANDS = {
     "train --data photos --out run": "train.find_recipe",
     "recipes": "train.plain_table",
     "export lite0.tflite": "export.check_model",
+    "serve lite0": "serve.check_model",
     "search --data photos": "search.check_training_data",
     "summary b0": "summary.find_variant",
     "models": "summary.complexity",
