@@ -19,7 +19,20 @@ except PackageNotFoundError:
 REQUIREMENTS = [Requirement(line) for line in METADATA.get_all("Requires-Dist")]
 EXTRAS = {
     *("tf", "tf-cpu", "tpu", "jax", "lite0", "lite1", "lite2", "quickstart"),
-    *("litert", "onnx", "openvino", "parquet", "peers", "plots", "search", "serve", "docs", "test", "dev"),
+    *(
+        "litert",
+        "onnx",
+        "onnx-other",
+        "openvino",
+        "parquet",
+        "peers",
+        "plots",
+        "search",
+        "serve",
+        "docs",
+        "test",
+        "dev",
+    ),
 }
 PLATFORMS = {
     #                       sys_platform           platform_machine

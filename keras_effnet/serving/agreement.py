@@ -4,14 +4,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from keras_effnet.data.photos import Photo, named, prepare
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import View, find_images, sample
-from keras_effnet.inference.classifier import Classifier
 from keras_effnet.serving.engines import Run
 
 SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
@@ -105,7 +104,14 @@ def split(images: Images, held_out: Images | None) -> tuple[Images, Images]:
     return Images(images.what, seen[:: -(-len(seen) // CALIBRATION)]), Images("photos held out", unseen)
 
 
-def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str | None, min_agreement: float) -> Check:
+class Scorer(Protocol):
+    """The float model: a `Classifier`, or the computation in NumPy."""
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities of images (batch, size, size, 3)."""
+
+
+def compare(classifier: Scorer, run: Run, images: Images, *, quantize: str | None, min_agreement: float) -> Check:
     """Run the model and its export on the same images.
 
     Raises:
@@ -135,7 +141,7 @@ def compare(classifier: Classifier, run: Run, images: Images, *, quantize: str |
     return check
 
 
-def scores(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
+def scores(classifier: Scorer, pixels: np.ndarray) -> np.ndarray:
     """The scores of a model for any number of images."""
     return np.concatenate([classifier.scores(pixels[i : i + MOST]) for i in range(0, len(pixels), MOST)])
 

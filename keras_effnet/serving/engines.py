@@ -120,7 +120,7 @@ ENGINE_OF_FORMAT = {engine.format: engine for engine in ENGINES.values()}
 # What each format needs, by import name: the engine, and the converter if it is a package of its own.
 PACKAGES = {
     "litert": ("ai_edge_litert",),
-    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "onnx": ("onnx", "onnxruntime"),
     "openvino": ("openvino",),
     "saved_model": ("tensorflow",),
 }

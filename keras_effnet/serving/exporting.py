@@ -116,9 +116,9 @@ def export(
     classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
     classifier = replace(classifier, model=in_float32(classifier.model))
     calibration, others = _photos(representative, held_out, classifier.view, quantize)
-    network, fused = _serving_model(classifier)
+    network, fused = _serving_model(classifier, kind)
     is_file = target.suffix.lower() in FORMAT_OF_SUFFIX
-    with _clear_errors(target, kind), staged(target, numbered=not is_file) as part:
+    with clear_errors(target, kind), staged(target, numbered=not is_file) as part:
         kept = WRITERS[kind](network, part, classifier, quantize, calibration.pixels)
         run = start(part, engine)
         check = compare(classifier, run, others, quantize=quantize, min_agreement=min_agreement)
@@ -128,13 +128,13 @@ def export(
             with staged(target.with_suffix(".bin")) as weights:
                 part.with_suffix(".bin").replace(weights)
     if is_file:
-        with _clear_errors(target, kind), staged(json_path(target)) as part:
+        with clear_errors(target, kind), staged(json_path(target)) as part:
             part.write_text(record.to_json(), "utf-8")
     return Exported(target if is_file else target / str(latest(target)), record, check)
 
 
 @contextmanager
-def _clear_errors(target: Path, format: str) -> Iterator[None]:  # noqa: A002
+def clear_errors(target: Path, format: str) -> Iterator[None]:  # noqa: A002
     """Turn whatever converters and runtimes raise into one clear error."""
     try:
         yield
@@ -161,15 +161,16 @@ def _photos(representative: Any, held_out: Any, view: View, quantize: str | None
     return split(images, check_images(held_out, view) if held_out is not None else None)
 
 
-def _serving_model(classifier: Classifier) -> tuple[Any, bool]:
+def _serving_model(classifier: Classifier, format: str) -> tuple[Any, bool]:  # noqa: A002
     """The model from pixels 0..255 to probabilities, and whether it was fused."""
     from keras_effnet._keras import keras
     from keras_effnet.inference.fusion import fuse
 
-    if keras.backend.backend() != "tensorflow":
+    if format != "onnx" and keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"Keras runs on {keras.backend.backend()}. Expected tensorflow, which has the converters. Set "
-            "KERAS_BACKEND=tensorflow before Keras is imported, and load the model there."
+            "KERAS_BACKEND=tensorflow before Keras is imported, and load the model there; or export to ONNX, which "
+            "needs no converter."
         )
     model = classifier.model
     try:

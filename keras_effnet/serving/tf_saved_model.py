@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.exporting.tf_convert import tf_variables
 from keras_effnet.images import View
-from keras_effnet.serving.tf_convert import tf_variables
 from keras_effnet.serving.tf_decode import decode_batch
 from keras_effnet.serving.tf_serving_files import BATCHING_FILE, batching_parameters, warmup_requests, write_warmup
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def _write_saved_model(network: Any, part: Path, classifier: Classifier, *_: Any
 
 
 def _write_litert(network: Any, part: Path, classifier: Classifier, quantize: str | None, images: np.ndarray) -> Layers:
-    from keras_effnet.serving.tf_convert import litert_candidates, to_litert
+    from keras_effnet.exporting.tf_convert import litert_candidates, to_litert
 
     if quantize == "int8":
         candidates = litert_candidates(network, classifier.size, images)
@@ -39,10 +40,32 @@ def _write_litert(network: Any, part: Path, classifier: Classifier, quantize: st
 
 
 def _write_onnx(network: Any, part: Path, classifier: Classifier, *_: Any) -> Layers:
-    from keras_effnet.serving.tf_convert import to_onnx
+    from keras_effnet.exporting.onnx_layers import UnknownLayerError, to_onnx
 
-    part.write_bytes(to_onnx(network, classifier.size).SerializeToString())
+    try:
+        model = to_onnx(network)
+    except UnknownLayerError as error:
+        model = _convert_to_onnx(network, classifier.size, str(error))
+    part.write_bytes(model.SerializeToString())
     return ()
+
+
+def _convert_to_onnx(network: Any, size: int, reason: str) -> Any:
+    """Convert a model with layers that this package does not write itself."""
+    from keras_effnet._keras import keras
+    from keras_effnet.exporting import tf_convert
+
+    if find_spec("tf2onnx") is None:
+        raise ImportError(
+            f"{reason} Expected the layers of an EfficientNet, or the package tf2onnx, which converts others. Run pip "
+            'install "keras_effnet[onnx-other]".'
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{reason} Expected the layers of an EfficientNet, or Keras on TensorFlow, from which tf2onnx converts "
+            f"others; it runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
+        )
+    return tf_convert.to_onnx(network, size)
 
 
 def _write_openvino(
@@ -50,7 +73,7 @@ def _write_openvino(
 ) -> Layers:
     import openvino
 
-    from keras_effnet.serving.tf_convert import openvino_candidates, to_openvino
+    from keras_effnet.exporting.tf_convert import openvino_candidates, to_openvino
 
     file = part
     if part.suffix.lower() != ".xml":

@@ -123,8 +123,8 @@ def test_without_a_network_b0_gets_three_lines_and_the_first_names_lite0(tmp_pat
 @pytest.mark.parametrize(
     ("missing", "arguments", "command"),
     [
-        (("onnx", "onnxruntime", "tf2onnx"), "export new/b0.onnx", "pip install onnx onnxruntime tf2onnx"),
-        (("tf2onnx",), "export new/b0.onnx", "pip install onnx onnxruntime tf2onnx"),
+        (("onnx", "onnxruntime"), "export new/b0.onnx", "pip install onnx onnxruntime"),
+        (("onnx",), "export new/b0.onnx", "pip install onnx onnxruntime"),
         (("tensorflow",), "train --data . --out new", "pip install tensorflow"),
     ],
 )

@@ -598,7 +598,7 @@ def test_the_command_prints_the_difference_from_the_model(saved: Path, tmp_path:
 def test_the_status_line_shows_log_messages() -> None:
     level = logging.getLogger("keras_effnet").level
     with Console(file=io.StringIO()).status("Exporting ...") as status, following(status):
-        logging.getLogger("keras_effnet.serving.tf_int8").info("step %d of %d", 3, 9)
+        logging.getLogger("keras_effnet.exporting.tf_int8").info("step %d of %d", 3, 9)
         assert status.status == "Exporting ... step 3 of 9"
     assert logging.getLogger("keras_effnet").level == level
     assert not logging.getLogger("keras_effnet").handlers

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from keras_effnet.exporting.int8_steps import Arithmetic
+    from keras_effnet.exporting.tf_int8 import Quantized
     from keras_effnet.inference.layer_steps import Step
-    from keras_effnet.serving.int8_steps import Arithmetic
-    from keras_effnet.serving.tf_int8 import Quantized
 
 # What stays in float32: the fraction of the convolutions, from the first one, and the number of the last ones. In Lite0
 # these are 27 of 49 convolutions: with 9 in float32 the first label was the same for 97.3 % of 637 photos, with 18 for
@@ -112,14 +112,14 @@ def litert_candidates(model: Any, size: int, images: np.ndarray) -> Iterator[Can
     Raises:
         ValueError: the model is not a graph of layers, or calls a layer twice.
     """
-    from keras_effnet.serving.int8_steps import LITERT
+    from keras_effnet.exporting.int8_steps import LITERT
 
     return _candidates(model, images, LITERT, LITERT_KEPT, lambda net: to_litert(net.call, size, quantize="int8"))
 
 
 def openvino_candidates(model: Any, size: int, images: np.ndarray) -> Iterator[Candidate]:
     """As `litert_candidates`, for OpenVINO, which applies every activation before it rounds; weights have 7 bits."""
-    from keras_effnet.serving.int8_steps import OPENVINO
+    from keras_effnet.exporting.int8_steps import OPENVINO
 
     return _candidates(model, images, OPENVINO, OPENVINO_KEPT, lambda net: to_openvino(net.call, size))
 
@@ -131,8 +131,8 @@ def _candidates(
     parts: Sequence[tuple[float, int]],
     convert: Callable[["Quantized"], Any],
 ) -> Iterator[Candidate]:
+    from keras_effnet.exporting.tf_int8 import calibrate
     from keras_effnet.inference.layer_steps import steps_of
-    from keras_effnet.serving.tf_int8 import calibrate
 
     steps = steps_of(model)
     for first, last in parts:
@@ -142,7 +142,7 @@ def _candidates(
 
 def _ends(steps: Sequence["Step"], first: float, last: int) -> tuple[str, ...]:
     """The steps with the first convolutions, by their fraction, and the steps from the last convolutions on."""
-    from keras_effnet.serving.int8_steps import is_convolution
+    from keras_effnet.exporting.int8_steps import is_convolution
 
     places = [i for i, step in enumerate(steps) if is_convolution(step.layer)]
     places.append(len(steps))

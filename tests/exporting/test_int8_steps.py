@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import keras
-from keras_effnet.inference.fusion import fuse
-from keras_effnet.inference.layer_steps import steps_of
-from keras_effnet.models import create
-from keras_effnet.serving.int8_steps import (
+from keras_effnet.exporting.int8_steps import (
     CLIPPING,
     LITERT,
     OPENVINO,
@@ -19,6 +16,9 @@ from keras_effnet.serving.int8_steps import (
     is_convolution,
     rounded_outputs,
 )
+from keras_effnet.inference.fusion import fuse
+from keras_effnet.inference.layer_steps import steps_of
+from keras_effnet.models import create
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow, which calibrates networks, is not installed")
@@ -85,7 +85,7 @@ def test_augmentation_layers_do_not_change_the_calibration_photos(images: np.nda
     conv = keras.layers.Conv2D(4, 3, activation="relu", name="conv")
     augment = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.5)])
     model = keras.Model(image, conv(keras.Sequential([keras.layers.Dropout(0.9)])(augment(image))))
-    from keras_effnet.serving.tf_int8 import calibrate
+    from keras_effnet.exporting.tf_int8 import calibrate
 
     net = calibrate(steps_of(model), images, kept=["conv"], arithmetic=LITERT)
     np.testing.assert_allclose(net.call(images), conv(images), rtol=1e-5, atol=1e-4)
@@ -104,7 +104,7 @@ def test_a_convolution_is_rounded_after_its_fused_activation(network: Any) -> No
 
 
 def test_int8_keeps_the_means_and_nearly_the_scores(network: Any, images: np.ndarray) -> None:
-    from keras_effnet.serving.tf_int8 import calibrate
+    from keras_effnet.exporting.tf_int8 import calibrate
 
     net = calibrate(steps_of(network), images, kept=("stem_conv",), arithmetic=LITERT)
     assert "stem_conv" in net.float_layers
@@ -119,7 +119,7 @@ def test_int8_keeps_the_means_and_nearly_the_scores(network: Any, images: np.nda
 
 
 def test_the_corrected_bias_keeps_the_mean_of_the_outputs() -> None:
-    from keras_effnet.serving.tf_int8 import calibrate
+    from keras_effnet.exporting.tf_int8 import calibrate
 
     rng = np.random.default_rng(2)
     photos = rng.uniform(0, 3, (20, 8, 8, 3)).astype("float32")
@@ -138,7 +138,7 @@ def test_two_openvino_products_fit_in_16_bits() -> None:
 
 
 def test_the_first_and_last_convolutions_stay_in_float32(network: Any) -> None:
-    from keras_effnet.serving.tf_convert import _ends
+    from keras_effnet.exporting.tf_convert import _ends
 
     steps = steps_of(network)
     convolutions = [step.name for step in steps if is_convolution(step.layer)]
@@ -155,8 +155,8 @@ def test_the_first_and_last_convolutions_stay_in_float32(network: Any) -> None:
 @pytest.mark.parametrize("arithmetic", [LITERT, OPENVINO])
 @pytest.mark.parametrize("kind", [keras.layers.Conv2D, keras.layers.DepthwiseConv2D])
 def test_the_graph_contains_the_rounded_weights(kind: Any, arithmetic: Any) -> None:
-    from keras_effnet.serving.int8_rounding import round_layer
-    from keras_effnet.serving.tf_int8 import Quantized
+    from keras_effnet.exporting.int8_rounding import round_layer
+    from keras_effnet.exporting.tf_int8 import Quantized
 
     rng, depthwise = np.random.default_rng(4), kind is keras.layers.DepthwiseConv2D
     layer = kind(3) if depthwise else kind(5, 3)
@@ -172,7 +172,7 @@ def test_the_graph_contains_the_rounded_weights(kind: Any, arithmetic: Any) -> N
 
 def test_litert_convolutions_are_in_8_bits_with_one_scale_per_channel(network: Any, images: np.ndarray) -> None:
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai_edge_litert is not installed")
-    from keras_effnet.serving.tf_convert import litert_candidates
+    from keras_effnet.exporting.tf_convert import litert_candidates
 
     model, kept = next(litert_candidates(network, 32, images))
     interpreter = litert.Interpreter(model_content=model)
@@ -191,8 +191,8 @@ def test_litert_convolutions_are_in_8_bits_with_one_scale_per_channel(network: A
 
 def test_openvino_matches_the_calibrated_network(network: Any, images: np.ndarray) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed")
-    from keras_effnet.serving.tf_convert import to_openvino
-    from keras_effnet.serving.tf_int8 import calibrate
+    from keras_effnet.exporting.tf_convert import to_openvino
+    from keras_effnet.exporting.tf_int8 import calibrate
 
     net = calibrate(steps_of(network), images, kept=(), arithmetic=OPENVINO)
     compiled = openvino.Core().compile_model(to_openvino(net.call, 32), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

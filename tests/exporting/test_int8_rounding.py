@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_effnet._keras import keras
-from keras_effnet.serving.int8_rounding import LEVELS, clipped_range, round_layer, round_matrix
+from keras_effnet.exporting.int8_rounding import LEVELS, clipped_range, round_layer, round_matrix
 
 
 def alike(rng: np.random.Generator, places: int, inputs: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_constant_inputs_and_zero_weights_are_rounded() -> None:
 )
 def test_the_covariance_predicts_the_variance_of_the_outputs(kind: str, side: int, strides: int, padding: str) -> None:
     pytest.importorskip("tensorflow", reason="TensorFlow, which computes the covariance, is not installed")
-    from keras_effnet.serving.tf_int8 import input_covariance
+    from keras_effnet.exporting.tf_int8 import input_covariance
 
     rng = np.random.default_rng(4)
     photos = rng.normal(2, 1, (5, 9, 9, 3)).astype("float32")

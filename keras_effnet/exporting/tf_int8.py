@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import keras
+from keras_effnet.exporting.int8_rounding import LEVELS, clipped_range, round_layer
+from keras_effnet.exporting.int8_steps import SWISH, Arithmetic, in_8_bits, is_convolution, rounded_outputs
 from keras_effnet.inference.fusion import is_depthwise
 from keras_effnet.inference.layer_steps import Step, activation_of, call_layer, follow
-from keras_effnet.serving.int8_rounding import LEVELS, clipped_range, round_layer
-from keras_effnet.serving.int8_steps import SWISH, Arithmetic, in_8_bits, is_convolution, rounded_outputs
 
 log = logging.getLogger(__name__)
 BATCH = 8

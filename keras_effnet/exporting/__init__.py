@@ -1,0 +1,1 @@
+"""Writers of exported models that need no converter."""
