@@ -21,6 +21,7 @@ log = logging.getLogger("keras_effnet")
 # What specifies the normalisation of a file whose layout does not determine it.
 _WAYS_OUT = {
     "keras-checkpoint": "Save the whole model with Keras instead (.keras or .h5)",
+    "keras-hub": "Pass the preset folder with its preprocessor.json or image_converter.json",
     "lukemelas": "Pass the published file under its own name, or one that save_weights wrote",
     "timm": "Put timm's config.json next to the file",
     "transformers": "Put preprocessor_config.json of transformers next to the file",

@@ -19,8 +19,9 @@ from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.checkpoint_files import GZIP_MAGIC, is_tf_checkpoint, open_bundle
 from keras_effnet.weights.formats.google_checkpoints import STEM, read_google
 from keras_effnet.weights.formats.keras_checkpoints import read_object_graph
-from keras_effnet.weights.formats.keras_files import read_keras
+from keras_effnet.weights.formats.keras_files import KerasFile, read_arrays, read_keras
 from keras_effnet.weights.formats.keras_h5 import SIGNATURE
+from keras_effnet.weights.formats.keras_hub import BACKBONE, find_preset, read_preset
 from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
 from keras_effnet.weights.formats.other_formats import refuse_other_format, weight_file
 from keras_effnet.weights.formats.safetensors import read_safetensors
@@ -44,8 +45,8 @@ class Checkpoint:
         state: "layer/variable" -> float32 array, with the names of keras.applications and the axes of Keras; possibly
             read-only views of the file.
         layout: the layout of the file: "keras-h5", "keras-weights" (.weights.h5), "keras" (.keras), "keras-checkpoint"
-            (TensorFlow checkpoint or SavedModel of Keras), "tensorflow" (official checkpoint), "timm", "torchvision",
-            "lukemelas", "transformers" or "fast-copy" (safetensors file of the cache).
+            (TensorFlow checkpoint or SavedModel of Keras), "keras-hub", "tensorflow" (official checkpoint), "timm",
+            "torchvision", "lukemelas", "transformers" or "fast-copy" (safetensors file of the cache).
         normalization: how pixels have to be normalised, None if the file does not specify it.
         framework: padding and epsilon, None if the file does not specify them.
     """
@@ -61,9 +62,9 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
     """Read the weights of a network from a file of any known format, which is detected from the content.
 
     Args:
-        path: an HDF5, .keras, PyTorch or safetensors file; a folder of `save_pretrained`; a SavedModel of Keras; or a
-            TensorFlow checkpoint, of the official EfficientNet or of Keras: its folder, its prefix without ".index", or
-            a .tar.gz.
+        path: an HDF5, .keras, PyTorch or safetensors file; a folder of `save_pretrained`; a SavedModel of Keras; a
+            preset folder of KerasHub; or a TensorFlow checkpoint, of the official EfficientNet or of Keras: its folder,
+            its prefix without ".index", or a .tar.gz.
         variant: the network; it determines the stage of each block.
         ema: read the moving averages of a TensorFlow checkpoint, to which the published accuracies refer.
 
@@ -88,6 +89,9 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
 def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
     if path.exists():
         refuse_other_format(path)
+    if folder := find_preset(path):
+        preset = read_preset(folder)
+        return _keras(folder / BACKBONE, read_arrays(preset, variant, preset.config), "keras-hub")
     if is_tf_checkpoint(path):
         return _read_tensorflow(path, variant, ema)
     with path.open("rb") as opened:
@@ -99,12 +103,11 @@ def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
             if KERAS_MEMBER in archive.namelist():
                 data = read_member(archive, KERAS_MEMBER)
                 file = read_keras(data, variant, json.loads(read_member(archive, "config.json")))
-                return Checkpoint(path, file.state, "keras", file.normalization, file.framework)
+                return _keras(path, file, "keras")
         return _convert_torch(path, read_torch(path), variant)
     if start.startswith(SIGNATURE):
         file = read_keras(path.read_bytes(), variant)
-        layout = "keras-weights" if file.by_class else "keras-h5"
-        return Checkpoint(path, file.state, layout, file.normalization, file.framework)
+        return _keras(path, file, file.layout)
     # Check for safetensors' brace first: the length before it may look like the start of a pickle.
     if start[8:9] == b"{":
         tensors, metadata = read_safetensors(path.read_bytes())
@@ -123,8 +126,12 @@ def _read_tensorflow(path: Path, variant: Variant, ema: bool) -> Checkpoint:
     with open_bundle(path, COPIES * 4 * complexity(variant).parameters + ROOM) as bundle:
         if any(name.endswith(STEM) for name in bundle.entries):
             return Checkpoint(path, read_google(bundle, variant, ema=ema), "tensorflow")
-        file = read_object_graph(bundle, variant)
-        return Checkpoint(path, file.state, "keras-checkpoint", file.normalization, file.framework)
+        return _keras(path, read_object_graph(bundle, variant), "keras-checkpoint")
+
+
+def _keras(path: Path, file: KerasFile, layout: str) -> Checkpoint:
+    layout = file.layout if file.layout == "keras-hub" else layout
+    return Checkpoint(path, file.state, layout, file.normalization, file.framework)
 
 
 def _stored_normalization(metadata: Mapping[str, str]) -> Normalization | None:

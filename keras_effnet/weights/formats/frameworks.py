@@ -60,7 +60,7 @@ def framework_of_layout(layout: str, variant: Variant) -> Framework:
 
 def normalization_of_layout(layout: str, framework: Framework, variant: Variant) -> Normalization:
     """How a library normalises the pixels of a network, if the file does not say otherwise."""
-    if layout == "timm" and framework.name == "pytorch" and variant.name.startswith("lite"):
+    if layout in ("timm", "keras-hub") and framework.name == "pytorch" and variant.name.startswith("lite"):
         return IMAGENET
     if not variant.fused:
         return variant.normalization

@@ -14,6 +14,7 @@ from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
 from keras_effnet.weights.formats.keras_h5 import H5File
+from keras_effnet.weights.formats.keras_hub import framework_of_hub, has_names, normalization_of_hub, spell
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
 
 log = logging.getLogger("keras_effnet")
@@ -56,13 +57,13 @@ class KerasFile(NamedTuple):
         state: "layer/variable" -> array, possibly a view of the file.
         normalization: how pixels have to be normalised, None if the file does not specify it.
         framework: padding and epsilon, None if the file does not specify them.
-        by_class: whether the file numbers the layers of each class, as `.weights.h5` does.
+        layout: "keras-h5", "keras-weights" (numbers the layers of each class, as `.weights.h5` does) or "keras-hub".
     """
 
     state: dict[str, np.ndarray]
     normalization: Normalization | None
     framework: Framework | None
-    by_class: bool = False
+    layout: str = "keras-h5"
 
 
 def read_keras(data: bytes, variant: Variant, config: Any = None) -> KerasFile:
@@ -81,7 +82,8 @@ def read_keras(data: bytes, variant: Variant, config: Any = None) -> KerasFile:
     by_class = any(name.startswith(("layers/", "_layer_checkpoint_dependencies/")) for name in file.datasets)
     if config is None:
         config = json.loads(file.attributes.get("", {}).get("model_config", "null"))
-    return read_arrays(file, variant, config)._replace(by_class=by_class)
+    found = read_arrays(file, variant, config)
+    return found._replace(layout="keras-weights") if by_class and found.layout != "keras-hub" else found
 
 
 def read_arrays(file: NamedArrays, variant: Variant, config: Any) -> KerasFile:
@@ -90,6 +92,8 @@ def read_arrays(file: NamedArrays, variant: Variant, config: Any) -> KerasFile:
     datasets = _rename(file, variant, known)
     statistics = _read_statistics(file)
     state = {name: dataset.read() for name, dataset in datasets.items()}
+    if has_names(name for path in file.datasets for name in _groups(path, file.attributes)):
+        return KerasFile(state, normalization_of_hub(config), framework_of_hub(config), "keras-hub")
     # Trust a whole model's configuration; for weights alone, assume the conventions of published files.
     whole = isinstance(config, dict)
     normalization = normalization_in(config, statistics) if whole else None
@@ -135,9 +139,8 @@ def has_network_layers(paths: Iterable[str]) -> bool:
 def _refuse_foreign(paths: Iterable[str]) -> None:
     if any(KERAS_HUB.search(path) for path in paths):
         raise WeightsError(
-            "The file was written by KerasHub, whose EfficientNet has other layers. Expected a file of "
-            "keras.applications, of PyTorch or of this package. Use the model with keras_hub; or load published "
-            "weights here by name, such as weights='imagenet'."
+            "The file was written by KerasHub for a network that this package does not have (EfficientNet-ES, EM and "
+            "EL, and timm's own EfficientNetV2). Expected B0 to B5 or Lite0 of KerasHub. Use the model with keras_hub."
         )
 
 
@@ -194,13 +197,18 @@ def _is_normalization(path: str) -> bool:
     return last.removesuffix(":0") in NORMALIZATION or any(re.fullmatch(r"normalization(_\d+)?", g) for g in groups)
 
 
-def _names(path: str, attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _groups(path: str, attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The names of the groups around a dataset, outermost first; one of them is its layer."""
     *groups, _ = path.split("/")
     if groups[-1:] == ["vars"]:
         # .weights.h5 numbers the layers of each class; Keras 3 stores the layer's own name as an attribute.
         groups = [attributes["/".join(groups)].get("name", "")]
-    return [_spell_block(ALIASES.get(name, name)) for name in groups] or [""]
+    return groups
+
+
+def _names(path: str, attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The same names as keras.applications spells them."""
+    return [spell(_spell_block(ALIASES.get(name, name))) for name in _groups(path, attributes)] or [""]
 
 
 def _spell_block(layer: str) -> str:
