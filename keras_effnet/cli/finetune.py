@@ -2,13 +2,10 @@
 
 import json
 import os
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_effnet.cli.argument_checks import check_model, check_training_data, check_unfreeze
 from keras_effnet.cli.help_page import at_least
@@ -18,11 +15,12 @@ from keras_effnet.cli.terminal import (
     Model,
     Weights,
     complain,
-    console,
     plain_errors,
     report_interrupt,
     start_keras,
 )
+from keras_effnet.cli.training_output import TrainingProgress, print_result
+from keras_effnet.errors import counted
 from keras_effnet.finetuning.settings import DEFAULTS, make_settings
 
 if TYPE_CHECKING:
@@ -63,6 +61,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop at photos that cann
 
 # What a reader calls the parts of a run.
 PARTS = {
+    "building": "Loading the model",
     "reading": "Reading photos",
     "features": "Phase 1: features",
     "head": "Phase 1: head",
@@ -109,11 +108,9 @@ def finetune(
         start_keras()
         from keras_effnet.finetuning.run import finetune
 
-        with _bars() as bars:
-            show = follow(bars)
-            run = finetune(
-                data, out, model=model, weights=weights, overwrite=overwrite, strict=strict, progress=show, **settings
-            )
+        with TrainingProgress(PARTS) as shown:
+            options: dict[str, Any] = {"model": model, "weights": weights, "overwrite": overwrite, "strict": strict}
+            run = finetune(data, out, progress=shown.show, callbacks=[shown.callback()], **options, **settings)
         _print(run, out, as_json)
         if run.interrupted:
             raise typer.Exit(INTERRUPTED)
@@ -125,27 +122,6 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
     check_folder(out, overwrite=overwrite)
 
 
-def _bars() -> Progress:
-    terminal = console(stderr=True)
-    columns = (
-        *(TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn()),
-        *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
-    )
-    # Speed is averaged over minutes, since compiling and validation between epochs are part of it.
-    return Progress(*columns, console=terminal, disable=not terminal.is_terminal, speed_estimate_period=300)
-
-
-def follow(bars: Progress) -> Callable[[str, int, int], None]:
-    """A callback that shows the progress of each part of a run in its own row."""
-    rows = {name: bars.add_task(text, visible=False, start=False) for name, text in PARTS.items()}
-
-    def show(part: str, done: int, total: int) -> None:
-        bars.start_task(rows[part])
-        bars.update(rows[part], completed=done, total=total, visible=True)
-
-    return show
-
-
 def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
     for note in (*run.notes, *run.errors):
         complain(note)
@@ -155,7 +131,9 @@ def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report, indent=2))
         return
-    held_out, correct = len(run.photos.val), report["val_correct"]
-    print(f"{run.val_accuracy:.1%} of {held_out} held-out photos are correct ({correct}); head alone: ", end="")
-    print(f"{run.head_val_accuracy:.1%}. Trained on {len(run.photos.train)} photos in {report['seconds']:.0f} s.")
-    print(f"Written to {out}. Classify with it: keras-effnet classify --model {shlex.quote(str(out))} PHOTO")
+    print_result(
+        out,
+        f"{run.val_accuracy:.1%} ({report['val_correct']} of {counted(len(run.photos.val), 'photo')}); "
+        f"{run.head_val_accuracy:.1%} with only the head trained",
+        f"Trained on {counted(len(run.photos.train), 'photo')} in {report['seconds']:.0f} s",
+    )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.artifacts import MODEL
 from keras_effnet.cli.argument_checks import check_data, check_model
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, print_table, start_keras
-from keras_effnet.errors import check_choice, require_packages
+from keras_effnet.cli.training_output import TrainingProgress, print_result
+from keras_effnet.errors import check_choice, counted, require_packages
 from keras_effnet.training.cluster_env import STRATEGIES
 from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
 from keras_effnet.variants import find_variant
@@ -46,6 +46,14 @@ Strict = Annotated[
 Every = Annotated[
     int | None,
     typer.Option("--checkpoint-every", metavar="N", callback=at_least(1), help="Also save a checkpoint every N steps."),
+]
+Keep = Annotated[
+    bool,
+    typer.Option(
+        "--keep-checkpoint",
+        help="Keep the last checkpoint of a finished run, several times the size of the model, so that more --epochs "
+        "continue exactly.",
+    ),
 ]
 
 OPTIMISATION = "Optimisation (defaults: see keras-effnet recipes)"
@@ -155,6 +163,7 @@ def train(
     strategy: Strategy = "one",
     strict: Strict = False,
     checkpoint_every: Every = None,
+    keep_checkpoint: Keep = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a network by a recipe. Repeat the command to resume an interrupted run from its last checkpoint."""
@@ -182,13 +191,15 @@ def train(
         # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
-        options: dict[str, Any] = {"strategy": strategy, "strict": strict, "checkpoint_every": checkpoint_every}
-        verbose = 0 if as_json else 1 if console().is_terminal else 2
         from keras_effnet.training import run
 
-        trained = run.train(
-            data[0] if len(data) == 1 else data, out, model=model, recipe=chosen, verbose=verbose, **options
-        )
+        options: dict[str, Any] = {"model": model, "recipe": chosen, "strategy": strategy, "strict": strict}
+        options |= {"checkpoint_every": checkpoint_every, "keep_checkpoint": keep_checkpoint, "verbose": 0}
+        with TrainingProgress(
+            {"training": "Training"}, epochs=int(chosen.epochs) if chosen.steps is None else 0
+        ) as shown:
+            options["callbacks"] = [shown.callback("training")]
+            trained = run.train(data[0] if len(data) == 1 else data, out, **options)
         _print(trained, as_json=as_json)
 
 
@@ -199,14 +210,18 @@ def _print(trained: "Trained", *, as_json: bool) -> None:
     for part, kinds in report["odd_files"].items():
         for kind, row in kinds.items():
             complain(f"{part}: {row['count']} {kind}, {row['done']}: {', '.join(row['files'])} ...")
+    if not trained.new_epochs:
+        complain("The run was finished already: nothing was trained. To continue it, pass a larger --epochs.")
     if as_json:
         print(json.dumps(report, indent=2))
         return
-    view = plain_table("model", "held-out accuracy", "best epoch", "epochs", "seconds", left=("model",))
-    accuracy = f"{100 * report['val_accuracy']:.2f} %"
-    view.add_row(report["model"], accuracy, str(report["best_epoch"]), str(report["epochs"]), str(report["seconds"]))
-    print_table(view)
-    console().print(f"The best weights are in {trained.folder / MODEL}")
+    images = counted(report["images"]["train"], "image")
+    print_result(
+        trained.folder,
+        f"{report['val_accuracy']:.1%} of {counted(report['images']['held_out'], 'image')}, after epoch "
+        f"{report['best_epoch']} of {report['epochs']}",
+        f"Trained {report['model']} on {images} in {report['seconds']:.0f} s",
+    )
 
 
 def recipes(as_json: AsJson = False) -> None:

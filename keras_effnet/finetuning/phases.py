@@ -144,7 +144,7 @@ def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Ph
             batch_size=batch_size,
             epochs=chosen.head_epochs,
             validation_data=(features[-1], val.labels(classes)),
-            callbacks=[run.callback("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size))],
+            callbacks=run.all_callbacks("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size)),
             verbose=0,
         )
     finally:
@@ -181,7 +181,7 @@ def _train_blocks(network: Any, train: Photos, val: Photos, size: int, run: Run)
         as_dataset(batches),
         steps_per_epoch=steps,
         epochs=chosen.epochs,
-        callbacks=[run.callback("blocks", chosen.epochs, steps, measure)],
+        callbacks=run.all_callbacks("blocks", chosen.epochs, steps, measure),
         shuffle=False,
         verbose=0,
     )

@@ -23,6 +23,7 @@ class Run:
     Args:
         settings: of the run.
         report: called with the part of the run, the number of finished steps and the total number of steps.
+        callbacks: of the user, for `fit` in both phases.
         history: the finished epochs.
         seconds: duration of each part.
         head: the weights of the network after phase 1; empty until phase 2 begins.
@@ -34,6 +35,7 @@ class Run:
 
     settings: Settings
     report: Progress
+    callbacks: tuple[Any, ...] = ()
     history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     head: list[np.ndarray] = field(default_factory=list)
@@ -51,8 +53,17 @@ class Run:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def callback(self, phase: str, epochs: int, steps: int, measure: Callable[[], dict[str, float]] = dict) -> Any:
-        """A Keras callback that records epochs and reports progress; `measure` returns metrics that `fit` lacks."""
+    def all_callbacks(
+        self, phase: str, epochs: int, steps: int, measure: Callable[[], dict[str, float]] = dict
+    ) -> list[Any]:
+        """Keras callbacks: the user's after one that records epochs and reports progress.
+
+        Args:
+            phase: "head" or "blocks".
+            epochs: of the phase.
+            steps: batches per epoch.
+            measure: returns metrics that `fit` lacks, called after each epoch.
+        """
         start = time.perf_counter()
         done = 0
 
@@ -62,7 +73,8 @@ class Run:
             self.report(phase, done, epochs * steps)
 
         def epoch(number: int, logs: Any) -> None:
-            figures = {name: float(value) for name, value in (logs | measure()).items()}
+            logs.update(measure())  # in place, so that the following callbacks get them
+            figures = {name: float(value) for name, value in logs.items()}
             seconds = round(time.perf_counter() - start, 2)
             self.history.append(Epoch(phase, number + 1, **figures, seconds=seconds))
             if not math.isfinite(figures["loss"]):
@@ -70,4 +82,4 @@ class Run:
                 callback.model.stop_training = True
 
         callback = keras.callbacks.LambdaCallback(on_epoch_end=epoch, on_train_batch_end=batch)
-        return callback
+        return [callback, *self.callbacks]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from keras_effnet._keras import keras
 from keras_effnet.data.image_audit import OddFiles
@@ -40,6 +40,7 @@ def finetune(
     overwrite: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
+    callbacks: Sequence[Any] = (),
     **settings: Unpack[SettingsArguments],
 ) -> FineTuned:
     """Fine-tune a pretrained network on labelled photos.
@@ -56,6 +57,7 @@ def finetune(
         overwrite: whether to write to `out` if it is not empty.
         strict: whether to reject unreadable photos instead of skipping and counting them.
         progress: called with the part of the run, the number of finished steps and the total number of steps.
+        callbacks: Keras callbacks for the training of both phases, such as `keras.callbacks.TensorBoard`.
         **settings: the fields of `Settings`: epochs=3, seed=1, ...
 
     Raises:
@@ -81,9 +83,11 @@ def finetune(
     chosen = make_settings(settings)
     folder = None if out is None else check_folder(out, overwrite=overwrite)
     found = open_training_photos(data, val_share=chosen.val_share, seed=chosen.seed)
-    run = Run(chosen, progress or (lambda *_: None))
+    run = Run(chosen, progress or (lambda *_: None), tuple(callbacks))
     with run.part("building"):
+        run.report("building", 0, 1)
         classifier = _build(model, weights, found.classes, chosen)
+        run.report("building", 1, 1)
     with run.part("reading"):
         train, val, errors = _read(found, classifier.view, run)
     photos = replace(found, train=train.rows, val=val.rows)

@@ -29,6 +29,7 @@ class Session:
         devices: the devices that the network is trained on.
         saver: the callback that writes checkpoints; it knows the folder and how far the run is.
         notes: on the devices, for the report.
+        callbacks: of the user.
     """
 
     network: Any
@@ -37,6 +38,7 @@ class Session:
     devices: Devices
     saver: Saver
     notes: tuple[str, ...] = ()
+    callbacks: tuple[Any, ...] = ()
 
 
 def fit_epochs(session: Session, *, verbose: int | str) -> None:
@@ -78,7 +80,7 @@ def _fit(session: Session, *, until: int, verbose: int | str) -> None:
         initial_epoch=start.epoch,
         epochs=until,
         # The saver comes last, so that it saves the updated average.
-        callbacks=[*([saver.ema] if saver.ema else []), saver],
+        callbacks=[*([saver.ema] if saver.ema else []), *session.callbacks, saver],
         shuffle=False,
         verbose=verbose,
     )

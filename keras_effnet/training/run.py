@@ -5,7 +5,8 @@ import os
 import sys
 import time
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from keras_effnet.training.devices import Devices, check_plan, lost_workers_repo
 from keras_effnet.training.fit import Session, fit_epochs
 from keras_effnet.training.plan import Plan, build, make_plan, synchronize
 from keras_effnet.training.recipes import Recipe, find_recipe
-from keras_effnet.training.state import BEST, claim_settings, restore_state
+from keras_effnet.training.state import BEST, Progress, claim_settings, finish_state, restore_state, states
 from keras_effnet.variants import Variant, find_variant
 from keras_effnet.weights.loading import load_weights
 
@@ -33,11 +34,13 @@ class Trained:
         model: the model with the best weights (averaged, if the recipe averages them).
         folder: the folder of the run.
         report: the contents of report.json.
+        new_epochs: the number of epochs that were trained now; 0 if the run in the folder was finished.
     """
 
     model: Any
     folder: Path
     report: dict[str, Any]
+    new_epochs: int = 0
 
 
 def train(
@@ -49,6 +52,8 @@ def train(
     strategy: str = "one",
     strict: bool = False,
     checkpoint_every: int | None = None,
+    keep_checkpoint: bool = False,
+    callbacks: Sequence[Any] = (),
     verbose: int | str = "auto",
 ) -> Trained:
     """Train a network from a recipe, or resume an interrupted run.
@@ -61,13 +66,17 @@ def train(
             layout; "tfds:NAME[:SPLIT]"; or arrays (images, labels), as in `open_training_data`.
         out: folder of the run. If it contains an unfinished run with the same settings, training resumes from the last
             saved epoch or step, and ends with the same weights as an uninterrupted run (under tf_keras only without
-            dropout and stochastic depth, whose random state cannot be saved).
+            dropout and stochastic depth, whose random state cannot be saved). A recipe with more epochs continues a
+            finished run.
         model: "b0", "lite0", ..., or your own `Variant`.
         recipe: a key of `RECIPES`, or your own `Recipe`, such as `replace(RECIPES["imagenet"], epochs=10)`.
         strategy: "one", "mirrored", "multiworker", "tpu", "jax-data-parallel" or "auto", as in `open_strategy`. All
             processes need access to the folder of the run; only the first process writes to it.
         strict: reject images that are not plain RGB, instead of converting and counting them.
         checkpoint_every: also save a checkpoint after this many steps within an epoch. May change on resuming.
+        keep_checkpoint: keep the last checkpoint of a finished run, about four times the size of the model, so that
+            more epochs continue exactly. Otherwise they start from the best weights with a new optimizer.
+        callbacks: Keras callbacks for `fit`, such as `keras.callbacks.TensorBoard`.
         verbose: as in `fit`.
 
     Raises:
@@ -96,7 +105,7 @@ def train(
     plan = make_plan(recipe, variant, found)
     with lost_workers_reported(devices):
         session = _open_session(Path(out), plan, found, devices, strict=strict, checkpoint_every=checkpoint_every)
-        return _train(session, verbose=verbose)
+        return _train(replace(session, callbacks=tuple(callbacks)), verbose=verbose, keep_checkpoint=keep_checkpoint)
 
 
 def _open_session(
@@ -110,8 +119,8 @@ def _open_session(
     with devices.scope():
         network, ema = build(plan)
         progress, notes = restore_state(folder, network, ema)
+    progress.notes += [*notes, *_extended(progress, plan, exactly=bool(states(folder)))]
     progress.settings = settings
-    progress.notes += notes
     odd = OddFiles(data.train.total, strict), OddFiles(data.held_out.total, strict)
     saving = Saving(
         plan.steps,
@@ -129,16 +138,29 @@ def _open_session(
     return session
 
 
-def _train(session: Session, *, verbose: int | str) -> Trained:
+def _extended(progress: Progress, plan: Plan, *, exactly: bool) -> list[str]:
+    """A note if the run is longer than it was planned, and whether it equals a run of this length."""
+    planned = progress.settings
+    if not planned or progress.epoch >= plan.epochs or planned["epochs"] == plan.recipe.epochs:
+        return []
+    note = f"The run was continued after epoch {progress.epoch}, up to epoch {plan.epochs}."
+    if not exactly:
+        note += " It started from the best weights with a new optimizer, as a finished run keeps no checkpoint."
+    if plan.recipe.schedule == "cosine":
+        note += " Its cosine schedule was planned anew, so it differs from an uninterrupted run of this length."
+    return [note]
+
+
+def _train(session: Session, *, verbose: int | str, keep_checkpoint: bool) -> Trained:
     """Train the remaining epochs, and write the results."""
     network, saver = session.network, session.saver
-    start, folder = time.perf_counter(), saver.folder
+    start, folder, before = time.perf_counter(), saver.folder, saver.progress.epoch
     over = saver.progress.epoch >= session.plan.epochs or saver.out_of_patience
     if not over:
         fit_epochs(session, verbose=verbose if saver.saving.writes else 0)
     # With synchronised batch normalisation, the saved model would not load on other backends.
     synchronize(network, False)
-    report = _read_report(folder) if over else None
+    report = _read_report(folder, saver.progress.epoch) if over else None
     try:
         saver.finish()
         _wait_for_all(session)
@@ -150,9 +172,10 @@ def _train(session: Session, *, verbose: int | str) -> Trained:
             with saver.output_folder() as output:
                 # In every process: with JAX, saving creates variables, which all processes have to do together.
                 _write(output, network, session.data, report)
+        finish_state(folder, network, saver.progress, keep=keep_checkpoint, writes=saver.saving.writes)
     except OSError as error:
         raise OSError(_unwritten(folder, error)) from error
-    return Trained(network, folder, report)
+    return Trained(network, folder, report, saver.progress.epoch - before)
 
 
 def _wait_for_all(session: Session) -> None:
@@ -160,12 +183,13 @@ def _wait_for_all(session: Session) -> None:
     wait_for_all(session.devices, progress.epoch * session.plan.steps + progress.step, session.saver.folder)
 
 
-def _read_report(folder: Path) -> dict[str, Any] | None:
-    """The report of a finished run; None if the run was interrupted before the report was written."""
+def _read_report(folder: Path, epochs: int) -> dict[str, Any] | None:
+    """The report of a run with this many epochs; None if it was interrupted before the report was written."""
     try:
-        return dict(json.loads((folder / REPORT).read_text("utf-8")))
+        report = dict(json.loads((folder / REPORT).read_text("utf-8")))
     except (OSError, ValueError):
         return None
+    return report if report.get("epochs") == epochs else None
 
 
 def _unwritten(folder: Path, error: OSError) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints: everything that the next step of a run depends on, saved to and restored from its folder."""
 
 import json
+import math
 import re
 import shutil
 import zipfile
@@ -14,13 +15,17 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet._keras_private import loss_scale_variables
-from keras_effnet.artifacts import PREFIX, staged
+from keras_effnet.artifacts import MODEL, PREFIX, staged
 from keras_effnet.data.sharding import Position
 from keras_effnet.training.ema import EMA
+from keras_effnet.weights.loading import load_weights
+from keras_effnet.weights.saving import save_weights
 
 BEST = "best.weights.h5"
 HISTORY = "history.jsonl"
 SETTINGS = "settings.json"
+# What a finished run needs to train for more epochs, apart from the best weights.
+FINISHED = "progress.json"
 # Number of checkpoints: if one is damaged, the other is used.
 KEEP = 2
 # Errors that reading a truncated or altered checkpoint raises.
@@ -96,11 +101,65 @@ def write_state(folder: Path, arrays: Mapping[str, Any], progress: Progress) -> 
         np.savez(part, notes=np.array(json.dumps(asdict(progress))), **arrays)
     with staged(folder / HISTORY) as part:
         part.write_text("".join(json.dumps(row) + "\n" for row in progress.history), "utf-8")
-    for old in _states(folder)[KEEP:]:
+    for old in states(folder)[KEEP:]:
         old.unlink()
 
 
-def _states(folder: Path) -> list[Path]:
+def finish_state(folder: Path, model: Any, progress: Progress, *, keep: bool, writes: bool) -> None:
+    """Remove the checkpoints of a finished run, which are several times as large as the model.
+
+    More epochs then start from the best weights, with a new optimizer at the same step of its schedule.
+
+    Args:
+        folder: folder of the run.
+        model: the compiled model.
+        progress: how far the run is.
+        keep: keep the last checkpoint, from which more epochs continue exactly.
+        writes: whether this process writes files.
+    """
+    # Read in every process, as for a checkpoint.
+    counters = {name: array_of(variable).tolist() for name, variable in _counters(model).items()}
+    if not writes:
+        return
+    with staged(folder / FINISHED) as part:
+        part.write_text(json.dumps({"counters": counters, **asdict(progress)}) + "\n", "utf-8")
+    for old in states(folder)[1 if keep else 0 :]:
+        old.unlink(missing_ok=True)
+
+
+def _counters(model: Any) -> dict[str, Any]:
+    """The small variables besides the weights: steps of the optimizer, its loss scale, random seeds."""
+    weights = {id(weight) for weight in model.weights}
+    return {
+        name: variable
+        for name, variable in state_of(model, None).items()
+        if id(variable) not in weights and math.prod(variable.shape) <= 2
+    }
+
+
+def _restore_finished(folder: Path, model: Any, ema: EMA | None) -> Progress | None:
+    """Load the best weights of a finished run without a checkpoint; None if the run is not finished."""
+    try:
+        saved = json.loads((folder / FINISHED).read_text("utf-8"))
+        counters, progress = saved.pop("counters"), Progress(**saved)
+    except DAMAGES:
+        return None
+    try:
+        load_weights(model, folder / BEST)
+    except (OSError, ValueError):
+        load_weights(model, folder / MODEL)
+        save_weights(model, folder / BEST)
+    variables = _counters(model)
+    for name in variables.keys() & counters.keys():
+        variables[name].assign(np.asarray(counters[name], array_of(variables[name]).dtype))
+    if ema:
+        ema.batches = progress.batches
+        for average, weight in zip(ema.variables, model.weights, strict=True):
+            average.assign(array_of(weight))
+    return progress
+
+
+def states(folder: Path) -> list[Path]:
     """The checkpoints in a folder, latest first."""
     return sorted(folder.glob("state-*.npz"), key=lambda path: re.findall(r"\d+", path.stem), reverse=True)
 
@@ -115,7 +174,7 @@ def restore_state(folder: Path, model: Any, ema: EMA | None) -> tuple[Progress, 
         ValueError: the checkpoint belongs to another model.
     """
     notes: list[str] = []
-    for file in _states(folder):
+    for file in states(folder):
         try:
             # Read everything before assigning anything: the zip archive verifies its checksums while reading.
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
@@ -128,7 +187,7 @@ def restore_state(folder: Path, model: Any, ema: EMA | None) -> tuple[Progress, 
         if ema:
             ema.batches = progress.batches
         return progress, tuple(notes)
-    return Progress(), tuple(notes)
+    return _restore_finished(folder, model, ema) or Progress(), tuple(notes)
 
 
 def _assign(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], file: Path) -> None:
@@ -151,7 +210,7 @@ def array_of(variable: Any) -> np.ndarray:
 
 
 def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Start a run in a folder, or resume the run in it if it has the same settings.
+    """Start a run in a folder, or resume the run in it if it has the same settings; it may be longer now.
 
     Returns:
         The settings as written to the folder.
@@ -164,13 +223,16 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     inside = {path.name for path in folder.glob("*") if not path.name.startswith(".")}
     if file.is_file():
         theirs = _read_settings(file, mine)
-        changed = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+        keys = mine.keys() | theirs.keys()
+        changed = {key for key in keys if mine.get(key) != theirs.get(key) and not _extends(key, theirs, mine)}
         # Without any other file, they belong to a run that failed before it trained, and may be replaced.
         if changed and (inside != {SETTINGS} or mine.keys() != theirs.keys()):
-            listed = "; ".join(f"{key} {theirs.get(key)!r} there, {mine.get(key)!r} now" for key in sorted(changed))
+            listed = "; ".join(
+                f"{key} {_text(theirs.get(key))} there, {_text(mine.get(key))} now" for key in sorted(changed)
+            )
             raise ValueError(
                 f"The folder {str(folder)!r} contains a run with other settings: {listed}. Expected the same settings "
-                "to resume it. Choose another folder, or restore the settings."
+                "to resume it, or more epochs. Choose another folder, or restore the settings."
             )
         _clear(folder)
     elif inside:
@@ -184,6 +246,18 @@ def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         with staged(file) as part:
             part.write_text(text, "utf-8")
     return mine
+
+
+def _extends(key: str, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
+    """Whether a changed setting only makes the run longer."""
+    before, now = theirs.get(key), mine.get(key)
+    if key == "patience":
+        return before is not None and (now is None or now > before)
+    return key in ("epochs", "steps") and before is not None and now is not None and now > before
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _check_folder(folder: Path) -> None:
@@ -202,7 +276,7 @@ def _read_settings(file: Path, mine: dict[str, Any]) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError):
-        for state in _states(file.parent):
+        for state in states(file.parent):
             with suppress(*DAMAGES), state.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
                 return dict(json.loads(str(archive["notes"]))["settings"])
         return mine

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -26,6 +27,7 @@ from typer.testing import CliRunner
 from keras_effnet import cli
 from keras_effnet._keras import keras
 from keras_effnet.cli import finetune as cli_finetune
+from keras_effnet.cli.training_output import TrainingProgress
 from keras_effnet.data.photo_batches import read_photos
 from keras_effnet.data.training_photos import open_training_photos
 from keras_effnet.finetuning import phases as finetune_phases
@@ -80,8 +82,11 @@ def run(photos: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory
     """One run and its output folder."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     told: list[tuple[str, int, int]] = []
-    result = finetune(photos, folder, model=pretrained, progress=lambda *far: told.append(far), **FAST)
-    return SimpleNamespace(result=result, folder=folder, told=told, data=photos)
+    logged: list[dict[str, float]] = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logged.append(dict(logs)))
+    progress = {"progress": lambda *far: told.append(far), "callbacks": [callback]}
+    result = finetune(photos, folder, model=pretrained, **progress, **FAST)
+    return SimpleNamespace(result=result, folder=folder, told=told, data=photos, logged=logged)
 
 
 # --- Training ---
@@ -219,6 +224,12 @@ def test_the_history_has_one_row_per_epoch_and_the_final_accuracy(run: SimpleNam
     assert float(rows[-1]["val_accuracy"]) == pytest.approx(run.result.val_accuracy)
 
 
+def test_keras_callbacks_get_the_figures_of_every_epoch_of_both_phases(run: SimpleNamespace) -> None:
+    figures = ("loss", "accuracy", "val_loss", "val_accuracy")
+    expected = [{name: getattr(row, name) for name in figures} for row in run.result.history]
+    assert [{name: logs[name] for name in figures} for logs in run.logged] == [pytest.approx(row) for row in expected]
+
+
 def test_the_weight_file_loads_into_the_same_network(run: SimpleNamespace, arrays: Any) -> None:
     model = create(tiny(), weights=run.folder / "model.weights.h5", classes=3)
     before = arrays(run.result.model)
@@ -227,7 +238,7 @@ def test_the_weight_file_loads_into_the_same_network(run: SimpleNamespace, array
 
 def test_the_progress_of_every_part_reaches_its_total(run: SimpleNamespace) -> None:
     last = {part: (done, total) for part, done, total in run.told}
-    assert list(last) == ["reading", "features", "head", "blocks", "measuring"]
+    assert list(last) == ["building", "reading", "features", "head", "blocks", "measuring"]
     assert all(done == total for done, total in last.values())
     assert last["reading"] == (30, 30)
     assert last["features"] == (24 + 24 + 6, 54)
@@ -496,9 +507,13 @@ def test_the_command_trains_and_prints_the_folder(
     options = ("--model", pretrained, "--unfreeze", 1, "--epochs", 1)
     done = call(monkeypatch, "finetune", photos, "--out", out, *options)
     assert done.exit_code == 0, done.stderr
-    assert "of 6 held-out photos are correct" in done.stdout
-    assert f"Written to {out}. Classify with it: keras-effnet classify --model '{out}' PHOTO" in done.stdout
+    assert re.search(r"Validation accuracy: [\d.]+% \(\d of 6 photos\); [\d.]+% with only the head", done.stdout)
+    assert f"Written to {out}: " in done.stdout
+    assert f"keras-effnet classify --model '{out}' PHOTO" in done.stdout
     assert "held out" in done.stderr
+    epochs = [line for line in done.stderr.splitlines() if line.startswith("Phase 2: blocks, epoch 1/1: loss ")]
+    assert len(epochs) == 1
+    assert ", validation accuracy " in epochs[0]
     again = call(monkeypatch, "finetune", photos, "--out", out, *options)
     assert (again.exit_code, again.stdout) == (1, "")
     assert again.stderr.startswith("keras-effnet: The folder")
@@ -511,11 +526,11 @@ def test_the_command_trains_and_prints_the_folder(
 def test_the_timer_of_a_part_starts_with_the_part() -> None:
     now = 0.0
     bars = Progress(get_time=lambda: now, disable=True)
-    show = cli_finetune.follow(bars)
+    shown = TrainingProgress(cli_finetune.PARTS, bars=bars)
     now = 60.0
-    show("head", 1, 8)
+    shown.show("head", 1, 8)
     now = 65.0
-    show("head", 2, 8)
+    shown.show("head", 2, 8)
     assert [task.elapsed for task in bars.tasks if task.visible] == [5.0]
 
 

@@ -172,7 +172,7 @@ def test_a_file_as_the_folder_is_a_usage_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     done = CliRunner().invoke(app, ["paper", "table1", "--out", str(tmp_path / "file")])
     assert done.exit_code == 2
-    assert "'--out': Directory" in done.stderr
+    assert "'--out'" in done.stderr
 
 
 # --- the measurement ---

@@ -46,12 +46,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> training.Trained:
     return run(tmp_path_factory.mktemp("whole") / "run")
 
 
+FILES = {
+    *("best.weights.h5", "history.jsonl", "labels.txt", "model.keras", "progress.json", "report.json"),
+    "settings.json",
+}
+
+
 def test_training_learns_and_writes_its_files(whole: training.Trained) -> None:
     rows = history(whole.folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[-1]["loss"] < np.log(3) - 0.03  # a new classifier starts at ln(3)
-    names = {"best.weights.h5", "history.jsonl", "labels.txt", "model.keras", "report.json", "settings.json"}
-    assert {path.name for path in whole.folder.iterdir()} == names | {"state-00002.npz", "state-00003.npz"}
+    assert {path.name for path in whole.folder.iterdir()} == FILES | {"state-00003.npz"}
     report = json.loads((whole.folder / "report.json").read_text())
     assert report == whole.report
     assert report["val_accuracy"] == max(row["val_accuracy"] for row in rows)
@@ -131,6 +136,46 @@ def test_the_saved_model_loads_without_this_package(whole: training.Trained) -> 
         config = archive.read("config.json").decode()
     assert "keras_effnet" not in config
     assert not json.loads(config).get("compile_config")
+
+
+def test_a_finished_run_keeps_no_checkpoint_and_continues_with_more_epochs(tmp_path: Path) -> None:
+    folder, short = tmp_path / "run", replace(RECIPE, epochs=2.0)
+    first = run(folder, short, keep_checkpoint=False)
+    assert {path.name for path in folder.iterdir()} == FILES
+    # Nothing is trained anew.
+    again = run(folder, short, keep_checkpoint=False)
+    assert (again.report, again.new_epochs) == (first.report, 0)
+    assert all(map(np.array_equal, again.model.get_weights(), first.model.get_weights()))
+    more = run(folder, replace(RECIPE, epochs=4.0), keep_checkpoint=False)
+    assert (more.report["epochs"], more.new_epochs) == (4, 2)
+    assert [row["epoch"] for row in history(folder)] == [1, 2, 3, 4]
+    assert "continued after epoch 2" in more.report["notes"][-1]
+    assert "best weights with a new optimizer" in more.report["notes"][-1]
+    assert {path.name for path in folder.iterdir()} == FILES
+    with pytest.raises(ValueError, match="other settings: epochs 4 there, 3 now.*or more epochs"):
+        run(folder, replace(RECIPE, epochs=3.0))
+
+
+def test_with_its_checkpoint_a_finished_run_continues_as_if_planned_longer(
+    whole: training.Trained, tmp_path: Path
+) -> None:
+    run(tmp_path / "run", replace(RECIPE, epochs=2.0))
+    assert "optimizer" not in run(tmp_path / "run").report["notes"][-1]
+    assert_same(tmp_path / "run", whole.folder)
+
+
+def test_the_counters_of_a_finished_run_are_restored(tmp_path: Path) -> None:
+    """The learning rate continues at the same step of its schedule."""
+    seen = []
+
+    class Steps(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            seen.append(int(array_of(self.model.optimizer.iterations)))
+
+    for epochs in (1.0, 2.0):
+        run(tmp_path / "run", replace(RECIPE, epochs=epochs), keep_checkpoint=False, callbacks=[Steps()])
+    assert seen == list(range(len(seen)))
+    assert len(seen) == 6
 
 
 def test_a_batch_larger_than_the_training_set_raises(tmp_path: Path) -> None:
@@ -339,6 +384,13 @@ def test_the_command_trains_on_a_folder_and_reports_unreadable_files(
     odd = [*report["odd_files"]["train"].values(), *report["odd_files"]["held_out"].values()]
     assert [(row["count"], row["done"]) for row in odd] == [(1, "left out")]
     assert "1 unreadable, left out" in done.stderr
+    assert "Training, epoch 1/1: loss " in done.stderr
+    # The same command again, on the run that is finished now.
+    again = CliRunner().invoke(app, command)
+    assert "nothing was trained. To continue it, pass a larger --epochs." in again.stderr
+    assert "Training, epoch" not in again.stderr
+    assert f"Validation accuracy: {report['val_accuracy']:.1%} of " in again.stdout
+    assert f"keras-effnet classify --model {tmp_path / 'run'} PHOTO" in again.stdout
 
 
 @pytest.mark.slow
