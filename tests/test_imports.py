@@ -17,8 +17,8 @@ GRAPH = ("_keras", "_keras_private", "layers", "network", "introspection", "arti
 BUILDERS = ("builder_signature", "models", "center_crop", "image_files", "image_metadata", "images", "imagenet")
 # A file may import from its own room and from the rooms before it.
 ROOMS = (
-    *("table", "weights.formats", "graph", "weights", "builders", "data", "inference", "exporting", "training"),
-    *("serving", "finetuning", "design", "http_server", "paper", "cli", "__main__"),
+    *("table", "weights.formats", "graph", "weights", "builders", "data", "reports", "inference", "exporting"),
+    *("training", "serving", "finetuning", "design", "http_server", "paper", "cli", "__main__"),
 )
 
 # These files must work with nothing but Python installed ...

@@ -1,0 +1,140 @@
+"""The page about a model's answers on labelled photos: accuracy, confusions, classes, reliability, wrong photos."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.reports.charts import confusion_matrix, curves, reliability
+from keras_effnet.reports.html import Section, bullets, page, photo, table
+
+MATRIX_CLASSES = 30  # a larger matrix cannot be read; the most frequent confusions are listed instead
+LISTED = 24
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers on labelled photos.
+
+    Args:
+        classes: the names of the classes.
+        targets: the true class of each photo, integers (photos,).
+        predicted: the class with the highest score, integers (photos,).
+        confidence: its score, 0..1, (photos,); NaN where it is not known.
+        names: what each photo is called.
+        open_photo: returns photo i as a Pillow image, or None if it cannot be shown.
+        open_map: returns photo i with its activation map drawn over it, or None.
+    """
+
+    classes: Sequence[str]
+    targets: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    names: Sequence[str]
+    open_photo: Callable[[int], Any] = field(default=lambda _: None)
+    open_map: Callable[[int], Any] = field(default=lambda _: None)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each photo got its true class, bool (photos,)."""
+        return self.targets == self.predicted
+
+    def confusion(self) -> np.ndarray:
+        """Number of photos by true class (row) and predicted class (column), integers (classes, classes)."""
+        n = len(self.classes)
+        return np.bincount(self.targets * n + self.predicted, minlength=n * n).reshape(n, n)
+
+    def most_confident_errors(self, most: int = LISTED) -> list[int]:
+        """The positions of wrong photos, the one with the highest score first."""
+        wrong = np.flatnonzero(~self.correct)
+        return wrong[np.argsort(-np.nan_to_num(self.confidence[wrong]), kind="stable")][:most].tolist()
+
+
+def evaluation_page(
+    title: str,
+    answers: Answers,
+    *,
+    subtitle: str = "",
+    facts: Sequence[tuple[str, str]] = (),
+    history: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """One HTML page that needs no other file.
+
+    Args:
+        title: for example "lite0 on flowers".
+        answers: what the model answered.
+        subtitle: one line below the title.
+        facts: more pairs (value, name) after accuracy and number of photos.
+        history: curves of a training, by the name of what they show: {"loss": {"training": [...], ...}}.
+        notes: sentences at the end.
+    """
+    right, total = int(answers.correct.sum()), len(answers.targets)
+    accuracy = f"{right / total:.1%}" if total else "-"
+    boxes = [(accuracy, f"accuracy ({right:,} of {total:,} photos)"), *facts]
+    charts = [curves(lines, x_label="epoch", y_label=name) for name, lines in (history or {}).items()]
+    known = np.isfinite(answers.confidence)
+    sections = [
+        Section("Learning curves", f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""),
+        Section("Confusions", _confusions(answers) if total else ""),
+        Section("Classes", _classes(answers) if total else ""),
+        Section("Can the scores be trusted?", _reliability(answers, known) if known.any() else ""),
+        Section("Wrong photos, the most confident first", _wrong_photos(answers)),
+        Section("Notes", bullets(notes)),
+    ]
+    return page(title, subtitle, boxes, sections)
+
+
+def class_metrics(confusion: np.ndarray) -> list[tuple[int, float, float, float]]:
+    """For each class: number of photos, precision, recall and F1; a share without photos is NaN."""
+    with np.errstate(invalid="ignore"):
+        hits = np.diagonal(confusion)
+        precision, recall = hits / confusion.sum(axis=0), hits / confusion.sum(axis=1)
+        f1 = 2 * hits / (confusion.sum(axis=0) + confusion.sum(axis=1))
+    return list(zip(confusion.sum(axis=1).tolist(), precision.tolist(), recall.tolist(), f1.tolist(), strict=True))
+
+
+def _confusions(answers: Answers) -> str:
+    counts = answers.confusion()
+    if len(answers.classes) <= MATRIX_CLASSES:
+        caption = '<p class="soft">Rows are true classes, columns are predicted ones; numbers are photos.</p>'
+        return caption + confusion_matrix(counts, answers.classes)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:LISTED]
+    pairs = [np.unravel_index(i, counts.shape) for i in order if counts.flat[i]]
+    rows = [(answers.classes[i], answers.classes[j], counts[i, j]) for i, j in pairs]
+    return table(("true class", "predicted as", "photos"), rows) if rows else ""
+
+
+def _classes(answers: Answers) -> str:
+    rows = [
+        (name, n, *("-" if np.isnan(share) else f"{share:.1%}" for share in shares))
+        for name, (n, *shares) in zip(answers.classes, class_metrics(answers.confusion()), strict=True)
+        if n or not np.isnan(shares[0])
+    ]
+    return table(("class", "photos", "precision", "recall", "F1"), rows)
+
+
+def _reliability(answers: Answers, known: np.ndarray) -> str:
+    confidence, correct = answers.confidence[known], answers.correct[known]
+    mean = f"Mean score {confidence.mean():.3f}, share correct {correct.mean():.3f}."
+    text = f"On the dashed line, a score of 0.8 is right in 8 of 10 cases. {mean}"
+    return f'<p class="soft">{text}</p>' + reliability(confidence, correct)
+
+
+def _wrong_photos(answers: Answers) -> str:
+    figures, pairs = [], False
+    for i in answers.most_confident_errors():
+        shown, mapped = answers.open_photo(i), answers.open_map(i)
+        images = [photo(image, answers.names[i]) for image in (shown, mapped) if image is not None]
+        pairs = pairs or len(images) == 2
+        inside = f'<div class="pair">{"".join(images)}</div>' if len(images) == 2 else "".join(images)
+        score = f" {answers.confidence[i]:.2f}" if np.isfinite(answers.confidence[i]) else ""
+        said, true = (escape(answers.classes[part[i]]) for part in (answers.predicted, answers.targets))
+        figures.append(
+            f"<figure>{inside}<figcaption><b>{said}</b>{score}, not {true}<br>{escape(answers.names[i])}"
+            "</figcaption></figure>"
+        )
+    return f'<div class="photos{" pairs" if pairs else ""}">{"".join(figures)}</div>' if figures else ""
