@@ -195,7 +195,7 @@ class _Workers:
                 process.terminate()
 
     def _start(self, i: int) -> BaseProcess:
-        source = None if isinstance(self._model, Classifier) else self._model.path
+        source = None if isinstance(self._model, Classifier) else self._model.export.path
         arguments = (self._settings, source, self._listener, self._counters, i, self._ready[i])
         process = self._context.Process(target=_work, args=arguments, name=f"keras-effnet-{i}")
         process.start()

@@ -18,9 +18,9 @@ from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.evaluate import provenance
 from keras_effnet.serving.agreement import Images, compare
 from keras_effnet.serving.engines import ENGINES, start, version
+from keras_effnet.serving.export_cache import best_weights
 from keras_effnet.serving.exporting import INPUT, Exported, clear_errors
 from keras_effnet.serving.model_record import PROPERTY, ModelRecord, json_path
-from keras_effnet.serving.model_source import best_weights
 from keras_effnet.variants import Variant, find_variant, published_crop
 from keras_effnet.weights.formats.layer_names import layer_names, shapes, variables
 from keras_effnet.weights.opening import Pretrained, open_weights

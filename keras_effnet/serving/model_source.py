@@ -1,33 +1,40 @@
 """Finds or makes what a `Predictor` runs for a given model: an exported model, or a Keras model."""
 
 import os
-import re
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_effnet import __version__
 from keras_effnet.artifacts import MODEL
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
-from keras_effnet.serving.engines import ENGINES, Engine, find_engine, version
+from keras_effnet.serving.engine_choice import Choice, choose
+from keras_effnet.serving.engines import ENGINES, Engine, find_engine
+from keras_effnet.serving.export_cache import export_path, export_to_cache, find_cached
 from keras_effnet.serving.model_record import Export, open_export, suffix
-from keras_effnet.variants import VARIANTS, find_variant
-from keras_effnet.weights.cache import cache_directories, compute_digest
-from keras_effnet.weights.published import find_local, find_weights, is_set, list_weights
+from keras_effnet.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from keras_effnet.serving.exporting import Exported
 
 
-def find_model(model: Any, engine: str, weights: str | None) -> Export | Classifier:
+# The engines that "auto" chooses from. TensorFlow is left out: starting it takes longer than most runs.
+AUTOMATIC = ("onnx", "litert", "openvino")
+
+
+def find_model(model: Any, engine: str, weights: str | None, *, parallel: bool = True) -> Choice | Classifier:
     """Find the export to run, or make it. For the engine "keras", load the Keras model.
 
-    Keras is imported only if there is no export yet.
+    Keras is imported only if it is needed: a network by name is written to ONNX without it.
 
     Args:
         model, weights: as in `Predictor`.
         engine: "auto", "keras" or one of `ENGINES`.
+        parallel: whether each core will work on its own image; "auto" chooses the fastest engine for that.
 
     Raises:
         ImportError: the engine or its converter is not installed.
@@ -37,21 +44,63 @@ def find_model(model: Any, engine: str, weights: str | None) -> Export | Classif
     if is_export(model):
         if weights is not None:
             raise _has_its_own(weights, f"the exported model {os.fspath(model)!r}")
-        return open_export(Path(model))
-    chosen = _engine_for(engine)
-    if chosen is not None and is_name(model):
-        found = find_cached(model, weights, chosen)
-        if found is not None:
-            return found
-    if engine == "auto" and chosen is not None and not _can_convert():
-        chosen = None
+        return Choice(open_export(Path(model)))
+    engines = _engines_for(engine)
+    if is_name(model) and (exports := _exports_at_hand(model, weights, engines)):
+        return choose(exports, parallel=parallel)
     classifier = _load(model, weights)
-    if chosen is None:
-        return classifier
+    if engine == "auto":
+        return _export_automatically(classifier, model, weights, engines)
+    return Choice(_export(classifier, model, weights, engines[0])) if engines else classifier
+
+
+def _engines_for(name: str) -> list[Engine]:
+    """The engines of this name that run exports, the preferred one first; none for Keras."""
+    if name == "auto":
+        return [ENGINES[each] for each in AUTOMATIC if ENGINES[each].installed]
+    return [] if name == "keras" else [find_engine(name, ENGINES[name].format)]
+
+
+def _exports_at_hand(name: str, weights: str | None, engines: Sequence[Engine]) -> list[Export]:
+    """The exports of a network that are in the cache, and its ONNX file, which is written in a second if it is not."""
+    found = {engine.name: find_cached(name, weights, engine) for engine in engines}
+    if found.get("onnx", ...) is None and find_spec("onnx") is not None:
+        found["onnx"] = _export_by_name(name, weights)
+    return [export for export in found.values() if export is not None]
+
+
+def _export_automatically(
+    classifier: Classifier, model: Any, weights: str | None, engines: Sequence[Engine]
+) -> Choice | Classifier:
+    """Export a Keras model for the first engine for which that is possible; without one, Keras runs it."""
+    for engine in engines:
+        if engine.name == "onnx" or _can_convert():
+            with suppress(ImportError):  # a converter is missing
+                return Choice(_export(classifier, model, weights, engine))
+    return classifier
+
+
+def _export(classifier: Classifier, model: Any, weights: str | None, engine: Engine) -> Export:
+    """Export a Keras model into the cache if it is a network by name, and otherwise for now."""
+    from keras_effnet.serving.exporting import export
+
     if is_name(model):
         with suppress(OSError):  # the cache is not writable
-            return _export_to_cache(classifier, model, weights, chosen)
-    return _export_for_now(classifier, chosen)
+            return export_to_cache(classifier, model, weights, engine)
+    return _export_for_now(lambda path: export(classifier, path, engine.format), engine)
+
+
+def _export_by_name(name: str, weights: str | None) -> Export | None:
+    """Write a network to ONNX without Keras; None if the weights are not exactly those of the network."""
+    from keras_effnet.serving.export_by_name import export_network, open_network
+
+    network, engine = open_network(name, weights), ENGINES["onnx"]
+    if network is None:
+        return None
+    with suppress(OSError):  # the cache is not writable
+        made = export_network(network, export_path(name, weights, engine))
+        return Export(made.path, made.record)
+    return _export_for_now(lambda path: export_network(network, path), engine)
 
 
 def is_export(model: Any) -> bool:
@@ -92,13 +141,6 @@ def is_keras_file(model: Any) -> bool:
     return isinstance(model, str | os.PathLike) and not is_export(model) and not is_name(model)
 
 
-def _engine_for(name: str) -> Engine | None:
-    """The engine that runs exports, None for Keras."""
-    if name == "auto":
-        return ENGINES["litert"] if ENGINES["litert"].installed else None
-    return None if name == "keras" else find_engine(name, ENGINES[name].format)
-
-
 def _can_convert() -> bool:
     """Whether Keras runs on TensorFlow, whose converters make the exports."""
     if find_spec("tensorflow") is None:
@@ -123,13 +165,11 @@ def _has_its_own(weights: str, what: str) -> ValueError:
     )
 
 
-def _export_for_now(classifier: Classifier, engine: Engine) -> Export:
+def _export_for_now(write: Callable[[Path], "Exported"], engine: Engine) -> Export:
     """Export a model to a temporary folder, which is deleted together with the result."""
-    from keras_effnet.serving.exporting import export
-
     folder = tempfile.mkdtemp(prefix="keras-effnet-")
     try:
-        made = export(classifier, Path(folder, f"model{suffix(engine.format)}"), engine.format)
+        made = write(Path(folder, f"model{suffix(engine.format)}"))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -142,72 +182,3 @@ def _remove(folder: str, owner: int) -> None:
     # A forked child has the finalizer too, but the folder belongs to the process that made it.
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# --- the cache of exports, next to the cached weight files ---
-
-
-def find_cached(name: str, weights: str | None, engine: Engine) -> Export | None:
-    """The cached export of a network, None if there is none or it is damaged. Keras is not imported.
-
-    Args:
-        name: "lite0", "EfficientNetB0", ...
-        weights: the name of a weight set or the path of a weight file; None for the best set.
-        engine: the engine that will run the export.
-
-    Raises:
-        ValueError: the network does not exist.
-        WeightsError: the weights do not exist.
-    """
-    return _open_if_whole(_export_path(name, weights, engine))
-
-
-def _export_to_cache(classifier: Classifier, name: str, weights: str | None, engine: Engine) -> Export:
-    """Export a network into the cache, unless it is there.
-
-    Loading the classifier has fetched its weights, whose digest is part of the file name.
-    """
-    from keras_effnet.serving.exporting import export
-
-    path = _export_path(name, weights, engine)
-    found = _open_if_whole(path)
-    if found is not None:
-        return found
-    made = export(classifier, path, engine.format)
-    return Export(made.path, made.record)
-
-
-def _open_if_whole(path: Path) -> Export | None:
-    try:
-        return open_export(path)
-    except ValueError:
-        return None
-
-
-def _export_path(name: str, weights: str | None, engine: Engine) -> Path:
-    """The file name contains everything that the export depends on: the weights, and the versions of what made it."""
-    variant, maker = find_variant(name).name, f"{__version__}-{engine.name}{version(engine)}"
-    digest = _weights_digest(variant, weights or best_weights(variant))
-    # The version of OpenVINO contains a branch name with slashes.
-    key = re.sub(r"[^\w.+-]", "-", f"{variant}-{digest}-{maker}")
-    return cache_directories()[0] / "exports" / f"{key}{suffix(engine.format)}"
-
-
-def _weights_digest(variant: str, weights: str) -> str:
-    """The first digits of the digest of the weight file."""
-    if Path(weights).is_file():
-        digest = compute_digest(Path(weights))
-    else:
-        found = find_local(find_weights(variant, weights))
-        digest = found.digest if found else ":absent"
-    return digest.partition(":")[2][:16]
-
-
-def best_weights(variant: str) -> str:
-    """The default weight set of a network. Keras is not imported.
-
-    Example:
-        >>> best_weights("b0"), best_weights("l2")
-        ('imagenet', 'noisy-student')
-    """
-    return "imagenet" if is_set(variant, "imagenet") else list_weights(variant)[0][1]

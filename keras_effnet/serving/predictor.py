@@ -1,7 +1,7 @@
 """Images in, labels out, with the fastest engine available. An exported model needs neither Keras nor TensorFlow."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,10 @@ class Predictor:
             cache folder; or a `.keras` file, a Keras model or a `Classifier`, which is exported to a temporary file for
             the lifetime of the predictor.
         engine: "litert" (or "tflite"), "onnx", "openvino", "tensorflow" or "keras". "auto" is the engine of the
-            exported model; for other models it is LiteRT if that is installed, and otherwise Keras.
+            exported model. For a network by name it is the fastest of those for which the cache has an export, and of
+            ONNX Runtime, for which one is made in a second; they are measured once. For other models it is ONNX
+            Runtime if that is installed with onnx, otherwise LiteRT, otherwise Keras. The attributes `engine` and
+            `milliseconds` hold the choice and the measurement.
         weights: the name of a weight set or the path of a weight file, for a network given by name.
         mode: "throughput": several images are processed at once, each on one core; "latency": all cores work on one
             image, and its labels are yielded before the next image is drawn.
@@ -63,16 +66,18 @@ class Predictor:
             raise ValueError(f"engine is {engine!r}. Expected one of {names}.")
         self._arguments: dict[str, Any] = {"model": model, "engine": engine, "weights": weights, "mode": mode}
         # Kept because a temporary export is deleted together with it.
-        self._source = find_model(model, engine, weights)
+        self._source = find_model(model, engine, weights, parallel=mode == "throughput")
         if isinstance(self._source, Classifier):
             self._run, self.batch = PerProcess(partial(share, [self._source.scores])), BATCH
             self.engine, self.view, self.classes = "keras", self._source.view, self._source.classes
+            self.milliseconds: Mapping[str, float] = {}
         else:
-            record = self._source.record
+            export, self.milliseconds = self._source.export, self._source.milliseconds
+            record = export.record
             chosen = find_engine(engine, record.format)
-            self._run = PerProcess(partial(start, self._source.path, chosen, parallel=mode == "throughput"))
+            self._run = PerProcess(partial(start, export.path, chosen, parallel=mode == "throughput"))
             self.batch = chosen.batch
-            check_record(self._run(), self._source)
+            check_record(self._run(), export)
             self.engine, self.view, self.classes = chosen.name, record.view, record.classes
         self._mode = mode
         # At least two: the next image is decoded while the engine works on the current one.
