@@ -32,6 +32,8 @@ log = logging.getLogger("keras_effnet")
 KERAS_MEMBER = "model.weights.h5"
 
 OWN_MARK = "stem_conv/kernel"
+# In the prefixes of names: a moving average of the weights.
+AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?)([._]|$)")
 # An archive may contain up to five copies of the network (weights, averages, optimizer slots), plus this many bytes.
 COPIES, ROOM = 5, 64 << 20
 
@@ -186,13 +188,26 @@ def _find_network(tensors: Mapping[str, np.ndarray]) -> tuple[str, str]:
             f"The names in the file are of an unknown library: {', '.join(list(tensors)[:5])[:300]}. Expected the "
             f"names of {', '.join(TORCH_LAYOUTS)}."
         )
-    if len(found) > 1:
+    # Averaged weights come first, as in training checkpoints; a module that was registered twice is one network.
+    averaged = [each for each in found if AVERAGED.search(each[1])]
+    candidates = sorted(averaged if len(averaged) == 1 else found)
+    first = candidates[0]
+    if any(each[0] != first[0] or not _equal(tensors, first[1], each[1]) for each in candidates[1:]):
         bases = ", ".join(sorted(repr(base) for _, base in found))[:300]
         raise WeightsError(
             f"The file contains {len(found)} networks, with the prefixes {bases}. Expected one. Save the state_dict() "
             "of one of them."
         )
-    return found.pop()
+    return first
+
+
+def _equal(tensors: Mapping[str, np.ndarray], base: str, other: str) -> bool:
+    """Whether the tensors under two prefixes are the same."""
+    one, two = (
+        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for prefix in (base, other)
+    )
+    return one.keys() == two.keys() and all(np.array_equal(tensor, two[name]) for name, tensor in one.items())
 
 
 def _without_padding(name: str, layout: str) -> str:

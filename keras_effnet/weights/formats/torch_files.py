@@ -15,6 +15,7 @@ from keras_effnet.weights.formats.torch_pickle import Pickle, Tensor, Unread
 
 ZIP_MAGIC = b"PK\x03\x04"
 MAGIC = 0x1950A86A20F9469CFC6C
+MAX_NAME = 1000
 PROTOCOL = 1001
 
 # Keys under which training scripts save a state dict, averaged weights first, as in timm.
@@ -146,7 +147,11 @@ def _unwrap(root: Any) -> dict[str, Tensor]:
 
 
 def _state_dict(root: Any, depth: int = 3) -> dict[str, Tensor] | None:
-    """The first state dict in an object: a dict of tensors, or one under the keys of a training script."""
+    """The first state dict in an object: a module or dict of tensors, or one under the keys of a training script."""
+    if isinstance(root, Unread):
+        if _own_state(root) is not None:
+            return _module_tensors(root)
+        root = root.state
     if not isinstance(root, dict):
         return None
     inside = (root.get(name) for name in WRAPPERS) if depth else ()
@@ -155,6 +160,38 @@ def _state_dict(root: Any, depth: int = 3) -> dict[str, Tensor] | None:
         # Modules may add a state of another type, `_extra_state`.
         found = {str(name): value for name, value in root.items() if isinstance(value, Tensor)}
     return found or None
+
+
+def _own_state(module: Unread) -> tuple[dict[Any, Any], dict[Any, Any]] | None:
+    """The tensors and the submodules of a saved module by name, None if an object is not a module."""
+    if module.name.startswith("__torch__."):  # TorchScript has both among the attributes
+        return module.state, module.state
+    parts = [module.state.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    parameters, buffers, modules = ({} if part is None else part for part in parts)
+    whole = parts[2] is not None and all(isinstance(part, dict) for part in (parameters, buffers, modules))
+    return ({**parameters, **buffers}, modules) if whole else None
+
+
+def _module_tensors(root: Unread) -> dict[str, Tensor]:
+    """The state dict of a saved module: the tensors of each module in it, under its first name."""
+    found: dict[str, Tensor] = {}
+    waiting, seen = [("", root)], set()
+    while waiting:
+        prefix, module = waiting.pop()
+        own = _own_state(module)
+        if own is None or id(module) in seen:
+            continue
+        if len(prefix) > MAX_NAME:
+            raise WeightsError(
+                f"The file contains modules that are nested too deeply: {prefix[:100]!r}. Expected names of at most "
+                f"{MAX_NAME} characters. Save model.state_dict()."
+            )
+        seen.add(id(module))
+        tensors, modules = own
+        found |= {f"{prefix}{name}": value for name, value in tensors.items() if isinstance(value, Tensor)}
+        inside = [(f"{prefix}{name}.", value) for name, value in modules.items() if isinstance(value, Unread)]
+        waiting += reversed(inside)
+    return found
 
 
 def _other_object(root: Any) -> str:

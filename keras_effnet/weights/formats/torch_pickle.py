@@ -1,7 +1,7 @@
 """Reads the pickles in PyTorch files: builds only tensors, numbers, strings and containers, and executes nothing.
 
-Any other object, such as the arguments or the optimizer of a training script, becomes an `Unread`: its class is not
-imported, and its contents are dropped.
+Any other object, such as a module, or the arguments of a training script, becomes an `Unread`: its class is not
+imported, its attributes are kept as a dict, and other contents are dropped.
 
 It interprets only the opcodes that PyTorch writes (documented in Python's pickletools). Python's own unpickler could be
 made to hash deeply nested objects or to allocate any amount of memory.
@@ -9,6 +9,7 @@ made to hash deeply nested objects or to allocate any amount of memory.
 
 import pickletools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 from keras_effnet.errors import WeightsError
@@ -40,10 +41,17 @@ class _Global(NamedTuple):
     name: str
 
 
-class Unread(NamedTuple):
-    """Stands for an object of any other class, by the name of the class or function that would make it."""
+@dataclass(eq=False)
+class Unread:
+    """Stands for an object of any other class.
+
+    Args:
+        name: the class or function that would make it.
+        state: its attributes.
+    """
 
     name: str
+    state: dict[Any, Any] = field(default_factory=dict)
 
 
 _STORAGES = {
@@ -201,6 +209,9 @@ class Pickle:
         match self._stack.pop():
             case ("storage", _Global(name), str(key), _, int(numel), *view) if name in STORAGES:
                 storage = Storage(key, STORAGES[name], numel)
+            case ("module", _Global() as kind, _, _):  # older files add the source of each class
+                self.push(kind)
+                return
             case _:
                 raise WeightsError(_broken("a storage without type, key or length"))
         if self.storages.setdefault(key, storage) != storage:
@@ -213,6 +224,14 @@ class Pickle:
                 self.push(Storage(key, STORAGES[name], length, start))
             case _:
                 raise WeightsError(_broken("a view that extends beyond its storage"))
+
+    def build(self) -> None:
+        """Set the attributes of an object; those of other values are ignored: a state dict has only `_metadata`."""
+        state, target = self._stack.pop(), self._stack[-1]
+        if isinstance(state, tuple) and len(state) == 2:  # with slots
+            state = state[0]
+        if isinstance(target, Unread) and isinstance(state, dict):
+            target.state = state
 
     def stop(self) -> None:
         self.root = self._stack.pop()
@@ -265,7 +284,6 @@ _OPCODES: dict[str, Callable[[Pickle, Any], Any]] = {
     "FROZENSET": lambda self, arg: self.push(Unread(f"frozenset of {len(self.pop_mark())}")),
     "BINBYTES8": Pickle.push,
     "BYTEARRAY8": Pickle.push,
-    # BUILD sets attributes, which are ignored; a state dict has only `_metadata`.
-    "BUILD": lambda self, arg: self._stack.pop(),
+    "BUILD": lambda self, arg: self.build(),
     "STOP": lambda self, arg: self.stop(),
 }

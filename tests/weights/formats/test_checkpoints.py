@@ -323,9 +323,26 @@ def test_padding_modules_of_lukemelas_forks_are_ignored(tmp_path):
     assert_same(read_checkpoint(write_safetensors(tmp_path / "file", tensors), tiny()).state, state)
 
 
-def test_file_with_several_torch_networks_is_rejected(tmp_path):
+@pytest.mark.parametrize("averaged", ["ema_model.module.", "model_ema.", "swa.", "averaged."])
+def test_averaged_network_is_read_and_the_other_is_named(tmp_path, caplog, averaged):
     state = random_state(tiny())
-    tensors = {**as_torch(state, "timm", tiny(), "student."), **as_torch(state, "timm", tiny(), "teacher.")}
+    tensors = {
+        **as_torch(random_state(tiny(), seed=1), "timm", tiny(), "net."),
+        **as_torch(state, "timm", tiny(), averaged),
+    }
+    assert_same(read_checkpoint(write_safetensors(tmp_path / "file", tensors), tiny()).state, state)
+    assert f"outside the network {averaged!r}: net." in caplog.text
+
+
+def test_network_under_two_names_is_read_once(tmp_path):
+    state = random_state(tiny())
+    tensors = {**as_torch(state, "timm", tiny(), "net."), **as_torch(state, "timm", tiny(), "model.")}
+    assert_same(read_checkpoint(write_safetensors(tmp_path / "file", tensors), tiny()).state, state)
+
+
+def test_file_with_several_torch_networks_is_rejected(tmp_path):
+    states = {"student.": random_state(tiny()), "teacher.": random_state(tiny(), seed=1)}
+    tensors = {name: array for base in states for name, array in as_torch(states[base], "timm", tiny(), base).items()}
     with pytest.raises(WeightsError, match=r"contains 2 networks, with the prefixes 'student\.', 'teacher\.'"):
         read_checkpoint(write_safetensors(tmp_path / "file", tensors), tiny())
 

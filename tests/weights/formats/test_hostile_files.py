@@ -215,6 +215,36 @@ def test_a_saved_module_is_named_with_the_way_out(tmp_path, layout):
         )
 
 
+def module(tensors=(), modules=(), name="timm.models.efficientnet EfficientNet"):
+    state = {"training": True, "_parameters": dict(tensors), "_buffers": {}, "_modules": dict(modules)}
+    return Code(named(name).code + b")\x81" + opcodes(state) + b"b")
+
+
+@LAYOUTS
+def test_tensors_of_a_module_inside_others_are_read(tmp_path, layout):
+    stem = module({"weight": tensor()}, name="torch.nn.modules.conv Conv2d")
+    (tmp_path / "file").write_bytes(
+        layout({"epoch": 1, "model": module(modules={"net": module(modules={"stem": stem})})})
+    )
+    assert list(read_torch(tmp_path / "file")) == ["net.stem.weight"]
+
+
+@LAYOUTS
+def test_module_inside_itself_is_read_once(tmp_path, layout):
+    state = opcodes({"_parameters": {"x": tensor()}, "_buffers": {}, "_modules": {"me": Code(b"h\x07")}})
+    loop = Code(named("torch.nn Module").code + b")\x81q\x07" + state + b"b")
+    (tmp_path / "file").write_bytes(layout(loop))
+    assert list(read_torch(tmp_path / "file")) == ["x"]
+
+
+@LAYOUTS
+def test_modules_that_are_nested_too_deeply_are_rejected(tmp_path, layout):
+    nested = module({"x": tensor()})
+    for _ in range(110):
+        nested = module(modules={"ten_letter": nested})
+    assert_rejected(tmp_path, layout(nested), "modules that are nested too deeply")
+
+
 def hash_bomb(levels=60):
     """A tuple that contains a tuple twice, and so on: hashing it would take 2 ** levels steps."""
     return Code(b")q\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(levels)))

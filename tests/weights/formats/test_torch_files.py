@@ -1,4 +1,4 @@
-"""PyTorch files without PyTorch: the published Lite packages, and two files written by make_torch_files.py."""
+"""PyTorch files without PyTorch: the published Lite packages, and files written by make_torch_files.py."""
 
 import importlib.util
 from pathlib import Path
@@ -58,6 +58,24 @@ def test_every_type_and_stride_is_read(path):
     assert list(state) == list(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(state[name], array, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "prefix"), [("module.pth", "net."), ("module_legacy.pth", "net."), ("torchscript.pt", "")]
+)
+def test_tensors_of_a_saved_module_are_read(file, prefix):
+    state = read_torch(Path(__file__).with_name(file))
+    expected = {
+        "conv_stem.weight": np.arange(54, dtype=np.float32).reshape(2, 3, 3, 3),
+        "bn1.weight": np.float32([1, 2]),
+        "bn1.bias": np.float32([2, 3]),
+        "bn1.running_mean": np.float32([3, 4]),
+        "bn1.running_var": np.float32([4, 5]),
+        "bn1.num_batches_tracked": np.array(5),
+    }
+    assert state.keys() == {prefix + name for name in expected}
+    for name, array in expected.items():
+        np.testing.assert_array_equal(state[prefix + name], array, strict=True)
 
 
 def test_truncated_file_is_rejected(path, tmp_path):
