@@ -108,6 +108,8 @@ class Range:
 
 
 COUNT = Range(least=1, whole=True)
+# NumPy accepts no other seeds.
+SEED = Range(least=0, most=2**32 - 1, whole=True)
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:

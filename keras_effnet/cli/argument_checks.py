@@ -2,14 +2,31 @@
 
 import glob
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from keras_effnet.cli.photo_arguments import reject_address
 from keras_effnet.variants import VARIANTS, Variant, find_variant
 
 
-def check_model(model: str, weights: str | None = None) -> Variant | None:
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Name the option in errors about its value."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("--"):
+            error.args = (f"{option}: {error}",)
+        raise
+
+
+def check_model(model: str, weights: str | None = None, *, option: str = "--model") -> Variant | None:
     """Check that a model exists, and that a network given by name has these weights.
+
+    Args:
+        model: a name or a path.
+        weights: of a network given by name.
+        option: how the model was given.
 
     Returns:
         The network, None if the model is a file or a folder.
@@ -21,14 +38,16 @@ def check_model(model: str, weights: str | None = None) -> Variant | None:
     try:
         network = find_variant(model)
     except ValueError:
-        _check_path(model, weights)
+        with naming(option):
+            _check_path(model, weights)
         return None
     if model not in VARIANTS and Path(model).exists():
         return None
     if weights is not None and not _exists(weights):
         from keras_effnet.weights.published import find_weights
 
-        find_weights(network.name, weights)
+        with naming("--weights"):
+            find_weights(network.name, weights)
     return network
 
 
@@ -51,6 +70,19 @@ def _check_path(model: str, weights: str | None) -> None:
 def _exists(weights: str) -> bool:
     path = Path(weights)
     return path.exists() or path.with_name(f"{path.name}.index").is_file()  # a TensorFlow checkpoint
+
+
+def reject_address(name: str) -> None:
+    """Reject an address: nothing is downloaded but published weights.
+
+    Raises:
+        ValueError: the name is an address.
+    """
+    if re.match(r"(https?|ftp)://", name, re.IGNORECASE):
+        raise ValueError(
+            f"{name!r} is an address, and photos are not downloaded. Expected a file or a folder. Download it first, "
+            f"for example with curl -LO {name}."
+        )
 
 
 def check_data(names: list[str], expected: str) -> None:

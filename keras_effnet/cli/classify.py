@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_effnet.cli.argument_checks import check_model
+from keras_effnet.cli.argument_checks import check_model, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.photo_arguments import find_photos
 from keras_effnet.cli.terminal import (
@@ -81,7 +81,8 @@ def classify(
     with plain_errors(resume="Repeat the same command to resume." if out else ""), ExitStack() as stack:
         photos = find_photos(files, sample)
         check_model(model, weights)
-        results = stack.enter_context(_results(out, top)) if out else None
+        with naming("--out"):
+            results = stack.enter_context(_results(out, top)) if out else None
         if results:
             earlier = [name for name in map(_name, photos) if name in results.failed]
             photos = _not_done(photos, results, out)

@@ -70,7 +70,11 @@ def evaluate(
         check_model(model, weights)
         check_data(data, DATA)
         if labels is not None and not Path(labels).is_file():
-            raise ValueError(f"The label file {labels!r} cannot be read: there is no such file. Check the path.")
+            raise ValueError(
+                f"--labels: The label file {labels!r} cannot be read: there is no such file. Check the path."
+            )
+        if split is not None and not data[0].startswith("tfds:"):
+            raise ValueError(f"--split is {split!r}. Expected it with tfds:NAME only. Omit --split.")
         start_keras()
         from keras_effnet.data.labelled_photos import open_examples
         from keras_effnet.inference.classifier import load_classifier

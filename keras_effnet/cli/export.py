@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_effnet.cli.argument_checks import check_data, check_model
+from keras_effnet.cli.argument_checks import check_data, check_model, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, Model, Weights, console, muted, plain_errors, start_keras
 
@@ -58,7 +58,9 @@ def export(
 
         check_model(model, weights)
         check_arguments(path, format, quantize=quantize, representative=representative, held_out=held_out)
-        check_data([name for name in (representative, held_out) if name], "a folder of photos")
+        for option, folder in (("--representative", representative), ("--held-out", held_out)):
+            with naming(option):
+                check_data([folder] if folder else [], "a folder of photos")
         with muted(f"Exporting {model} ..."):
             start_keras()
             from keras_effnet.inference.classifier import load_classifier

@@ -1,9 +1,10 @@
 """The photos given to a command: files, folders, patterns, a photo on standard input, and scikit-image's samples."""
 
-import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from keras_effnet.cli.argument_checks import naming, reject_address
 
 if TYPE_CHECKING:
     from keras_effnet.data.photos import Photo
@@ -28,7 +29,8 @@ def find_photos(files: Sequence[str] | None, samples: Sequence[str] | None) -> l
             photos.append((STDIN, _read_stdin()))
         else:
             photos += find_images([name])
-    return [*photos, *((name, sample(name)) for name in samples or ())]
+    with naming("--sample"):
+        return [*photos, *((name, sample(name)) for name in samples or ())]
 
 
 def _read_stdin() -> bytes:
@@ -39,16 +41,3 @@ def _read_stdin() -> bytes:
             "list, run xargs keras-effnet classify < list.txt."
         )
     return content
-
-
-def reject_address(name: str) -> None:
-    """Reject an address: nothing is downloaded but published weights.
-
-    Raises:
-        ValueError: the name is an address.
-    """
-    if re.match(r"(https?|ftp)://", name, re.IGNORECASE):
-        raise ValueError(
-            f"{name!r} is an address, and photos are not downloaded. Expected a file or a folder. Download it first, "
-            f"for example with curl -LO {name}."
-        )

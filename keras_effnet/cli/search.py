@@ -10,14 +10,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_effnet.blocks import encode_blocks
-from keras_effnet.cli.argument_checks import check_training_data
+from keras_effnet.cli.argument_checks import check_training_data, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, console, millions, plain_errors, plain_table, print_table, start_keras
 from keras_effnet.complexity import complexity
 from keras_effnet.design.mnas import Goal, mnas_space
-from keras_effnet.design.search import SAMPLERS, Candidate, Search
+from keras_effnet.design.search import Candidate, Search, check_arguments
 from keras_effnet.design.search import search as run_search
-from keras_effnet.errors import check_choice
 from keras_effnet.variants import VARIANTS, Variant
 
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
@@ -76,9 +75,10 @@ def search(
     """Search MnasNet's space for the best network with a given number of multiply-adds, and print its block table."""
     target = _count(target_macs)
     with plain_errors(resume="Repeat the same command to resume." if storage else ""):
-        check_choice("sampler", sampler, SAMPLERS)
+        check_arguments(trials=trials, sampler=sampler, seed=seed, storage=storage)
+        goal, space = Goal(target, tolerance), mnas_space(replace(VARIANTS["b0"], resolution=size))
         score, classes = _training(data, {"epochs": epochs, "seed": seed}, size)
-        space, goal = mnas_space(replace(VARIANTS["b0"], resolution=size)), Goal(target, tolerance, classes=classes)
+        goal = replace(goal, classes=classes)
         keep: dict[str, Any] = {"storage": storage, "study_name": name}
         with _bar(trials) as show:
             found = run_search(score, space, goal, trials=trials, sampler=sampler, seed=seed, progress=show, **keep)
@@ -100,7 +100,8 @@ def _count(text: str) -> float:
 
 def _training(data: str, training: dict[str, int], size: int) -> tuple[Callable[[Variant], float], int]:
     """A function that scores a network by a short training run, and the number of classes."""
-    check_training_data(data)
+    with naming("--data"):
+        check_training_data(data)
     start_keras()
     from keras_effnet.design.photo_arrays import load_split
     from keras_effnet.design.short_training import ShortTraining, accuracy

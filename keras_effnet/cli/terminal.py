@@ -120,10 +120,11 @@ def _in_option_names(message: str) -> str:
     for parameter in command.params if command else ():
         option = max(parameter.opts, key=len)
         if option.startswith("--") and parameter.name:
-            message = re.sub(rf"(?:^|(?<=\. )){parameter.name}(?= is | was )", option, message)
+            message = re.sub(rf"(?:^|(?<=\. )|(?<= and )){parameter.name}(?= is | was )", option, message)
             message = re.sub(rf"\b{parameter.name}=(?=[,.])", option, message)
             message = re.sub(rf"(?<![\w.-]){parameter.name}=(?=\S)", f"{option} ", message)
-    return message
+    # None is what an option is that is left out.
+    return message.replace(", None or ", " or ").replace("None, ", "")
 
 
 def report_interrupt(advice: str = "") -> None:

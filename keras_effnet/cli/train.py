@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.cli.argument_checks import check_data, check_model
+from keras_effnet.cli.argument_checks import check_data, check_model, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, print_table, start_keras
 from keras_effnet.cli.training_output import TrainingProgress, print_result
@@ -183,11 +183,15 @@ def train(
     }
     given = {name: value for name, value in changes.items() if value is not None or name == "steps"}
     with plain_errors(resume=RESUME):
-        chosen = replace(find_recipe(recipe), **given)
-        check_model(find_variant(model).name, weights)
+        with naming("--recipe"):
+            base = find_recipe(recipe)
+        chosen = replace(base, **given)
+        with naming("--model"):
+            check_model(find_variant(model).name, weights)
         check_choice("strategy", strategy, STRATEGIES)
         require_packages("Training", "tensorflow")  # reads photos, whatever the backend is
-        check_data(data, "a folder, a CSV file, TFRecord files or tfds:NAME")
+        with naming("--data"):
+            check_data(data, "a folder, a CSV file, TFRecord files or tfds:NAME")
         # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_effnet.cli.argument_checks import naming
 from keras_effnet.cli.help_page import Command, Group
 from keras_effnet.cli.terminal import AsJson, complain, plain_errors, plain_table, print_table, printable
 from keras_effnet.errors import counted
@@ -45,7 +46,8 @@ def _files(record: Record) -> list[tuple[Path, str]]:
 def list_sets(variant: OfNetwork = None, as_json: AsJson = False) -> None:
     """List the weight sets with accuracy, resolution, licence, sources, and whether a local file exists."""
     with plain_errors():
-        records = _records(variant)
+        with naming("--variant"):
+            records = _records(variant)
         if as_json:
             print(json.dumps([_entry(record) for record in records], indent=2))
             return

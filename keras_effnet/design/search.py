@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from keras_effnet.design.mnas import MNAS, Goal, SearchSpace
-from keras_effnet.design.shared_grid import open_study
+from keras_effnet.design.shared_grid import check_database, open_study
+from keras_effnet.errors import COUNT, SEED, check_choice, require_packages
 from keras_effnet.variants import Variant
 
 Score = Callable[[Variant], float]
@@ -90,11 +91,7 @@ def search(
         >>> 3e8 <= found.best.macs <= 5e8
         True
     """
-    if sampler not in SAMPLERS or trials < 1:
-        raise ValueError(
-            f"sampler is {sampler!r} and trials is {trials!r}. Expected one of {', '.join(SAMPLERS)}, and at least one "
-            "trial."
-        )
+    check_arguments(trials=trials, sampler=sampler, seed=seed, storage=storage)
     goal = goal or Goal()
     with warnings.catch_warnings():
         # Optuna warns that the heartbeat of its databases is experimental.
@@ -108,6 +105,21 @@ def search(
             if progress is not None:
                 progress(_found(study, space))
         return _found(study, space)
+
+
+def check_arguments(*, trials: int, sampler: str, seed: int, storage: Any) -> None:
+    """Check the arguments of `search`; a storage is not opened.
+
+    Raises:
+        ValueError: an invalid value.
+        ImportError: Optuna is not installed.
+    """
+    COUNT.check("trials", trials)
+    check_choice("sampler", sampler, SAMPLERS)
+    SEED.check("seed", seed)
+    require_packages("A search", "optuna")
+    if isinstance(storage, str):
+        check_database(storage)
 
 
 def _open(storage: Any, name: str) -> Any:

@@ -4,9 +4,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import require_packages
+from keras_effnet.errors import first_line, require_packages
 from keras_effnet.scaling import Coefficients
 
 AXES = Coefficients._fields
@@ -18,6 +19,26 @@ def _optuna() -> Any:
     import optuna
 
     return optuna
+
+
+def check_database(url: str) -> None:
+    """Check the URL of a database without opening it.
+
+    Raises:
+        ValueError: it is not a URL, its kind is unknown or needs a driver, or the folder of an SQLite file is missing.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    expected = "Expected the URL of a database, such as sqlite:///search.db, in an existing folder."
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
+    except (ImportError, SQLAlchemyError) as error:
+        raise ValueError(f"storage is {url!r}: {first_line(error)}. {expected}") from error
+    file = parsed.database
+    if parsed.get_backend_name() == "sqlite" and file and not Path(file).absolute().parent.is_dir():
+        raise ValueError(f"storage is {url!r}, and its folder does not exist. {expected}")
 
 
 def open_study(storage: Any, name: str) -> Any:

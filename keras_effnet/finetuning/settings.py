@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from keras_effnet.errors import COUNT, Range
+from keras_effnet.errors import COUNT, SEED, Range
 
 RANGES: Mapping[str, Range] = MappingProxyType(
     {
@@ -18,8 +18,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "weight_decay": Range(least=0, most=1),
         "smallest_crop": Range(least=0.01, most=1),
         "resolution": Range(least=32, whole=True),
-        # NumPy accepts no other seeds.
-        "seed": Range(least=0, most=2**32 - 1, whole=True),
+        "seed": SEED,
     }
 )
 

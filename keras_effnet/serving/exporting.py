@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.artifacts import latest, staged
-from keras_effnet.errors import first_line
+from keras_effnet.errors import Range, first_line
 from keras_effnet.imagenet import normalize, normalizes_inside
 from keras_effnet.images import CROP_PADDING, View
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
@@ -112,6 +112,7 @@ def export(
     from keras_effnet.inference.rebuild import in_float32
 
     target = Path(path)
+    Range(least=0, most=1).check("min_agreement", min_agreement)
     kind, engine = check_arguments(target, format, quantize=quantize, representative=representative, held_out=held_out)
     classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
     classifier = replace(classifier, model=in_float32(classifier.model))

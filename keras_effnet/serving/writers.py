@@ -162,10 +162,11 @@ def check_arguments(
 
 def _check_quantize(format: str, quantize: str | None, representative: Any, held_out: Any) -> None:  # noqa: A002
     if quantize not in QUANTIZE[format]:
-        other = "" if format == "litert" else ", or the format 'litert'"
+        ways = ", ".join(sorted(way for way in QUANTIZE[format] if way)) or "no quantization: it is written in float32"
+        others = " or ".join(each for each, known in QUANTIZE.items() if quantize in known)
         raise ValueError(
-            f"quantize is {quantize!r} for the format {format!r}. Expected one of "
-            f"{', '.join(str(way) for way in QUANTIZE[format])}. Choose one of these{other}."
+            f"quantize is {quantize!r} for the format {format!r}. Expected {ways}."
+            + (f" For {quantize}, choose the format {others}." if others else "")
         )
     if held_out is not None and quantize != "int8":
         raise ValueError(

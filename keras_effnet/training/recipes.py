@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from keras_effnet.errors import COUNT, Range, check_choice
+from keras_effnet.errors import COUNT, SEED, Range, check_choice
 
 # The valid values of each number that is not None.
 RANGES = {
@@ -19,8 +19,7 @@ RANGES = {
     **dict.fromkeys(("decay_rate", "weight_decay", "ema_decay"), Range(least=0, most=1)),
     "layers": Range(least=0, whole=True),
     "size": Range(least=32, whole=True),
-    # NumPy accepts no other seeds.
-    "seed": Range(least=0, most=2**32 - 1, whole=True),
+    "seed": SEED,
     "holdout": Range(above=0, most=0.99),
 }
 CHOICES = {

@@ -152,8 +152,8 @@ def _compare(origin: Path, state: Mapping[str, Any], variables: Mapping[str, Any
         lists = "; ".join(f"{len(names)} {what}: {_shorten(names)}" for what, names in faults.items() if names)
         raise WeightsError(
             f"The weights in {origin} do not fit the model: {lists}. Expected the same layers with the same shapes. "
-            "Choose the variant of the file; pass classes= for another number of classes, or include_top=False for a "
-            "file without a classifier."
+            "Choose the variant of the file. In Python, build the model with classes= for another number of classes, "
+            "or with include_top=False for a file without a classifier."
         )
 
 

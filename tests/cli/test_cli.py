@@ -218,7 +218,7 @@ def test_counts_below_one_are_usage_errors(option: str) -> None:
 def test_wrong_arguments_print_one_message_and_exit_with_1(arguments: list[str], message: str) -> None:
     result = run("classify", *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"keras-effnet: {message}")
+    assert re.match(rf"keras-effnet: --(model|sample): {re.escape(message)}", result.stderr)
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -370,7 +370,7 @@ def test_evaluate_shows_a_progress_bar_on_terminals(model: str, labelled: Path, 
     [
         (["gone"], 1, "There is no data 'gone'"),
         (["gone", "--model", "b9"], 1, "There is no network 'b9'"),
-        ([".", "--split", "test"], 1, "split is 'test'. Expected it with tfds:NAME only"),
+        ([".", "--split", "test"], 1, "--split is 'test'. Expected it with tfds:NAME only"),
         ([".", "--labels", "gone.txt"], 1, "The label file 'gone.txt' cannot be read"),
         ([".", "--limit", "0"], 2, "Invalid value"),
         ([], 2, "Missing argument"),
