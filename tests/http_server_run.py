@@ -4,6 +4,9 @@ import asyncio
 import http.client
 import io
 import json
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,3 +84,17 @@ def running(settings: Settings, **options: Any) -> Iterator[Running]:
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+@contextmanager
+def command(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], Running]]:
+    """Run `keras-effnet serve` on a free port."""
+    words = [sys.executable, "-m", "keras_effnet", "serve", *map(str, arguments), "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline()
+            found = re.fullmatch(r"(\S+) at http://127\.0\.0\.1:(\d+) \(Ctrl-C to stop\)\n", line)
+            assert found, line
+            yield process, Running(int(found[2]), None)
+        finally:
+            process.kill()

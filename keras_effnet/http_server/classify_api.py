@@ -39,8 +39,9 @@ async def read_photos(request: Request, most: int) -> list[tuple[str, bytes]]:
     photos = []
     async with request.form(max_files=most, max_fields=MOST_FIELDS) as form:
         for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                photos.append(((value.filename or name)[:LONGEST_NAME], await value.read()))
+            if not isinstance(value, UploadFile):
+                raise Refused(400, f"The field {name[:LONGEST_NAME]!r} of the form is text. Expected files only.")
+            photos.append(((value.filename or name)[:LONGEST_NAME], await value.read()))
     return photos
 
 

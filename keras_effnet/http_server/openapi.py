@@ -77,9 +77,9 @@ def _query(name: str, schema: Schema, description: str) -> Schema:
 
 def _photos(one: bool) -> Schema:
     file = {"type": "string", "format": "binary"}
-    form = _object(photo=file if one else {"type": "array", "items": file})
+    form = _object(photo=file if one else {"type": "array", "items": file}) | ({} if one else {"required": []})
     contents = {"multipart/form-data": {"schema": form}, "application/octet-stream": {"schema": file}}
-    return {"required": True, "content": contents}
+    return {"required": one, "content": contents}  # a request without photos gets an empty list
 
 
 def _classify(classes: int) -> Schema:

@@ -106,6 +106,7 @@ def listen(settings: Settings) -> socket.socket:
 
 def run_app(app: Any, settings: Settings, listener: socket.socket, ready: Callable[[], object]) -> None:
     """Run an application in this process until SIGTERM or Ctrl-C."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every malformed form
     # Pillow warns of large photos, which are refused anyway.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     with _ending_quietly():

@@ -83,6 +83,12 @@ def test_a_malformed_form_is_refused(site: Any) -> None:
         assert site.ask("/classify", b"--y\r\nrubbish", Content_Type=kind).status == 400
 
 
+def test_a_form_with_text_instead_of_a_file_is_refused(site: Any) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="photo"\r\n\r\nphoto.jpg\r\n--x--\r\n'
+    answer = site.ask("/classify", body, Content_Type="multipart/form-data; boundary=x")
+    assert (answer.status, "'photo' of the form is text" in answer.json["error"]) == (400, True)
+
+
 def test_names_from_a_request_open_no_file(site: Any) -> None:
     (entry,) = site.form("/classify", ("/etc/passwd", b"")).json["predictions"]
     assert "labels" not in entry

@@ -2,38 +2,20 @@
 
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from http_server_run import Running, png
+from http_server_run import command, png
 
 from keras_effnet.http_server.run import Server
 from keras_effnet.http_server.settings import Settings
 
 if sys.platform == "win32":
     pytest.skip("Windows has no SIGTERM", allow_module_level=True)
-
-
-@contextmanager
-def command(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], Running]]:
-    """Run `keras-effnet serve` on a free port."""
-    words = [sys.executable, "-m", "keras_effnet", "serve", *map(str, arguments), "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stdout.readline()
-            found = re.fullmatch(r"(\S+) at http://127\.0\.0\.1:(\d+) \(Ctrl-C to stop\)\n", line)
-            assert found, line
-            yield process, Running(int(found[2]), None)
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
