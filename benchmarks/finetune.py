@@ -19,9 +19,8 @@ import numpy as np
 import keras_effnet
 from keras_effnet._keras import keras
 from keras_effnet.data.photo_batches import Photos, random_view, read_photos, shrink, training_batches
-from keras_effnet.finetuning.phases import predict
 from keras_effnet.finetuning.report import FineTuned
-from keras_effnet.finetuning.tf_generator import as_dataset
+from keras_effnet.finetuning.tf_generator import as_dataset, predict
 from keras_effnet.variants import find_variant
 
 
@@ -36,11 +35,9 @@ def from_scratch(run: FineTuned, seconds: float) -> float:
     def stop(batch: int, logs: object = None) -> None:
         model.stop_training = time.perf_counter() > end
 
-    train, _ = read_photos(run.photos.train, partial(shrink, size=size), memory=2**30, tick=lambda: None)
+    train, _ = read_photos(run.photos.train, partial(shrink, size=size), memory=2**30)
     view = partial(random_view, size=size, smallest=run.settings["smallest_crop"], mirror=run.settings["mirror"])
-    batches = training_batches(
-        train, lambda pixels, rng: view(pixels, rng=rng), classes=classes, batch_size=32, seed=run.settings["seed"]
-    )
+    batches = training_batches(train, view, classes=classes, batch_size=32, seed=run.settings["seed"])
     # Epochs of one step, since Keras checks `stop_training` at the end of an epoch.
     watch = keras.callbacks.LambdaCallback(on_epoch_end=stop)
     model.fit(as_dataset(batches), steps_per_epoch=1, epochs=10**6, callbacks=[watch], shuffle=False, verbose=0)
@@ -49,8 +46,8 @@ def from_scratch(run: FineTuned, seconds: float) -> float:
 
 def _accuracy(model: object, run: FineTuned, size: int) -> float:
     prepare = partial(keras_effnet.images.center_crop_and_resize, size=size)
-    val: Photos = read_photos(run.photos.val, prepare, memory=2**30, tick=lambda: None)[0]
-    found = predict(model, val, lambda *_: None).argmax(axis=-1)
+    val: Photos = read_photos(run.photos.val, prepare, memory=2**30)[0]
+    found = predict(model, val).argmax(axis=-1)
     return float(np.mean(found == [row.target for row in val.rows]))
 
 

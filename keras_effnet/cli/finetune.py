@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.cli.argument_checks import check_model, check_training_data, check_unfreeze
+from keras_effnet.cli.argument_checks import check_model, check_unfreeze, reject_address
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     INTERRUPTED,
@@ -21,9 +21,10 @@ from keras_effnet.cli.terminal import (
 )
 from keras_effnet.cli.training_output import TrainingProgress, print_result
 from keras_effnet.errors import counted
-from keras_effnet.finetuning.settings import DEFAULTS, make_settings
+from keras_effnet.finetuning.settings import DEFAULTS
 
 if TYPE_CHECKING:
+    from keras_effnet.finetuning.inputs import Inputs
     from keras_effnet.finetuning.report import FineTuned
 
 Data = Annotated[
@@ -99,41 +100,40 @@ def finetune(
         "seed": seed,
     }
     with plain_errors():
-        make_settings(settings)
+        reject_address(data)
         check_unfreeze(check_model(model, weights), settings["unfreeze"])
-        check_training_data(data, val_share)
-        _check_out(out, overwrite=overwrite)
+        inputs = _open_inputs(data, out, overwrite, settings)
         # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
-        from keras_effnet.finetuning.run import finetune
+        from keras_effnet.finetuning.run import finetune_inputs
 
         with TrainingProgress(PARTS) as shown:
-            options: dict[str, Any] = {"model": model, "weights": weights, "overwrite": overwrite, "strict": strict}
-            run = finetune(data, out, progress=shown.show, callbacks=[shown.callback()], **options, **settings)
+            options: dict[str, Any] = {"model": model, "weights": weights, "strict": strict}
+            run = finetune_inputs(inputs, progress=shown.show, callbacks=[shown.callback()], **options)
         _print(run, out, as_json)
         if run.interrupted:
             raise typer.Exit(INTERRUPTED)
 
 
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    from keras_effnet.finetuning.run_folder import check_folder
+def _open_inputs(data: str, out: Path, overwrite: bool, settings: dict[str, Any]) -> "Inputs":
+    from keras_effnet.finetuning.inputs import open_inputs  # NumPy, which --help does not need
 
-    check_folder(out, overwrite=overwrite)
+    return open_inputs(data, out, overwrite=overwrite, settings=settings)
 
 
 def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
-    for note in (*run.notes, *run.errors):
+    report = run.report()
+    for note in (*report["notes"], *report["errors"]):
         complain(note)
     if run.interrupted:
         report_interrupt("The model was saved as it was at that point.")
-    report = run.report()
     if as_json:
         print(json.dumps(report, indent=2))
         return
     print_result(
         out,
-        f"{run.val_accuracy:.1%} ({report['val_correct']} of {counted(len(run.photos.val), 'photo')}); "
-        f"{run.head_val_accuracy:.1%} with only the head trained",
+        f"{report['val_accuracy']:.1%} ({report['val_correct']} of {counted(len(run.photos.val), 'photo')}); "
+        f"{report['head_val_accuracy']:.1%} with only the head trained",
         f"Trained on {counted(len(run.photos.train), 'photo')} in {report['seconds']:.0f} s",
     )

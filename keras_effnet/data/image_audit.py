@@ -1,8 +1,10 @@
 """Non-RGB images: converted and counted by kind, or rejected in strict mode. Unreadable files are skipped."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -40,7 +42,7 @@ class OddFiles:
 
     total: int
     strict: bool = False
-    names: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+    names: defaultdict[str, set[str]] = field(default_factory=partial(defaultdict, set))
     refused: ValueError | None = None
     gaps: Gaps = field(default_factory=Gaps)
 
@@ -111,9 +113,9 @@ class OddFiles:
     def report(self, most: int = 5) -> dict[str, dict[str, object]]:
         """For each kind that occurred: how many files, how they were handled, and the first few names."""
         return {
-            kind: {"count": len(names), "done": KINDS[kind], "files": sorted(names)[:most]}
-            for kind, names in self.names.items()
-            if names
+            kind: {"count": len(self.names[kind]), "done": done, "files": sorted(self.names[kind])[:most]}
+            for kind, done in KINDS.items()
+            if self.names[kind]
         }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -62,8 +61,44 @@ class Photos:
         return np.eye(classes, dtype=np.float32)[[row.target for row in self.rows]]
 
 
+def read_splits(
+    train: Sequence[Example],
+    val: Sequence[Example],
+    prepare: tuple[Prepare, Prepare],
+    *,
+    memory: int,
+    report: Callable[[int, int], object],
+) -> tuple[Photos, Photos, tuple[str, ...]]:
+    """Decode the photos to train and to evaluate on; the photos that are not plain RGB are counted together.
+
+    Args:
+        train, val: the photos.
+        prepare: for each split, as in `read_photos`.
+        memory: limit for the kept pixels of both splits, in bytes.
+        report: called with the number of photos read so far, and the total.
+
+    Returns:
+        The photos of each split that could be read, and one error message for each of the others.
+    """
+    odd, done = OddFiles(len(train) + len(val)), count(1)
+
+    def tick() -> None:
+        report(next(done), odd.total)
+
+    read = [
+        read_photos(rows, each, memory=memory // 2, odd=odd, tick=tick)
+        for rows, each in zip((train, val), prepare, strict=True)
+    ]
+    return read[0][0], read[1][0], (*read[0][1], *read[1][1])
+
+
 def read_photos(
-    rows: Sequence[Example], prepare: Prepare, *, memory: int, tick: Callable[[], object], odd: OddFiles | None = None
+    rows: Sequence[Example],
+    prepare: Prepare,
+    *,
+    memory: int,
+    tick: Callable[[], object] = lambda: None,
+    odd: OddFiles | None = None,
 ) -> tuple[Photos, tuple[str, ...]]:
     """Decode photos on threads, and keep as many in memory as fit.
 
@@ -151,13 +186,13 @@ def _resized(image: np.ndarray, size: int, box: tuple[float, float, float, float
 
 
 def training_batches(
-    photos: Photos, view: Callable[[np.ndarray, Any], np.ndarray], *, classes: int, batch_size: int, seed: int
+    photos: Photos, view: Callable[..., np.ndarray], *, classes: int, batch_size: int, seed: int
 ) -> Iterator[Batch]:
     """Endless batches; every epoch has a new order and new crops. An incomplete last batch is dropped.
 
     Args:
         photos: the photos to train on.
-        view: maps the pixels of a photo and a random generator to an image of the batch.
+        view: maps the pixels of a photo and a random generator `rng` to an image of the batch.
         classes: number of outputs of the model.
         batch_size: photos per batch, at most the number of photos.
         seed: of order and crops; the same seed gives the same batches with any number of threads.
@@ -167,17 +202,29 @@ def training_batches(
         for epoch in count():
 
             def draw(index: int, epoch: int = epoch) -> np.ndarray:
-                return view(photos.pixels(index), np.random.default_rng((seed, epoch, index)))
+                return view(photos.pixels(index), rng=np.random.default_rng((seed, epoch, index)))
 
-            order = np.random.default_rng((seed, epoch)).permutation(len(photos))
-            for start in range(0, len(photos) - batch_size + 1, batch_size):
+            order = np.random.default_rng((seed, epoch)).permutation(len(photos.rows))
+            for start in range(0, len(order) - batch_size + 1, batch_size):
                 chosen = order[start : start + batch_size]
                 yield np.stack(list(pool.map(draw, chosen.tolist()))), labels[chosen]
 
 
-def ordered_batches(photos: Photos, view: Prepare, *, batch_size: int) -> Iterator[Batch]:
-    """Each photo once, in order and without labels; the last photo is repeated to fill the last batch."""
+def ordered_batches(photos: Photos, view: Prepare | None, *, batch_size: int) -> Iterator[Batch]:
+    """Each photo once, in order and without labels; the last photo is repeated to fill the last batch.
+
+    Args:
+        photos: the photos.
+        view: maps the pixels of a photo to an image of the batch; None for the pixels themselves.
+        batch_size: photos per batch.
+    """
+
+    def draw(index: int) -> np.ndarray:
+        pixels = photos.pixels(index)
+        return view(pixels) if view else pixels
+
+    total = len(photos.rows)
     with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(photos), batch_size):
-            chosen = [min(i, len(photos) - 1) for i in range(start, start + batch_size)]
-            yield (np.stack(list(pool.map(lambda i: view(photos.pixels(i)), chosen))),)
+        for start in range(0, total, batch_size):
+            chosen = [min(i, total - 1) for i in range(start, start + batch_size)]
+            yield (np.stack(list(pool.map(draw, chosen))),)

@@ -95,7 +95,7 @@ def load_split(data: str | os.PathLike[str], size: int, *, seed: int = 0) -> Spl
 
 
 def _read(rows: tuple[Example, ...], classes: tuple[str, ...], size: int) -> PhotoArrays:
-    photos, errors = read_photos(rows, partial(square, size=size), memory=size**2 * 3 * len(rows), tick=lambda: None)
+    photos, errors = read_photos(rows, partial(square, size=size), memory=size**2 * 3 * len(rows))
     if errors:
         raise ValueError(
             f"{len(errors)} of {len(rows)} photos cannot be read. The first: {errors[0]} Expected readable photos "

@@ -1,39 +1,47 @@
 """The two phases of fine-tuning: the head on precomputed features, then the last blocks on random crops."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.data.photo_batches import Photos, center_view, ordered_batches, random_view, training_batches
+from keras_effnet.data.photo_batches import Photos, center_view, random_view, training_batches
 from keras_effnet.errors import first_line
-from keras_effnet.finetuning.progress import Run
+from keras_effnet.finetuning.report import Epoch
+from keras_effnet.finetuning.run_state import Run
 from keras_effnet.finetuning.settings import Settings
-from keras_effnet.finetuning.tf_generator import as_dataset
+from keras_effnet.finetuning.tf_generator import BATCH, View, as_dataset, predict, predict_all
 from keras_effnet.finetuning.transfer import FrozenTrunk, first_block, unfreeze, with_frozen_trunk
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.training.speed_up import speed_up
 
-_FEATURE_BATCH = 32
 # Limit in bytes for the trunk's features of the validation photos; above it, they are recomputed each epoch.
 _TRUNK_MEMORY = 2**29
 _ADVICE = "A lower learning rate, or a check of the labels, may help."
 
 
-def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) -> None:
-    """Train the head, then the blocks; stop early if phase 2 fails, or at an interrupt after the first epoch."""
+def train_phases(run: Run) -> tuple[np.ndarray, str]:
+    """Train the head, then the blocks, and keep the better of the two models.
+
+    An interrupt after the first epoch, and a failure of phase 2, stop the training.
+
+    Returns:
+        The predicted classes of the validation photos, and why phase 2 was discarded, "" if it was not.
+    """
     try:
-        with run.part("features"):
-            features = _features(network, train, val, size, run)
-        with run.part("head"):
-            _train_head(network, features, train, val, run)
+        with _timed(run, "features"):
+            features = _features(run)
+        with _timed(run, "head"):
+            _train_head(features, run)
         if run.settings.unfreeze and run.settings.epochs:
-            run.head = network.get_weights()
-            with run.part("blocks"):
-                _train_blocks(network, train, val, size, run)
+            run.head = run.network.get_weights()
+            with _timed(run, "blocks"):
+                _train_blocks(run)
     except KeyboardInterrupt:
         if not run.history:
             raise
@@ -45,37 +53,45 @@ def train_phases(network: Any, train: Photos, val: Photos, size: int, run: Run) 
             raise
         run.failure = f"training the blocks failed: {first_line(error)}"
     finally:
-        network.trainable = True
+        run.network.trainable = True
+    with _timed(run, "measuring"):
+        return _keep_better(run)
 
 
-def keep_better_phase(network: Any, val: Photos, run: Run) -> tuple[np.ndarray, str]:
-    """Restore the weights of phase 1 if phase 2 made the model worse on the validation photos.
+@contextmanager
+def _timed(run: Run, part: str) -> Iterator[None]:
+    """Record the duration of a `with` block."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        run.seconds[part] = time.perf_counter() - start
 
-    Returns:
-        The predicted classes of the validation photos, and why phase 2 was discarded, "" if it was not.
-    """
+
+def _keep_better(run: Run) -> tuple[np.ndarray, str]:
+    """Restore the weights of phase 1 if phase 2 made the model worse on the validation photos."""
     try:
         if not run.failure:
-            run.scores = predict(network, val, partial(run.report, "measuring"))
+            run.scores = predict(run.network, run.val, partial(run.report, "measuring"))
     except KeyboardInterrupt:
         run.interrupted = True
     except Exception as error:
         run.failure = f"the validation photos could not be evaluated: {first_line(error)}"
     # If phase 2 did not start, there is nothing to restore.
-    worse = _worse(val, run) if run.head else ""
+    worse = _worse(run) if run.head else ""
     if worse:
-        network.set_weights(run.head)
+        run.network.set_weights(run.head)
     scores = run.head_scores if worse or run.scores is None else run.scores
     return scores.argmax(axis=-1), worse
 
 
-def _worse(val: Photos, run: Run) -> str:
+def _worse(run: Run) -> str:
     if run.failure:
         return run.failure
     if run.scores is None:
         return "the run was interrupted before the blocks were evaluated."
     head = next(row for row in reversed(run.history) if row.phase == "head")
-    blocks = _measure(run.scores, val, run.settings.label_smoothing)
+    blocks = _measure(run, run.scores)
     if not math.isfinite(blocks["val_loss"]) or not math.isfinite(run.history[-1].loss):
         return f"training the blocks ended with a loss that is not finite. {_ADVICE}"
     gain = blocks["val_accuracy"] - head.val_accuracy
@@ -85,66 +101,33 @@ def _worse(val: Photos, run: Run) -> str:
     return ""
 
 
-def _features(network: Any, train: Photos, val: Photos, size: int, run: Run) -> list[np.ndarray]:
+def _features(run: Run) -> list[np.ndarray]:
     """The inputs of the classifier: features of the training photos, their mirror images, and the validation photos."""
-    frozen = fuse(keras.Model(network.input, network.get_layer("avg_pool").output))
+    frozen = fuse(keras.Model(run.network.input, run.network.get_layer("avg_pool").output))
     mirrors = (False, True) if run.settings.mirror else (False,)
-    jobs: list[tuple[Photos, Any]] = [(train, partial(center_view, size=size, mirrored=mirror)) for mirror in mirrors]
-    jobs.append((val, _identity))
-    total = sum(len(photos) for photos, _ in jobs)
-    features: list[np.ndarray] = []
-
-    def progress(done: int, _: int) -> None:
-        run.report("features", sum(map(len, features)) + done, total)
-
-    for photos, view in jobs:
-        features.append(predict(frozen, photos, progress, view))
-    return features
+    jobs: list[tuple[Photos, View | None]] = [
+        (run.train, partial(center_view, size=run.size, mirrored=mirror)) for mirror in mirrors
+    ]
+    return predict_all(frozen, [*jobs, (run.val, None)], partial(run.report, "features"))
 
 
-def _identity(pixels: np.ndarray) -> np.ndarray:
-    return pixels
-
-
-def predict(model: Any, photos: Photos, progress: Callable[[int, int], object], view: Any = _identity) -> np.ndarray:
-    """The outputs of a model for photos, in their order.
-
-    Args:
-        model: a Keras model with images as input.
-        photos: the photos.
-        progress: called with the number of finished photos and the total.
-        view: maps the pixels of a photo to an input of the model.
-    """
-    # All batches have the same shape, since Keras would compile the model again for another one.
-    steps = math.ceil(len(photos) / _FEATURE_BATCH)
-
-    def done(batch: int, logs: Any = None) -> None:
-        progress(min(len(photos), (batch + 1) * _FEATURE_BATCH), len(photos))
-
-    callback = keras.callbacks.LambdaCallback()
-    callback.on_predict_batch_end = done
-    batches = as_dataset(ordered_batches(photos, view, batch_size=_FEATURE_BATCH))
-    return model.predict(batches, steps=steps, callbacks=[callback], verbose=0)[: len(photos)]
-
-
-def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Photos, run: Run) -> None:
-    classes, chosen = network.output_shape[-1], run.settings
+def _train_head(features: list[np.ndarray], run: Run) -> None:
+    chosen, (labels, val_labels) = run.settings, run.labels
     # Start from zero, where all classes are equally likely: no data would correct the random part of a random start.
-    classifier = network.get_layer("predictions")
+    classifier = run.network.get_layer("predictions")
     classifier.set_weights([np.zeros_like(value) for value in classifier.get_weights()])
-    head = keras.Model(network.get_layer("avg_pool").output, network.output)
+    head = keras.Model(run.network.get_layer("avg_pool").output, run.network.output)
     inputs = np.concatenate(features[:-1])
-    labels = np.concatenate([train.labels(classes)] * (len(features) - 1))
     batch_size = _batch_size(len(inputs), 2 * chosen.batch_size)
     _compile(head, chosen.head_learning_rate, chosen)
     try:
         head.fit(
             inputs,
-            labels,
+            np.concatenate([labels] * (len(features) - 1)),
             batch_size=batch_size,
             epochs=chosen.head_epochs,
-            validation_data=(features[-1], val.labels(classes)),
-            callbacks=run.all_callbacks("head", chosen.head_epochs, math.ceil(len(inputs) / batch_size)),
+            validation_data=(features[-1], val_labels),
+            callbacks=_callbacks(run, "head", chosen.head_epochs, math.ceil(len(inputs) / batch_size)),
             verbose=0,
         )
     finally:
@@ -160,50 +143,79 @@ def _train_head(network: Any, features: list[np.ndarray], train: Photos, val: Ph
         )
 
 
-def _train_blocks(network: Any, train: Photos, val: Photos, size: int, run: Run) -> None:
-    classes, chosen = network.output_shape[-1], run.settings
+def _train_blocks(run: Run) -> None:
+    network, chosen = run.network, run.settings
     unfreeze(network, chosen.unfreeze)
     parts = with_frozen_trunk(network, str(first_block(network, chosen.unfreeze)))
-    scores = _scores_of(parts, val)
-    batch_size = _batch_size(len(train), chosen.batch_size)
-    steps = len(train) // batch_size
-    view = partial(random_view, size=size, smallest=chosen.smallest_crop, mirror=chosen.mirror)
+    scores = _scores_of(parts, run.val)
+    photos = len(run.train.rows)
+    batch_size = _batch_size(photos, chosen.batch_size)
+    steps = photos // batch_size
+    view = partial(random_view, size=run.size, smallest=chosen.smallest_crop, mirror=chosen.mirror)
     batches = training_batches(
-        train, lambda pixels, rng: view(pixels, rng=rng), classes=classes, batch_size=batch_size, seed=chosen.seed
+        run.train, view, classes=network.output_shape[-1], batch_size=batch_size, seed=chosen.seed
     )
 
     def measure() -> dict[str, float]:
         run.scores = scores()
-        return _measure(run.scores, val, chosen.label_smoothing)
+        return _measure(run, run.scores)
 
     _compile(parts.whole, _warmed_cosine(chosen.learning_rate, steps * chosen.epochs), chosen)
     parts.whole.fit(
         as_dataset(batches),
         steps_per_epoch=steps,
         epochs=chosen.epochs,
-        callbacks=run.all_callbacks("blocks", chosen.epochs, steps, measure),
+        callbacks=_callbacks(run, "blocks", chosen.epochs, steps, measure),
         shuffle=False,
         verbose=0,
     )
 
 
+def _callbacks(
+    run: Run, phase: str, epochs: int, steps: int, measure: Callable[[], dict[str, float]] = dict
+) -> list[Any]:
+    """Keras callbacks: the user's after one that records epochs and reports progress.
+
+    Args:
+        run: the run.
+        phase: "head" or "blocks".
+        epochs: of the phase.
+        steps: batches per epoch.
+        measure: returns metrics that `fit` lacks, called after each epoch.
+    """
+    start = time.perf_counter()
+    done = 0
+
+    def batch(_: int, logs: Any = None) -> None:
+        nonlocal done
+        done += 1
+        run.report(phase, done, epochs * steps)
+
+    def epoch(number: int, logs: Any) -> None:
+        logs.update(measure())  # in place, so that the following callbacks get them
+        figures = {name: float(value) for name, value in logs.items()}
+        seconds = round(time.perf_counter() - start, 2)
+        run.history.append(Epoch(phase, number + 1, **figures, seconds=seconds))
+        if not math.isfinite(figures["loss"]):
+            # The model cannot recover. Phase 2 is discarded then, as the head alone is better.
+            callback.model.stop_training = True
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=epoch, on_train_batch_end=batch)
+    return [callback, *run.callbacks]
+
+
 def _scores_of(parts: FrozenTrunk, val: Photos) -> Callable[[], np.ndarray]:
     """A function for the probabilities of the validation photos; it caches the trunk's features if they fit."""
-
-    def silent(*_: int) -> None:
-        return
-
-    if parts.trunk is None or 4 * math.prod(parts.trunk.output_shape[1:]) * len(val) > _TRUNK_MEMORY:
-        return lambda: predict(parts.whole, val, silent)
-    kept = predict(parts.trunk, val, silent)
-    return lambda: parts.tail.predict(kept, batch_size=_FEATURE_BATCH, verbose=0)
+    if parts.trunk is None or 4 * math.prod(parts.trunk.output_shape[1:]) * len(val.rows) > _TRUNK_MEMORY:
+        return partial(predict, parts.whole, val)
+    kept = predict(parts.trunk, val)
+    return lambda: parts.tail.predict(kept, batch_size=BATCH, verbose=0)
 
 
-def _measure(scores: np.ndarray, val: Photos, smoothing: float) -> dict[str, float]:
+def _measure(run: Run, scores: np.ndarray) -> dict[str, float]:
     """The metrics that `fit` would compute; it does not accept a generator with a smaller last batch twice."""
-    classes = scores.shape[-1]
-    labels = val.labels(classes)
-    smoothed = labels * (1 - smoothing) + smoothing / classes
+    smoothing, labels = run.settings.label_smoothing, run.labels[1]
+    smoothed = labels * (1 - smoothing) + smoothing / scores.shape[-1]
     loss = -(smoothed * np.log(scores.clip(1e-7))).sum(axis=-1).mean()
     return {"val_loss": loss, "val_accuracy": (scores.argmax(axis=-1) == labels.argmax(axis=-1)).mean()}
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,6 +88,11 @@ class FineTuned:
 
     def report(self) -> dict[str, Any]:
         """The contents of `report.json`."""
+        return deepcopy(self._report)
+
+    @cached_property
+    def _report(self) -> dict[str, Any]:
+        # Once: the weight file is hashed.
         return {
             "val_accuracy": self.val_accuracy,
             "val_correct": int(self.confusion.trace()),

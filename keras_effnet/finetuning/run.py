@@ -13,14 +13,15 @@ from typing import Any, Unpack
 
 from keras_effnet._keras import keras
 from keras_effnet.data.image_audit import OddFiles
-from keras_effnet.data.photo_batches import Photos, read_photos, shrink
-from keras_effnet.data.training_photos import TrainingPhotos, listed, open_training_photos
+from keras_effnet.data.photo_batches import Photos, read_splits, shrink
+from keras_effnet.data.training_photos import TrainingPhotos, listed
 from keras_effnet.errors import counted
-from keras_effnet.finetuning.phases import keep_better_phase, train_phases
-from keras_effnet.finetuning.progress import Progress, Run
+from keras_effnet.finetuning.inputs import Inputs, open_inputs
+from keras_effnet.finetuning.phases import train_phases
 from keras_effnet.finetuning.report import FineTuned
-from keras_effnet.finetuning.run_folder import check_folder, write_or_fall_back
-from keras_effnet.finetuning.settings import Settings, SettingsArguments, make_settings
+from keras_effnet.finetuning.run_folder import write_or_fall_back
+from keras_effnet.finetuning.run_state import Progress, Run
+from keras_effnet.finetuning.settings import Settings, SettingsArguments
 from keras_effnet.finetuning.transfer import first_block, replace_head
 from keras_effnet.forks import check_fork
 from keras_effnet.images import View
@@ -79,36 +80,47 @@ def finetune(
         1.0
     """
     check_fork()
-    cpu_start = time.process_time()
-    chosen = make_settings(settings)
-    folder = None if out is None else check_folder(out, overwrite=overwrite)
-    found = open_training_photos(data, val_share=chosen.val_share, seed=chosen.seed)
-    run = Run(chosen, progress or (lambda *_: None), tuple(callbacks))
-    with run.part("building"):
-        run.report("building", 0, 1)
-        classifier = _build(model, weights, found.classes, chosen)
-        run.report("building", 1, 1)
-    with run.part("reading"):
-        train, val, errors = _read(found, classifier.view, run)
+    inputs = open_inputs(data, out, overwrite=overwrite, settings=settings)
+    return finetune_inputs(inputs, model=model, weights=weights, strict=strict, progress=progress, callbacks=callbacks)
+
+
+def finetune_inputs(
+    inputs: Inputs,
+    *,
+    model: str | os.PathLike[str],
+    weights: str | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+    callbacks: Sequence[Any] = (),
+) -> FineTuned:
+    """Fine-tune a network on inputs that have been checked; the other arguments are those of `finetune`."""
+    report, chosen, found = progress or (lambda *_: None), inputs.settings, inputs.photos
+    start, cpu_start = time.perf_counter(), time.process_time()
+    report("building", 0, 1)
+    classifier = _build(model, weights, found.classes, chosen)
+    report("building", 1, 1)
+    built = time.perf_counter()
+    train, val, errors = _read(found, classifier.view, report)
+    labels = train.labels(len(classifier.classes)), val.labels(len(classifier.classes))
     photos = replace(found, train=train.rows, val=val.rows)
     _check_readable(photos, errors, strict=strict)
-    train_phases(classifier.model, train, val, classifier.size, run)
-    with run.part("measuring"):
-        predicted, dropped = keep_better_phase(classifier.model, val, run)
+    seconds = {"building": built - start, "reading": time.perf_counter() - built}
+    run = Run(classifier.model, classifier.size, train, val, labels, chosen, report, tuple(callbacks), seconds)
+    predicted, dropped = train_phases(run)
     result = FineTuned(
         classifier,
         replace(photos, notes=(*photos.notes, *_converted(train.odd), *_replaced(train, val))),
         tuple(run.history),
         predicted,
-        {"data": os.fspath(data), **asdict(chosen)},
+        {"data": inputs.data, **asdict(chosen)},
         run.seconds,
         time.process_time() - cpu_start,
         errors,
         run.interrupted,
         dropped,
     )
-    if folder is not None:
-        write_or_fall_back(folder, result)
+    if inputs.folder is not None:
+        write_or_fall_back(inputs.folder, result)
     return result
 
 
@@ -126,20 +138,10 @@ def _build(
     return Classifier(network, tuple((None, name) for name in classes), size, loaded.name, loaded.weights)
 
 
-def _read(found: TrainingPhotos, view: View, run: Run) -> tuple[Photos, Photos, tuple[str, ...]]:
-    odd = OddFiles(len(found.train) + len(found.val))
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        run.report("reading", done, odd.total)
-
-    shrunk = partial(shrink, size=view.size)
-    train, train_errors = read_photos(found.train, shrunk, memory=MEMORY // 2, tick=tick, odd=odd)
-    # The same crops as in `evaluate`.
-    val, val_errors = read_photos(found.val, view.pixels, memory=MEMORY // 2, tick=tick, odd=odd)
-    return train, val, (*train_errors, *val_errors)
+def _read(found: TrainingPhotos, view: View, report: Progress) -> tuple[Photos, Photos, tuple[str, ...]]:
+    # Validation photos are cropped as in `evaluate`.
+    prepare = partial(shrink, size=view.size), view.pixels
+    return read_splits(found.train, found.val, prepare, memory=MEMORY, report=partial(report, "reading"))
 
 
 def _check_readable(photos: TrainingPhotos, errors: Sequence[str], *, strict: bool) -> None:

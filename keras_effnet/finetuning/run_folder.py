@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -26,31 +25,6 @@ MARKDOWN = "report.md"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 
 
-def check_folder(folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Check, before any work, that the output folder is new or empty and can be written. It is not created yet.
-
-    Raises:
-        ValueError: the folder is not empty and `overwrite` is not set, or it is not writable.
-    """
-    path = Path(folder)
-    try:
-        # Hidden files belong to the system, or are temporary files of a killed run.
-        taken = path.exists() and any(not inside.name.startswith(".") for inside in path.iterdir())
-        with tempfile.TemporaryFile(dir=next(parent for parent in (path, *path.absolute().parents) if parent.exists())):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"The folder {str(path)!r} cannot be written to: {error.strerror}. Expected a writable folder for the "
-            "results. Choose another one."
-        ) from error
-    if taken and not overwrite:
-        raise ValueError(
-            f"The folder {str(path)!r} is not empty. Expected a new or empty folder, so that no earlier result is "
-            "lost. Choose another one, or overwrite it (--overwrite, overwrite=True)."
-        )
-    return path
-
-
 def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
     """Write all files of a run, or none if one of them fails.
 
@@ -63,12 +37,13 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Path] = {}
     names = "\n".join(run.photos.classes) + "\n"
+    report = json.dumps(run.report(), indent=2) + "\n"
     writers = {
-        MODEL: run.model.save,
+        MODEL: run.classifier.model.save,
         WEIGHTS: lambda path: _extract_weights(parts[MODEL], path),
         LABELS: lambda path: path.write_text(names, "utf-8"),
         HISTORY: lambda path: _write_history(path, run.history),
-        REPORT: lambda path: path.write_text(json.dumps(run.report(), indent=2) + "\n", "utf-8"),
+        REPORT: lambda path: path.write_text(report, "utf-8"),
     }
     plots, why_none = _plot(run)
     writers |= {name: partial(Path.write_bytes, data=data) for name, data in plots.items()}
@@ -116,27 +91,27 @@ def _ignore_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-@_ignore_interrupts()
 def write_or_fall_back(folder: Path, run: FineTuned) -> None:
     """Write a run to a folder; if that fails, write it to a temporary folder, so that the result is not lost.
 
     Raises:
         OSError: the run could not be written to the folder; the message contains the temporary folder.
     """
-    try:
-        write_run(folder, run)
-    except OSError as error:
-        elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
+    with _ignore_interrupts():
         try:
-            write_run(elsewhere, run)
-        except OSError:
-            elsewhere.rmdir()
-            advice = "Writing to a temporary folder failed as well. Free some disk space, and start again."
-        else:
-            advice = f"The results are in {str(elsewhere)!r} instead. Move them from there."
-        raise OSError(
-            f"The results cannot be written to {str(folder)!r}: {error}. Expected enough disk space. {advice}"
-        ) from error
+            write_run(folder, run)
+        except OSError as error:
+            elsewhere = Path(tempfile.mkdtemp(prefix="keras-effnet-"))
+            try:
+                write_run(elsewhere, run)
+            except OSError:
+                elsewhere.rmdir()
+                advice = "Writing to a temporary folder failed as well. Free some disk space, and start again."
+            else:
+                advice = f"The results are in {str(elsewhere)!r} instead. Move them from there."
+            raise OSError(
+                f"The results cannot be written to {str(folder)!r}: {error}. Expected enough disk space. {advice}"
+            ) from error
 
 
 def _write_history(path: Path, history: Sequence[Epoch]) -> None:

@@ -18,7 +18,7 @@ COMMANDS = {
     "classify x.jpg": "classify.find_photos",
     "explain x.jpg": "explain.find_photos",
     "evaluate photos": "evaluate.check_model",
-    "finetune photos --out run": "finetune.make_settings",
+    "finetune photos --out run": "finetune.check_model",
     "train --data photos --out run": "train.find_recipe",
     "recipes": "train.plain_table",
     "export lite0.tflite": "export.check_model",

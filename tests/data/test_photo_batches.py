@@ -57,7 +57,7 @@ def test_large_photos_are_shrunk_and_small_ones_are_unchanged() -> None:
 
 def test_each_photo_occurs_once_per_epoch_and_batches_depend_on_the_seed(photos: Path) -> None:
     rows = open_training_photos(photos).train
-    read, errors = read_photos(rows, lambda image: image, memory=10**9, tick=lambda: None)
+    read, errors = read_photos(rows, lambda image: image, memory=10**9)
     assert not errors
 
     def epochs(seed: int) -> list[np.ndarray]:
@@ -81,6 +81,6 @@ def test_each_photo_occurs_once_per_epoch_and_batches_depend_on_the_seed(photos:
 def test_photos_beyond_the_memory_limit_are_read_again(photos: Path) -> None:
     rows = open_training_photos(photos).train
     size = 40 * 48 * 3
-    some, _ = read_photos(rows, lambda image: image, memory=5 * size, tick=lambda: None)
+    some, _ = read_photos(rows, lambda image: image, memory=5 * size)
     assert [kept is not None for kept in some.kept] == [True] * 5 + [False] * (len(rows) - 5)
     assert all(np.array_equal(some.pixels(i), load_image(row.photo)) for i, row in enumerate(rows))

@@ -56,7 +56,7 @@ def test_every_form_has_the_same_pixels_with_and_without_a_name(form: str, file:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_can_be_trained_on(form: str, file: Path) -> None:
     rows = [Example(("a name", FORMS[form](file)), 0)]
-    photos, errors = read_photos(rows, lambda pixels: pixels, memory=10**9, tick=lambda: None)
+    photos, errors = read_photos(rows, lambda pixels: pixels, memory=10**9)
     assert not errors
     assert np.array_equal(photos.pixels(0), load_image(file))
 
@@ -111,7 +111,7 @@ def test_fine_tuning_opens_each_file_once_and_counts_its_kinds(tmp_path: Path, m
     monkeypatch.setattr(Image, "open", count)
     odd = OddFiles(5)
     rows = [Example(path, 0) for path in sorted(tmp_path.iterdir())]
-    photos, errors = read_photos(rows, lambda pixels: pixels, odd=odd, memory=0, tick=lambda: None)
+    photos, errors = read_photos(rows, lambda pixels: pixels, odd=odd, memory=0)
     assert (len(photos), len(errors)) == (4, 1)
     assert sorted(opened) == [row.photo for row in rows]
     for i in range(4):

@@ -33,7 +33,8 @@ from keras_effnet.data.training_photos import open_training_photos
 from keras_effnet.finetuning import phases as finetune_phases
 from keras_effnet.finetuning import report as run_report
 from keras_effnet.finetuning import run as finetuning
-from keras_effnet.finetuning import run_folder
+from keras_effnet.finetuning import run_folder, run_state
+from keras_effnet.finetuning.inputs import check_folder
 from keras_effnet.finetuning.run import finetune
 from keras_effnet.finetuning.settings import make_settings
 from keras_effnet.finetuning.tf_generator import as_dataset
@@ -281,7 +282,7 @@ def test_failing_plots_and_invalid_unicode_do_not_lose_the_model(
 
 def test_temporary_files_of_a_killed_run_do_not_block_its_folder(tmp_path: Path) -> None:
     (tmp_path / ".partial-x").mkdir()
-    assert run_folder.check_folder(tmp_path, overwrite=False) == tmp_path
+    assert check_folder(tmp_path, overwrite=False) == tmp_path
 
 
 def test_unreadable_photos_are_counted_and_rejected_in_strict_mode(tmp_path: Path, pretrained: Path) -> None:
@@ -362,14 +363,15 @@ def test_phase_2_is_discarded_if_it_makes_the_model_worse(
 def test_phase_2_is_discarded_if_its_accuracy_is_luck(photos: Path, pretrained: Path, weight: float, why: str) -> None:
     network = load_classifier(pretrained).model
     blue = tuple(row for row in open_training_photos(photos).val if row.target == 0)
-    val, _ = read_photos(blue, partial(center_crop_and_resize, size=32), memory=10**9, tick=lambda: None)
-    run = finetune_phases.Run(make_settings({}), lambda *_: None, head=network.get_weights())
+    val, _ = read_photos(blue, partial(center_crop_and_resize, size=32), memory=10**9)
+    labels = np.empty((0, 4)), val.labels(4)
+    run = run_state.Run(network, 32, val, val, labels, make_settings({}), lambda *_: None, head=network.get_weights())
     run.history.append(run_report.Epoch("head", 1, 0.5, 1.0, 0.5, 1.0, 0.1))
     run.head_scores = np.eye(4)[np.zeros(len(blue), int)]
     # argmax of equal scores, and of NaN, is the first class: blue.
     classifier = network.get_layer("predictions")
     classifier.set_weights([np.full_like(value, weight) for value in classifier.get_weights()])
-    _, dropped = finetune_phases.keep_better_phase(network, val, run)
+    _, dropped = finetune_phases._keep_better(run)
     assert why in dropped
     assert all(np.array_equal(*pair) for pair in zip(network.get_weights(), run.head, strict=True))
 
