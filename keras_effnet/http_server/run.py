@@ -121,6 +121,7 @@ def make_server(app: Any, settings: Settings, ready: Callable[[], object]) -> uv
         ws="none",
         lifespan="on",
         log_level="warning",
+        log_config=None,  # the handlers are those of the process
         access_log=False,
         proxy_headers=False,
         server_header=False,
