@@ -5,8 +5,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_effnet.variants import VARIANTS, Variant, find_variant
+
+if TYPE_CHECKING:
+    from keras_effnet.inference.labels import ModelOptions
 
 
 @contextmanager
@@ -130,3 +134,18 @@ def check_unfreeze(network: Variant | None, stages: int | str) -> None:
             f"--unfreeze is {stages!r}. Expected a number of stages from 0 to {count}, or the first block, for example "
             "block6a, stem or top."
         )
+
+
+def model_options(labels: str | None, size: int | None, crop: str) -> "ModelOptions":
+    """The options --labels, --size and --crop, checked, as arguments of the Python API.
+
+    Raises:
+        ValueError: the file of labels cannot be read, or the crop is unknown.
+    """
+    from keras_effnet.inference.labels import as_classes
+
+    if crop not in ("auto", "center", "none"):
+        raise ValueError(f"--crop is {crop!r}. Expected center or none.")
+    with naming("--labels"):
+        classes = as_classes(labels) if labels is not None else None
+    return {"labels": classes, "size": size, "crop": None if crop == "none" else crop}

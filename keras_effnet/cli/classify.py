@@ -12,15 +12,18 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_effnet.cli.argument_checks import check_model, naming
+from keras_effnet.cli.argument_checks import check_model, model_options, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.photo_arguments import find_photos
 from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
+    Crop,
+    Labels,
     Model,
     Photos,
     Samples,
+    Size,
     Weights,
     complain,
     console,
@@ -63,6 +66,9 @@ def classify(
     sample: Samples = None,
     model: Model = "lite0",
     weights: Weights = None,
+    labels: Labels = None,
+    size: Size = None,
+    crop: Crop = "auto",
     engine: Engine = "auto",
     top: Top = 5,
     batch_size: BatchSize = 32,
@@ -81,13 +87,15 @@ def classify(
     with plain_errors(resume="Repeat the same command to resume." if out else ""), ExitStack() as stack:
         photos = find_photos(files, sample)
         check_model(model, weights)
+        options = model_options(labels, size, crop)
         with naming("--out"):
             results = stack.enter_context(_results(out, top)) if out else None
         if results:
             earlier = [name for name in map(_name, photos) if name in results.failed]
             photos = _not_done(photos, results, out)
         with muted(f"Loading {model} ..."):
-            predictor = _open(model, weights, engine, one=len(photos) == 1)
+            mode = "latency" if len(photos) == 1 else "throughput"
+            predictor = _open(model, engine, weights=weights, mode=mode, **options)
         chunks = _chunks(predictor(photos, top=top, batch_size=batch_size), batch_size, len(photos))
         failures = _save(chunks, results, out) if results else _show(chunks, as_json=as_json, json_lines=json_lines)
         if results and earlier:
@@ -122,14 +130,14 @@ def _name(photo: "Photo") -> str:
     return photo[0] if isinstance(photo, tuple) else os.fspath(photo)
 
 
-def _open(model: str, weights: str | None, engine: str, *, one: bool) -> "Predictor":
+def _open(model: str, engine: str, **arguments: Any) -> "Predictor":
     silence_backend()
     from keras_effnet.serving.model_source import is_keras_file
     from keras_effnet.serving.predictor import Predictor
 
     if engine == "auto" and is_keras_file(model):
         engine = "keras"  # exporting the model for a single run would take longer than it saves
-    return Predictor(model, engine, weights=weights, mode="latency" if one else "throughput")
+    return Predictor(model, engine, **arguments)
 
 
 def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Iterator[list["Prediction"]]:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.cli.argument_checks import check_model
+from keras_effnet.cli.argument_checks import check_model, model_options
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.photo_arguments import find_photos
 from keras_effnet.cli.terminal import (
     AsJson,
+    Crop,
     Photos,
     Samples,
+    Size,
     complain,
     console,
     plain_errors,
@@ -30,6 +32,7 @@ from keras_effnet.cli.terminal import (
 if TYPE_CHECKING:
     from keras_effnet.inference.activation_maps import ActivationMap, Explanation
     from keras_effnet.inference.classifier import Classifier
+    from keras_effnet.inference.labels import ModelOptions
     from keras_effnet.inference.overlays import Tile
 
 Models = Annotated[
@@ -43,6 +46,10 @@ Models = Annotated[
 WeightSets = Annotated[
     list[str] | None,
     typer.Option("--weights", metavar="WEIGHTS", help="Weight set or weight file, one per --model in the same order."),
+]
+LabelFiles = Annotated[
+    list[str] | None,
+    typer.Option("--labels", metavar="FILE", help="Labels of a model, one per line; one FILE per --model."),
 ]
 Classes = Annotated[
     list[str] | None,
@@ -64,6 +71,9 @@ def explain(
     sample: Samples = None,
     model: Models = None,
     weights: WeightSets = None,
+    labels: LabelFiles = None,
+    size: Size = None,
+    crop: Crop = "auto",
     classes: Classes = None,
     top: Top = 1,
     layer: Layer = None,
@@ -76,12 +86,15 @@ def explain(
     """
     if not files and not sample:
         raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
-    if weights and len(weights) != len(model or ["lite0"]):
-        raise typer.BadParameter("give one for each --model, in the same order, or none.", param_hint="--weights")
+    models = model or ["lite0"]
+    for option, given in (("--weights", weights), ("--labels", labels)):
+        if given and len(given) != len(models):
+            raise typer.BadParameter("give one for each --model, in the same order, or none.", param_hint=option)
     with plain_errors():
         photos = find_photos(files, sample)
-        for name, chosen in zip_longest(model or ["lite0"], weights or ()):
+        for name, chosen in zip_longest(models, weights or ()):
             check_model(name, chosen)
+        options = [model_options(file, size, crop) for _, file in zip_longest(models, labels or ())]
         start_keras()
         # With several models TensorFlow warns of retracing, as if one model were traced again and again.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -89,7 +102,7 @@ def explain(
 
         album = _Album(out)
         try:
-            for classifier in _classifiers(model or ["lite0"], weights):
+            for classifier in _classifiers(models, weights, options):
                 name = "-".join(Path(part).stem for part in (classifier.name, weights and classifier.weights) if part)
                 album.models += 1
                 for number, found in enumerate(explain(classifier, photos, classes=classes, top=top, layer=layer)):
@@ -102,13 +115,15 @@ def explain(
             raise typer.Exit(1)
 
 
-def _classifiers(models: Sequence[str], weights: Sequence[str] | None) -> Iterator["Classifier"]:
+def _classifiers(
+    models: Sequence[str], weights: Sequence[str] | None, options: Sequence["ModelOptions"]
+) -> Iterator["Classifier"]:
     """Load the models one after another."""
     from keras_effnet.inference.classifier import load_classifier
 
-    for name, chosen in zip_longest(models, weights or ()):
+    for name, chosen, wanted in zip_longest(models, weights or (), options):
         with console(stderr=True).status(f"Loading {name} ..."):
-            classifier = load_classifier(name, chosen)
+            classifier = load_classifier(name, chosen, **wanted)
         yield classifier
 
 

@@ -6,9 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_effnet.cli.argument_checks import check_data, check_model, naming
+from keras_effnet.cli.argument_checks import check_data, check_model, model_options, naming
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.terminal import AsJson, Model, Weights, console, muted, plain_errors, start_keras
+from keras_effnet.cli.terminal import (
+    AsJson,
+    Crop,
+    Labels,
+    Model,
+    Size,
+    Weights,
+    console,
+    muted,
+    plain_errors,
+    start_keras,
+)
 
 if TYPE_CHECKING:
     from keras_effnet.serving.exporting import Exported
@@ -45,6 +56,9 @@ def export(
     path: Target,
     model: Model = "lite0",
     weights: Weights = None,
+    labels: Labels = None,
+    size: Size = None,
+    crop: Crop = "auto",
     format: Format = None,  # noqa: A002
     quantize: Quantize = None,
     representative: Representative = None,
@@ -57,6 +71,7 @@ def export(
         from keras_effnet.serving.writers import check_arguments
 
         check_model(model, weights)
+        options = model_options(labels, size, crop)
         check_arguments(path, format, quantize=quantize, representative=representative, held_out=held_out)
         for option, folder in (("--representative", representative), ("--held-out", held_out)):
             with naming(option):
@@ -67,7 +82,7 @@ def export(
             from keras_effnet.serving.exporting import export
 
             exported = export(
-                load_classifier(model, weights),
+                load_classifier(model, weights, **options),
                 path,
                 format,
                 quantize=quantize,
@@ -96,9 +111,10 @@ def _print(exported: "Exported") -> None:
     megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
     view = console()
     view.print(f"{exported.path}: {megabytes:.1f} MB, {'fused' if exported.record.fused else 'not fused'}")
+    agreement = f", first labels agree on {check.agreement:.1%}" if exported.record.classes else ""
     view.print(
         f"against Keras on {check.count} {check.images}: scores differ by at most {check.difference:.1e} of the "
-        f"largest, first labels agree on {check.agreement:.1%}",
+        f"largest{agreement}",
         soft_wrap=True,
     )
     if exported.record.float_layers:

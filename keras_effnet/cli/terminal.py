@@ -54,6 +54,24 @@ Weights = Annotated[
         help="Weight set (see keras-effnet weights list) or weight file. Default: the most accurate set.",
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Labels of the model, one per line. Default: labels.txt beside the model, ImageNet's, or indices.",
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", callback=at_least(1), help="Side of the images, for a model that takes any size."),
+]
+Crop = Annotated[
+    str,
+    typer.Option(
+        metavar="CROP",
+        help="center for the central square, none for the whole photo. Default: as the model was exported, or center.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(metavar="N", callback=at_least(1), help="Photos per batch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -14,13 +14,14 @@ class UnknownLayerError(ValueError):
     """A layer that the writer does not know; the message names it."""
 
 
-def to_onnx(model: Any) -> Any:
+def to_onnx(model: Any, output: str = "probabilities") -> Any:
     """The ModelProto of a Keras model for any number of images, with outputs as the model has them.
 
-    A single output is called "probabilities" as in all exports, several have the names of their layers.
+    Several outputs have the names of their layers.
 
     Args:
         model: a functional or sequential model from images (batch, height, width, channels).
+        output: the name of a single output.
 
     Raises:
         UnknownLayerError: the model has a layer that cannot be written, or is not a graph of layers.
@@ -38,7 +39,7 @@ def to_onnx(model: Any) -> Any:
     values = {IMAGES: graph.images}
     for step in steps:
         values[step.name] = _write(graph, step, [values[source] for source in step.sources])
-    names = ["probabilities"] if len(outputs) == 1 else outputs
+    names = [output] if len(outputs) == 1 else outputs
     return graph.model([(name, values[output]) for name, output in zip(names, outputs, strict=True)])
 
 

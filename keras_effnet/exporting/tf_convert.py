@@ -31,13 +31,14 @@ OPENVINO_KEPT = ((0.65, 0), (0.65, 1), (0.75, 1), (0.9, 1))
 Candidate = tuple[Any, tuple[str, ...]]
 
 
-def trace(model: Any, size: int, batch: int | None) -> Any:
+def trace(model: Any, size: int, batch: int | None, output: str = "probabilities") -> Any:
     """A module with the traced function of a Keras model, `call`, and its variables.
 
     Args:
         model: takes images (batch, size, size, 3); may be a function without variables.
         size: side of the images in pixels.
         batch: the number of images, None for any number.
+        output: the name of the output.
     """
     import tensorflow as tf
 
@@ -46,7 +47,7 @@ def trace(model: Any, size: int, batch: int | None) -> Any:
     call = partial(model, training=False) if holder.values else model
     spec = tf.TensorSpec((batch, size, size, 3), tf.float32, name="images")
     # The key becomes the name of the output in ONNX.
-    holder.call = tf.function(lambda images: {"probabilities": call(images)}, input_signature=[spec])
+    holder.call = tf.function(lambda images: {output: call(images)}, input_signature=[spec])
     return holder
 
 
@@ -57,17 +58,18 @@ def tf_variables(model: Any) -> list[Any]:
     return [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
 
 
-def to_litert(model: Any, size: int, *, quantize: str | None) -> bytes:
+def to_litert(model: Any, size: int, *, quantize: str | None, output: str = "probabilities") -> bytes:
     """The `.tflite` file of a model for one image at a time; its input and output stay float32.
 
     Args:
         model: takes images (batch, size, size, 3); for "int8" its graph contains the rounding.
         size: side of the images in pixels.
         quantize: None, "float16", "dynamic" or "int8".
+        output: the name of the output.
     """
     import tensorflow as tf
 
-    holder = trace(model, size, 1)
+    holder = trace(model, size, 1, output)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([holder.call.get_concrete_function()], holder)
     if quantize is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -79,23 +81,23 @@ def to_litert(model: Any, size: int, *, quantize: str | None) -> bytes:
         return converter.convert()
 
 
-def to_onnx(model: Any, size: int) -> Any:
+def to_onnx(model: Any, size: int, *, output: str = "probabilities") -> Any:
     """The ModelProto of a model for any number of images."""
     import tf2onnx
 
-    call = trace(model, size, None).call
+    call = trace(model, size, None, output).call
     proto, _ = tf2onnx.convert.from_function(call, input_signature=call.input_signature, opset=17)
     return proto
 
 
-def to_openvino(model: Any, size: int) -> Any:
+def to_openvino(model: Any, size: int, *, output: str = "probabilities") -> Any:
     """The OpenVINO model of a model for any number of images."""
     import openvino
 
-    holder = trace(model, size, None)
+    holder = trace(model, size, None, output)
     converted = openvino.convert_model(holder.call.get_concrete_function())
     converted.inputs[0].get_tensor().set_names({"images"})
-    converted.outputs[0].get_tensor().set_names({"probabilities"})
+    converted.outputs[0].get_tensor().set_names({output})
     return converted
 
 

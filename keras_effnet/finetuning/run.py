@@ -18,6 +18,7 @@ from keras_effnet.data.training_photos import TrainingPhotos, listed
 from keras_effnet.errors import counted
 from keras_effnet.finetuning.inputs import Inputs, open_inputs
 from keras_effnet.finetuning.phases import train_phases
+from keras_effnet.finetuning.pixels import with_same_pixels
 from keras_effnet.finetuning.report import FineTuned
 from keras_effnet.finetuning.run_folder import write_or_fall_back
 from keras_effnet.finetuning.run_state import Progress, Run
@@ -53,7 +54,8 @@ def finetune(
         data: a folder with one folder per class; a folder with train/ and optionally val/ that contain them; a CSV file
             with the columns path, label and optionally split; or "tfds:NAME".
         out: folder for the model, its labels and the reports; None writes nothing.
-        model: "lite0", "b0", ..., or a saved model: a `.keras` file or the folder of an earlier run.
+        model: "lite0", "b0", ..., or a saved model: a `.keras` file or the folder of an earlier run. What a saved model
+            does to its pixels before its network is kept.
         weights: for a network given by name: the name of a weight set or the path of a weight file.
         overwrite: whether to write to `out` if it is not empty.
         strict: whether to reject unreadable photos instead of skipping and counting them.
@@ -130,7 +132,7 @@ def _build(
     """A pretrained network with a new, seeded head, at the chosen resolution."""
     keras.utils.set_random_seed(chosen.seed)
     loaded = load_classifier(model, weights)
-    network = replace_head(loaded.model, len(classes))
+    network = with_same_pixels(replace_head(loaded.model, len(classes)), loaded)
     first_block(network, chosen.unfreeze)
     size = chosen.resolution or loaded.size
     if network.input_shape[1] != size:

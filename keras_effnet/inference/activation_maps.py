@@ -6,7 +6,7 @@ Sources: CAM (arXiv:1512.04150) where it is exact, Grad-CAM (arXiv:1610.02391) o
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from keras_effnet._keras import LEGACY, keras
 from keras_effnet.data.class_names import find_class
 from keras_effnet.data.photos import Content, NamedPhoto, Photo, named, several
 from keras_effnet.errors import at_least_one
-from keras_effnet.imagenet import CLASS_INDEXES, normalize
 from keras_effnet.images import Box
 from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.head_finder import Head, find_head, kernel, run, to_numpy
+from keras_effnet.inference.labels import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def explain(
     classes: int | str | Sequence[int | str] | None = None,
     top: int = 1,
     layer: str | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Iterator[Explanation]:
     """Compute class activation maps: how much each part of an image contributes to a class.
 
@@ -88,12 +89,13 @@ def explain(
 
     Args:
         model: a network's name, the path of a saved model, a `Classifier`, or a functional or sequential Keras model
-            that classifies square RGB images. If its classes are not ImageNet's, their indices are used as labels.
+            that classifies square RGB images.
         images: paths, bytes of files, open files, uint8 arrays (height, width, 3), Pillow images, or pairs (name,
             image); a list of these or a single one.
         classes: the classes to explain, each as index, label or wnid.
         top: without `classes`, the number of top classes to explain.
         layer: name of a layer, possibly in a nested model, whose feature map is explained with Grad-CAM.
+        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
 
     Returns:
         An iterator with one `Explanation` per image, in order.
@@ -109,20 +111,13 @@ def explain(
         ('CAM', 'espresso', (7, 7))
     """
     at_least_one(top=top)
-    classifier = _classifier(model)
+    classifier = as_classifier(model, **options)
     head = find_head(classifier.model, layer)
+    classifier.need_labels()
     names = [classes] if isinstance(classes, int | str) else classes or ()
     outputs = [find_class(name, classifier.classes) for name in names]
     photos = enumerate(several(images), 1)
     return (_explain(named(photo, number), classifier, head, outputs or top) for number, photo in photos)
-
-
-def _classifier(model: Any) -> Classifier:
-    """Like `as_classifier`, but accepts any number of classes."""
-    outputs = getattr(model, "output_shape", None)
-    if isinstance(outputs, tuple) and len(outputs) == 2 and outputs[1] not in CLASS_INDEXES:
-        return as_classifier(model, tuple((None, str(i)) for i in range(outputs[1] or 0)))
-    return as_classifier(model)
 
 
 def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: list[int] | int) -> Explanation:
@@ -138,8 +133,8 @@ def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: lis
             path, error=f"The scores of {path!r} are NaN or infinite. Expected finite scores. Check the model."
         )
     outputs = np.argsort(scores)[-wanted:][::-1].tolist() if isinstance(wanted, int) else wanted
-    inputs = normalize(pixels, "channels_last", model=classifier.model)
-    left, top, right, bottom = box = classifier.view.box(photo.shape[0], photo.shape[1])
+    inputs = classifier.inputs(pixels)
+    left, top, right, bottom = box = classifier.view.box(*photo.shape[:2])
     maps = []
     for i, values in zip(outputs, _maps(classifier.model, inputs, head, outputs), strict=True):
         wnid, label = classifier.classes[i]
@@ -149,6 +144,13 @@ def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: lis
 
 
 def _maps(model: Any, image: np.ndarray, head: Head, outputs: list[int]) -> Iterable[np.ndarray]:
+    if model.output_shape[-1] == 1:  # what supports the label opposes its opposite
+        values = next(iter(_maps_of(model, image, head, [0])))
+        return [values if i else -values for i in outputs]
+    return _maps_of(model, image, head, outputs)
+
+
+def _maps_of(model: Any, image: np.ndarray, head: Head, outputs: list[int]) -> Iterable[np.ndarray]:
     if not head.exact:
         return [_grad_cam(model, image, head, i) for i in outputs]
     features = to_numpy(run(model, image, head)[0])[0]

@@ -1,25 +1,36 @@
 """A model and the meaning of its outputs: a network by name, or a saved model with its labels."""
 
 import inspect
-import logging
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_effnet.artifacts import LABELS, MODEL
+from keras_effnet.artifacts import MODEL
+from keras_effnet.center_crop import CROPS, View
 from keras_effnet.data.class_names import Classes
-from keras_effnet.errors import check_choice, counted, first_line
+from keras_effnet.errors import check_choice, counted
 from keras_effnet.forks import check_fork
-from keras_effnet.imagenet import CLASS_INDEXES, class_index, normalize
-from keras_effnet.images import CROPS, View
+from keras_effnet.imagenet import CLASS_INDEXES
+from keras_effnet.inference.labels import (
+    Labels,
+    ModelOptions,
+    as_classes,
+    default_classes,
+    fit_labels,
+    read_classes,
+    unlabelled,
+)
+from keras_effnet.inference.model_files import read_model
 from keras_effnet.introspection import crop_of
 from keras_effnet.variants import VARIANTS, find_variant
 
-log = logging.getLogger("keras_effnet")
+if TYPE_CHECKING:
+    from keras_effnet.inference.outputs import Outputs
+    from keras_effnet.normalization import Normalization
 
 
 @dataclass(frozen=True)
@@ -28,12 +39,16 @@ class Classifier:
 
     Args:
         model: maps images (batch, size, size, 3) to scores (batch, classes).
-        classes: (wnid or None, label) of each output, or only its label.
+        classes: (wnid or None, label) of each output, or only its label. A single probability has one label, or two:
+            the label of its opposite first. None of a model that returns features.
         size: side of the images in pixels.
         name: the name or the path by which the model was loaded.
         weights: the weight set or weight file of a network by name; None for a saved model.
         crop: "center" for the central square of each photo, None for the whole photo, resized to a square without
             keeping its aspect ratio; by default what the network was evaluated with.
+
+    Raises:
+        ValueError: there are more or fewer labels than outputs.
     """
 
     model: Any
@@ -44,63 +59,84 @@ class Classifier:
     crop: str | None = "auto"
 
     def __post_init__(self) -> None:
-        pairs = tuple((None, name) if isinstance(name, str) else tuple(name) for name in self.classes)
-        object.__setattr__(self, "classes", pairs)
         check_choice("crop", self.crop, ("auto", *CROPS))
         if self.crop == "auto":
             object.__setattr__(self, "crop", crop_of(self.model))
-
-    @property
-    def view(self) -> View:
-        """The pixels of each photo that the model gets."""
-        return View(self.size, self.crop)
+        pairs = as_classes(self.classes)
+        shape = getattr(self.model, "output_shape", None)
+        if pairs and isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[1], int):
+            pairs = fit_labels(pairs, shape[1], self.name or self.model.name)
+        object.__setattr__(self, "classes", pairs)
 
     def __repr__(self) -> str:
         names = [label for _, label in self.classes[:3]]
+        labels = f"{counted(len(self.classes), 'class')}: {', '.join(names)}{', ...' if len(self.classes) > 3 else ''}"
         return (
-            f"Classifier({self.name or self.model.name!r}, {self.size} x {self.size} pixels, {len(self.classes)} "
-            f"classes: {', '.join(names)}{', ...' if len(self.classes) > 3 else ''})"
+            f"Classifier({self.name or self.model.name!r}, {self.size} x {self.size} pixels, "
+            f"{labels if names else 'features'})"
         )
+
+    @property
+    def view(self) -> View:
+        """How a photo becomes an image of the model."""
+        return View(self.size, self.crop)
+
+    def inputs(self, images: np.ndarray) -> np.ndarray:
+        """The model's inputs, of images (batch, size, size, 3) with pixels 0..255."""
+        if self.normalization is None:
+            return images
+        scale, offset = (np.array(row, np.float32) for row in (self.normalization.scale, self.normalization.offset))
+        return (images * scale + offset).astype(np.float32)
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
         check_fork()
-        pixels = normalize(images, "channels_last", model=self.model)
-        outputs = np.asarray(self.model.predict_on_batch(pixels), dtype=np.float32)
-        return _softmax(outputs) if self.gives_logits else outputs
+        return self.outputs.to_scores(self.model.predict_on_batch(self.inputs(images)))
 
     @cached_property
-    def gives_logits(self) -> bool:
-        """Whether the outputs are logits rather than probabilities."""
-        from keras_effnet.inference.head_finder import gives_logits
+    def normalization(self) -> "Normalization | None":
+        """How pixels 0..255 are normalised before the model; None if it takes pixels 0..255."""
+        from keras_effnet.inference.pixels import input_normalization
 
-        found = gives_logits(self.model)
-        if found:
-            log.warning(
-                "The outputs of the model %r are not probabilities: they are taken for logits, and a softmax is "
-                "applied. For another kind of output, call the model itself.",
-                self.name or self.model.name,
-            )
-        return found
+        return input_normalization(self.model)
+
+    @cached_property
+    def outputs(self) -> "Outputs":
+        """What the model returns: probabilities, logits, a single number of either, or features."""
+        from keras_effnet.inference.outputs import outputs_of
+
+        return outputs_of(self.model, labelled=bool(self.classes))
+
+    def need_labels(self) -> None:
+        """Refuse a model that returns features.
+
+        Raises:
+            ValueError: the model has no labels.
+        """
+        if not self.classes:
+            raise unlabelled(self.name or self.model.name, self.model.output_shape[1])
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -> Classifier:
+def load_classifier(
+    model: str | os.PathLike[str],
+    weights: str | None = None,
+    *,
+    labels: Labels | None = None,
+    size: int | None = None,
+    crop: str | None = "auto",
+) -> Classifier:
     """Build a pretrained network by name, or load a saved model.
 
     Args:
         model: "lite0", "b0", "EfficientNetB0", ..., or the path of a `.keras` or `.h5` file or of a folder with a
-            model.keras. The labels of a saved model are the lines of the file labels.txt in the same folder. Without
-            that file they are ImageNet's, or the indices of other classes.
+            model.keras.
         weights: the name of a weight set or the path of a weight file, for a network by name; by default the best
             published set.
+        labels, size, crop: as in `ModelOptions`.
 
     Raises:
-        ValueError: the network or the file does not exist, or the model does not classify images.
+        ValueError: the network or the file does not exist, the model does not take square RGB images, or the labels or
+            the size do not fit it.
         WeightsError: the weights do not exist, cannot be fetched or read, or do not fit.
 
     Example:
@@ -108,133 +144,91 @@ def load_classifier(model: str | os.PathLike[str], weights: str | None = None) -
         224
     """
     check_fork()
+    options: ModelOptions = {"labels": labels, "size": size, "crop": crop}
     path = Path(model)
     if str(model) not in VARIANTS and (path / MODEL).is_file():  # the folder of a fine-tuning run
         path /= MODEL
     if path.suffix or len(path.parts) > 1:
-        return _load_saved(path, weights)
+        return _load_saved(path, weights, options)
     name = find_variant(str(model)).builder
     from keras_effnet import models
 
     builder = getattr(models, name)
     if weights is None:
         weights = inspect.signature(builder).parameters["weights"].default
-    return replace(as_classifier(builder(weights=weights)), name=str(model), weights=weights)
+    return _changed(as_classifier(builder(weights=weights), **options), name=str(model), weights=weights)
 
 
-def _load_saved(path: Path, weights: str | None) -> Classifier:
+def _load_saved(path: Path, weights: str | None, options: ModelOptions) -> Classifier:
     if weights is not None:
         raise ValueError(
             f"weights is {weights!r}, but the saved model {str(path)!r} has its own weights. Expected None. Leave "
             f"weights out, or name a network: {', '.join(VARIANTS)}."
         )
-    _check_saved(path)
-    from keras_effnet._keras import keras
-
-    try:
-        network = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises many types; its messages contain whole configs
-        raise ValueError(
-            f"The model {str(path)!r} cannot be loaded: {first_line(error)} Expected a whole model "
-            "without custom code. Save the model again with this version of Keras; or load only its weights into a "
-            f"network by name: weights={str(path)!r}, or --weights on the command line."
-        ) from error
-    return replace(as_classifier(network, read_classes(path.parent)), name=str(path))
+    network = read_model(path)
+    if options.get("labels") is None:
+        options["labels"] = read_classes(path.parent)
+    return _changed(as_classifier(network, **options), name=str(path))
 
 
-def _check_saved(path: Path) -> None:
-    """Reject paths that are not whole Keras models; "there is no model" is only said where there is nothing."""
-    if not path.exists():
-        raise ValueError(
-            f"There is no model {str(path)!r}. Expected one of {', '.join(VARIANTS)}, or the path of a .keras file. "
-            "Choose one of these, or save a model with model.save('name.keras')."
-        )
-    if path.is_dir() or path.suffix not in (".keras", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
-        raise ValueError(
-            f"The model {str(path)!r} is not a whole Keras model. Expected a .keras or .h5 file of model.save(). Load "
-            "a weight file into a network by name: weights=, or --weights on the command line. Exported models "
-            "(.tflite, .onnx, SavedModel) are run by Predictor and keras-effnet classify."
-        )
+def as_classifier(
+    model: Any, labels: Labels | None = None, *, size: int | None = None, crop: str | None = "auto"
+) -> Classifier:
+    """Combine a Keras model with its labels, by default ImageNet's.
 
+    A classifier with another number of classes has their indices as labels; a model that does not end in a classifier
+    returns features and has no labels. A name or a path is loaded by `load_classifier`.
 
-def read_classes(folder: Path) -> Classes | None:
-    """The classes of a saved model: the lines of labels.txt in its folder. None if there is no such file."""
-    file = folder / LABELS
-    if not file.is_file():
-        return None
-    try:
-        text = file.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"The file {str(file)!r} is not UTF-8 at byte {error.start}. Expected one label per line. Save it as UTF-8."
-        ) from error
-    # Not splitlines(): it also splits at characters that can occur in a label.
-    return tuple((None, line.strip()) for line in text.split("\n") if line.strip())
-
-
-def as_classifier(model: Any, classes: Classes | None = None) -> Classifier:
-    """Combine a Keras model with its classes, by default ImageNet's.
-
-    A classifier with another number of classes has their indices as labels. A name or a path is loaded by
-    `load_classifier`.
+    Args:
+        model: a Keras model, a `Classifier`, or an argument of `load_classifier`.
+        labels, size, crop: as in `ModelOptions`.
 
     Raises:
-        ValueError: the model does not classify square RGB images, has another number of classes, or returns a single
-            logit.
+        ValueError: the model does not take square RGB images, has another number of outputs than labels, or returns a
+            single logit without labels.
     """
     check_fork()
     if isinstance(model, Classifier):
-        return model
+        return _with_options(model, labels, size, crop)
     if isinstance(model, str | os.PathLike):
-        return load_classifier(model)
+        return load_classifier(model, labels=labels, size=size, crop=crop)
     if not hasattr(model, "output_shape"):
         raise ValueError(
             f"The model is {model!r}. Expected a Keras model, a Classifier, the name of a network or the path of a "
             "model."
         )
-    outputs = model.output_shape
-    if not isinstance(outputs, tuple) or len(outputs) != 2 or not isinstance(outputs[1], int):
-        raise ValueError(
-            f"The model {model.name!r} has outputs of shape {outputs}. Expected one output (batch, classes). Pass a "
-            "model with a classifier (include_top=True)."
-        )
-    if classes is None:
-        classes = _default_classes(model, outputs[1])
-    if len(classes) != outputs[1]:
-        raise ValueError(
-            f"The model {model.name!r} has {counted(outputs[1], 'class')}, but there are {len(classes)} labels. "
-            "Expected one label per class. "
-            "Write one label per line to labels.txt in the folder of the saved model; or pass "
-            "keras_effnet.inference.classifier.Classifier(model, classes, size), where classes are the labels."
-        )
-    classifier = Classifier(model, classes, _image_size(model))
-    if len(classes) == 1 and classifier.gives_logits:
-        raise ValueError(
-            f"The model {model.name!r} returns a single logit, and the softmax of a single class is always 1. Expected "
-            "a probability, or one output for each of two classes. End the model with activation='sigmoid'."
-        )
-    return classifier
+    from keras_effnet.inference.outputs import outputs_of
+    from keras_effnet.inference.pixels import image_size
+
+    count = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+    outputs = outputs_of(model, labelled=labels is not None or count in CLASS_INDEXES)
+    classes: Classes = ()
+    if labels is not None:
+        classes = as_classes(labels)
+    elif not outputs.features:
+        classes = default_classes(outputs.count)
+    found = Classifier(model, classes, image_size(model, size), crop=crop)
+    vars(found)["outputs"] = outputs
+    return found
 
 
-def _default_classes(model: Any, count: int) -> Classes:
-    """ImageNet's classes; a classifier with another number of outputs has their indices as labels."""
-    from keras_effnet.inference.head_finder import ends_in_classifier
+def _with_options(classifier: Classifier, labels: Labels | None, size: int | None, crop: str | None) -> Classifier:
+    """A classifier with other options; the classifier itself if nothing changes."""
+    changes: dict[str, Any] = {}
+    if labels is not None:
+        changes["classes"] = as_classes(labels)
+    if size not in (None, classifier.size):
+        from keras_effnet.inference.pixels import image_size
 
-    if count not in CLASS_INDEXES and ends_in_classifier(model):
-        return tuple((None, str(i)) for i in range(count))
-    return class_index(count if count in CLASS_INDEXES else 1000)
+        changes["size"] = image_size(classifier.model, size)
+    if crop not in ("auto", classifier.crop):
+        changes["crop"] = crop
+    return _changed(classifier, **changes) if changes else classifier
 
 
-def _image_size(model: Any) -> int:
-    shape = model.input_shape
-    if isinstance(shape, tuple) and len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3:
-        if shape[1] is not None:
-            return shape[1]
-        try:
-            return find_variant(model.name).resolution
-        except ValueError:
-            pass
-    raise ValueError(
-        f"The model {model.name!r} takes images of shape {shape}. Expected square RGB images of one size, such as "
-        "(None, 224, 224, 3). Build it with such an input_shape."
-    )
+def _changed(classifier: Classifier, **changes: Any) -> Classifier:
+    """A changed copy that keeps what was found out about the model, so that nothing is logged twice."""
+    found = replace(classifier, **changes)
+    known = {"outputs", "normalization"} if bool(found.classes) == bool(classifier.classes) else {"normalization"}
+    vars(found).update({key: value for key, value in vars(classifier).items() if key in known})
+    return found

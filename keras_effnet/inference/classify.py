@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from keras_effnet.data.photos import THREADS, Photo, named, prepare, several
 from keras_effnet.errors import at_least_one
 from keras_effnet.images import View
 from keras_effnet.inference.classifier import Classifier, as_classifier
+from keras_effnet.inference.labels import ModelOptions
 
 Label = tuple[str | None, str, float]
 Scores = Callable[[np.ndarray], np.ndarray]
@@ -50,7 +51,12 @@ class Scored:
 
 
 def classify(
-    photos: Photo | Iterable[Photo], *, model: Classifier | Any, top: int = 5, batch_size: int = 32
+    photos: Photo | Iterable[Photo],
+    *,
+    model: Classifier | Any,
+    top: int = 5,
+    batch_size: int = 32,
+    **options: Unpack[ModelOptions],
 ) -> Iterator[Prediction]:
     """Classify photos with Keras. A photo that cannot be read gets a `Prediction` with an error.
 
@@ -59,13 +65,14 @@ def classify(
     Args:
         photos: paths of files, or images, or pairs (name, image), where the image is an array or a tensor (height,
             width, 3), a Pillow image, an open file or the bytes of a file. A single one needs no list.
-        model: a network's name, the path of a saved model, a `Classifier`, or a Keras model with the 1000 classes of
-            ImageNet.
+        model: a network's name, the path of a saved model, a `Classifier`, or a Keras model.
         top: the number of labels for each photo.
         batch_size: the number of photos that the model gets at a time.
+        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
 
     Raises:
-        ValueError: `top` or `batch_size` is below 1, or the model does not classify images.
+        ValueError: `top` or `batch_size` is below 1, the labels or the size do not fit the model, or it returns
+            features instead of scores of classes.
 
     Example:
         >>> from keras_effnet.inference.classifier import load_classifier
@@ -75,7 +82,8 @@ def classify(
         ['espresso']
     """
     at_least_one(top=top or 0)
-    classifier = as_classifier(model)
+    classifier = as_classifier(model, **options)
+    classifier.need_labels()
     return label_all(score(several(photos), classifier, batch_size), classifier.classes, top)
 
 

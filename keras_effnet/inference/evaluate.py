@@ -96,6 +96,7 @@ def evaluate(
         100.0
     """
     classifier = as_classifier(model)
+    classifier.need_labels()
     if not isinstance(data, Examples):
         data = open_examples(data, classifier.classes, labels=labels, split=split, limit=limit)
     report = Report(0, 0, 0, 0.0, notes=data.notes)

@@ -186,13 +186,14 @@ def run(model: Any, images: np.ndarray, head: Head, shift: Any = None) -> tuple[
         return activation(logits)
 
     # Record while running: layers inside a nested model have no tensors in the outer graph.
-    with _replaced(head.layer, "call", shifted), _replaced(head.classifier, "activation", activated):
+    with replaced(head.layer, "call", shifted), replaced(head.classifier, "activation", activated):
         model(images, training=False)
     return recorded["features"], recorded["logits"]
 
 
 @contextmanager
-def _replaced(layer: Any, name: str, function: Any) -> Iterator[None]:
+def replaced(layer: Any, name: str, function: Any) -> Iterator[None]:
+    """Replace an attribute of a layer inside a `with` block."""
     own = vars(layer).get(name)
     setattr(layer, name, function)
     try:

@@ -119,7 +119,9 @@ def compare(classifier: Scorer, run: Run, images: Images, *, quantize: str | Non
     """
     pixels = images.pixels
     expected, found = scores(classifier, pixels), np.concatenate([run(image[None]) for image in pixels])
-    difference = float((abs(found - expected).max(axis=1) / expected.max(axis=1)).max())
+    # Features can be negative, or all zero.
+    largest = np.maximum(abs(expected).max(axis=1), np.finfo(np.float32).tiny)
+    difference = float((abs(found - expected).max(axis=1) / largest).max())
     agreement = agree(found, expected)
     check = Check(images.what, len(pixels), difference, agreement)
     limit = TOLERANCE.get(quantize, np.inf)

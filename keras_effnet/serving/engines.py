@@ -218,7 +218,7 @@ def check_record(run: Run, export: Export) -> None:
         ValueError: the engine does not accept such an image, or returns another number of scores.
     """
     record = export.record
-    wanted = (1, len(record.classes))
+    wanted = (1, record.scores)
     try:
         given = run(np.zeros((1, record.size, record.size, 3), np.float32)).shape
         fault = f"its scores have the shape {given}" if given != wanted else ""

@@ -9,17 +9,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from keras_effnet.artifacts import latest, staged
 from keras_effnet.errors import Range, first_line
-from keras_effnet.imagenet import normalize, normalizes_inside
 from keras_effnet.images import CROP_PADDING, View
-from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
+from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.evaluate import provenance
+from keras_effnet.inference.labels import ModelOptions
 from keras_effnet.introspection import variant_of
+from keras_effnet.normalization import Normalization
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
 from keras_effnet.serving.engines import ENGINE_OF_FORMAT, start, version
 from keras_effnet.serving.model_record import (
@@ -74,6 +75,7 @@ def export(
     representative: Any = None,
     held_out: Any = None,
     min_agreement: float = 0.9,
+    **options: Unpack[ModelOptions],
 ) -> Exported:
     """Write a model for a fast engine. The export takes pixels 0..255, returns probabilities and contains the labels.
 
@@ -82,7 +84,8 @@ def export(
     is replaced only when the new one is complete.
 
     Args:
-        model: a Keras model with ImageNet's classes, a `Classifier`, or an argument of `load_classifier`.
+        model: a Keras model, a `Classifier`, or an argument of `load_classifier`. A model without a classifier is
+            exported without labels and returns its features.
         path: a file `*.tflite`, `*.onnx` or `*.xml`, which is replaced; or a folder for a SavedModel or OpenVINO, in
             which every export gets a folder with the next number, as TensorFlow Serving and OpenVINO Model Server
             expect.
@@ -96,11 +99,12 @@ def export(
         held_out: photos that "int8" is compared on; by default every fourth of `representative`, which is then not used
             for calibration.
         min_agreement: the share of the photos on which a quantized model must have the same first label.
+        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
 
     Raises:
         ImportError: the engine or the converter of the format is not installed.
         OSError: the disk is full or `path` is not writable.
-        ValueError: the format is unknown, the model is not a classifier, or the export differs too much.
+        ValueError: the format is unknown, the labels or the size do not fit the model, or the export differs too much.
 
     Example:
         >>> import tempfile, keras_effnet
@@ -114,8 +118,9 @@ def export(
     target = Path(path)
     Range(least=0, most=1).check("min_agreement", min_agreement)
     kind, engine = check_arguments(target, format, quantize=quantize, representative=representative, held_out=held_out)
-    classifier = load_classifier(model) if isinstance(model, str | os.PathLike) else as_classifier(model)
-    classifier = replace(classifier, model=in_float32(classifier.model))
+    classifier = as_classifier(model, **options)
+    if (network := in_float32(classifier.model)) is not classifier.model:
+        classifier = replace(classifier, model=network)
     calibration, others = _photos(representative, held_out, classifier.view, quantize)
     network, fused = _serving_model(classifier, kind)
     is_file = target.suffix.lower() in FORMAT_OF_SUFFIX
@@ -178,16 +183,19 @@ def _serving_model(classifier: Classifier, format: str) -> tuple[Any, bool]:  # 
         network, fused = fuse(model), True
     except (TypeError, ValueError):
         network, fused = model, False
-    if normalizes_inside(model) and not classifier.gives_logits:
+    unchanged = classifier.outputs.scores == classifier.outputs.count and not classifier.outputs.applied
+    if classifier.normalization is None and unchanged and model.input_shape[1] is not None:
         return network, fused
     images = keras.Input((classifier.size, classifier.size, 3), name="images")
+    pixels = images if classifier.normalization is None else _normalized(images, classifier.normalization)
+    return keras.Model(images, classifier.outputs.add_to(network(pixels)), name=model.name), fused
+
+
+def _normalized(images: Any, constants: Normalization) -> Any:
     # A layer, because tf2onnx turns the constants of an operation into inputs.
-    black, white = (normalize(np.full((1, 1, 3), value), "channels_last", model=model)[0, 0] for value in (0, 255))
-    pixels = keras.layers.Rescaling(((white - black) / 255).tolist(), black.tolist(), name="normalization")(images)
-    scores = network(pixels if not normalizes_inside(model) else images)
-    if classifier.gives_logits:
-        scores = keras.layers.Softmax(dtype="float32", name="probabilities")(scores)
-    return keras.Model(images, scores, name=model.name), fused
+    from keras_effnet._keras import keras
+
+    return keras.layers.Rescaling(constants.scale, constants.offset, name="normalization")(images)
 
 
 def _store_record(record: ModelRecord, part: Path) -> None:
@@ -209,6 +217,8 @@ def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  
         format=format,
         size=classifier.size,
         classes=classifier.classes,
+        outputs=classifier.outputs.scores,
+        applied=classifier.outputs.applied,
         model=source["model"],
         variant=_variant_name(classifier.model),
         weights=source["weights"],

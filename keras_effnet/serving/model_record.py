@@ -31,7 +31,9 @@ class ModelRecord:
     Args:
         format: "saved_model", "litert", "onnx" or "openvino".
         size: side of the images in pixels.
-        classes: (wnid or None, label) of each output.
+        classes: (wnid or None, label) of each output; none if the outputs are features.
+        outputs: the number of outputs; None in the records of older versions, which have one for each class.
+        applied: "softmax" or "sigmoid" if the export applies one to the outputs of the model, otherwise None.
         model: the name or path by which the model was loaded.
         variant: the network; None if it is not one of the published sizes.
         quantize: None, "float16", "dynamic" or "int8".
@@ -49,6 +51,8 @@ class ModelRecord:
     format: str
     size: int
     classes: tuple[tuple[str | None, str], ...]
+    outputs: int | None = None
+    applied: str | None = None
     model: str = ""
     variant: str | None = None
     quantize: str | None = None
@@ -64,8 +68,13 @@ class ModelRecord:
 
     @property
     def view(self) -> View:
-        """The pixels of each photo that the model gets."""
+        """How a photo becomes an image of the model."""
         return View(self.size, self.crop)
+
+    @property
+    def scores(self) -> int:
+        """The number of scores or features of an image."""
+        return len(self.classes) or self.outputs or 0
 
     def to_json(self) -> str:
         """The record as JSON.
@@ -181,8 +190,8 @@ def _from_json(text: str) -> ModelRecord:
     record = ModelRecord(**{name: given[name] for name in ModelRecord.__dataclass_fields__ if name in given})
     classes = tuple((wnid, label) for wnid, label in record.classes)
     names_are_text = all(type(name) is str for _, name in classes)
-    known = record.format in FORMATS and record.crop in CROPS
-    if not known or type(record.size) is not int or not names_are_text:
+    known = record.format in FORMATS and record.crop in CROPS and isinstance(record.outputs, int | None)
+    if not known or type(record.size) is not int or not names_are_text or not record.scores:
         raise ValueError("not the record of an exported model")
     return replace(record, classes=classes, float_layers=tuple(record.float_layers))
 
@@ -218,8 +227,9 @@ def _read_onnx(path: Path) -> str:
 def append_to_tflite(path: Path, record: ModelRecord) -> None:
     """Append the labels and the record to a `.tflite` file. Tools for the format look for `labels.txt` there."""
     labels = "".join(f"{label}\n" for _, label in record.classes)
+    files = {LABELS: labels, RECORD_FILE: record.to_json()} if labels else {RECORD_FILE: record.to_json()}
     with zipfile.ZipFile(path, "a") as archive:
-        for name, text in ((LABELS, labels), (RECORD_FILE, record.to_json())):
+        for name, text in files.items():
             # With a fixed date, the same model gives the same file.
             archive.writestr(zipfile.ZipInfo(name), text)
 

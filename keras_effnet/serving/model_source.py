@@ -6,12 +6,15 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.artifacts import MODEL
+from keras_effnet.errors import check_choice
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
+from keras_effnet.inference.labels import ModelOptions, as_classes, fit_labels
 from keras_effnet.serving.engine_choice import Choice, choose
 from keras_effnet.serving.engines import ENGINES, Engine, find_engine
 from keras_effnet.serving.export_cache import export_path, export_to_cache, find_cached
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
 AUTOMATIC = ("onnx", "litert", "openvino")
 
 
-def find_model(model: Any, engine: str, weights: str | None, *, parallel: bool = True) -> Choice | Classifier:
+def find_model(
+    model: Any, engine: str, weights: str | None, *, parallel: bool = True, options: ModelOptions | None = None
+) -> Choice | Classifier:
     """Find the export to run, or make it. For the engine "keras", load the Keras model.
 
     Keras is imported only if it is needed: a network by name is written to ONNX without it.
@@ -35,23 +40,44 @@ def find_model(model: Any, engine: str, weights: str | None, *, parallel: bool =
         model, weights: as in `Predictor`.
         engine: "auto", "keras" or one of `ENGINES`.
         parallel: whether each core will work on its own image; "auto" chooses the fastest engine for that.
+        options: the labels, the size and the crop, as in `ModelOptions`.
 
     Raises:
         ImportError: the engine or its converter is not installed.
-        ValueError: the model does not exist or cannot be exported, or it has its own weights.
+        ValueError: the model does not exist or cannot be exported, it has its own weights, or the options do not fit.
         WeightsError: the weights do not exist, cannot be fetched or read, or do not fit.
     """
+    options = options or {}
     if is_export(model):
         if weights is not None:
             raise _has_its_own(weights, f"the exported model {os.fspath(model)!r}")
-        return Choice(open_export(Path(model)))
+        return _with_options(Choice(open_export(Path(model))), options)
     engines = _engines_for(engine)
-    if is_name(model) and (exports := _exports_at_hand(model, weights, engines)):
-        return choose(exports, parallel=parallel)
-    classifier = _load(model, weights)
+    if is_name(model):
+        # The exports in the cache have the labels and the crop of the network: the options are applied to what is read.
+        return _with_options(_find_network(model, engines, weights, engine == "auto", parallel), options)
+    classifier = _load(model, weights, options)
     if engine == "auto":
         return _export_automatically(classifier, model, weights, engines)
     return Choice(_export(classifier, model, weights, engines[0])) if engines else classifier
+
+
+def _find_network(
+    name: str, engines: Sequence[Engine], weights: str | None, automatic: bool, parallel: bool
+) -> Choice | Classifier:
+    """A network by name: an export of the cache, or the network itself."""
+    if exports := _exports_at_hand(name, weights, engines):
+        return choose(exports, parallel=parallel)
+    classifier = load_classifier(name, weights)
+    if automatic:
+        return _export_automatically(classifier, name, weights, engines)
+    return Choice(_export(classifier, name, weights, engines[0])) if engines else classifier
+
+
+def _with_options(found: Choice | Classifier, options: ModelOptions) -> Choice | Classifier:
+    if isinstance(found, Classifier):
+        return as_classifier(found, **options)
+    return replace(found, export=with_options(found.export, options))
 
 
 def _engines_for(name: str) -> list[Engine]:
@@ -103,6 +129,30 @@ def _export_by_name(name: str, weights: str | None) -> Export | None:
     return _export_for_now(lambda path: export_network(network, path), engine)
 
 
+def with_options(found: Export, options: ModelOptions) -> Export:
+    """An exported model with other labels or another crop.
+
+    Raises:
+        ValueError: the labels or the size do not fit the model.
+    """
+    record, labels = found.record, options.get("labels")
+    size, crop = options.get("size"), options.get("crop", "auto")
+    check_choice("crop", crop, ("auto", "center", None))
+    if size not in (None, record.size):
+        raise ValueError(
+            f"size is {size}, but the exported model {str(found.path)!r} takes images of {record.size} x {record.size} "
+            f"pixels. Expected {record.size}. Leave size out, or export the model again."
+        )
+    changes: dict[str, Any] = {} if crop in ("auto", record.crop) else {"crop": crop}
+    if labels is not None:
+        changes["classes"] = fit_labels(as_classes(labels), record.scores, str(found.path))
+    if not changes:
+        return found
+    changed = replace(found, record=replace(record, **changes))
+    vars(changed)["source"] = found  # a temporary export is deleted together with its object
+    return changed
+
+
 def is_export(model: Any) -> bool:
     """Whether this is the path of an exported model, as opposed to a network's name, a `.keras` file or a model.
 
@@ -150,12 +200,12 @@ def _can_convert() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
-def _load(model: Any, weights: str | None) -> Classifier:
+def _load(model: Any, weights: str | None, options: ModelOptions) -> Classifier:
     if isinstance(model, str | os.PathLike):
-        return load_classifier(model, weights)
+        return load_classifier(model, weights, **options)
     if weights is not None:
         raise _has_its_own(weights, "the model")
-    return as_classifier(model)
+    return as_classifier(model, **options)
 
 
 def _has_its_own(weights: str, what: str) -> ValueError:

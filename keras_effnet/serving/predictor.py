@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from keras_effnet.errors import at_least_one
 from keras_effnet.forks import PerProcess
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, label_all, stream
+from keras_effnet.inference.labels import ModelOptions, unlabelled
 from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start
 from keras_effnet.serving.model_record import ALIASES
 from keras_effnet.serving.model_source import find_model, is_name
@@ -39,6 +40,7 @@ class Predictor:
             Runtime if that is installed with onnx, otherwise LiteRT, otherwise Keras. The attributes `engine` and
             `milliseconds` hold the choice and the measurement.
         weights: the name of a weight set or the path of a weight file, for a network given by name.
+        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
         mode: "throughput": several images are processed at once, each on one core; "latency": all cores work on one
             image, and its labels are yielded before the next image is drawn.
 
@@ -56,7 +58,13 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Any, engine: str = "auto", *, weights: str | None = None, mode: str = "throughput"
+        self,
+        model: Any,
+        engine: str = "auto",
+        *,
+        weights: str | None = None,
+        mode: str = "throughput",
+        **options: Unpack[ModelOptions],
     ) -> None:
         engine = ALIASES.get(engine, engine)
         if mode not in MODES:
@@ -64,11 +72,12 @@ class Predictor:
         if engine not in ("auto", "keras", *ENGINES):
             names = ", ".join(sorted(("auto", "keras", *ENGINES)))
             raise ValueError(f"engine is {engine!r}. Expected one of {names}.")
-        self._arguments: dict[str, Any] = {"model": model, "engine": engine, "weights": weights, "mode": mode}
+        self._arguments = {"model": model, "engine": engine, "weights": weights, "mode": mode, **options}
         # Kept because a temporary export is deleted together with it.
-        self._source = find_model(model, engine, weights, parallel=mode == "throughput")
+        self._source = find_model(model, engine, weights, parallel=mode == "throughput", options=options)
         if isinstance(self._source, Classifier):
             self._run, self.batch = PerProcess(partial(share, [self._source.scores])), BATCH
+            self.name, self._outputs = self._source.name or self._source.model.name, self._source.outputs.scores
             self.engine, self.view, self.classes = "keras", self._source.view, self._source.classes
             self.milliseconds: Mapping[str, float] = {}
         else:
@@ -77,6 +86,7 @@ class Predictor:
             chosen = find_engine(engine, record.format)
             self._run = PerProcess(partial(start, export.path, chosen, parallel=mode == "throughput"))
             self.batch = chosen.batch
+            self.name, self._outputs = record.model, record.scores
             check_record(self._run(), export)
             self.engine, self.view, self.classes = chosen.name, record.view, record.classes
         self._mode = mode
@@ -93,9 +103,9 @@ class Predictor:
         return pool
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, float32 of shape (batch, classes), of images (batch, size, size, 3) with pixels 0..255."""
+        """Probabilities or features, float32 (batch, outputs), of images (batch, size, size, 3) with pixels 0..255."""
         if not len(images):
-            return np.zeros((0, len(self.classes)), np.float32)
+            return np.zeros((0, self._outputs), np.float32)
         return self._run()(np.asarray(images, np.float32))
 
     def predict(
@@ -122,9 +132,11 @@ class Predictor:
         Raises:
             RuntimeError: the predictor was closed. The images submitted before are labelled first, as they are before
                 an exception of `images` is raised.
-            ValueError: `top` or `batch_size` is below 1.
+            ValueError: `top` or `batch_size` is below 1, or the model returns features.
         """
         at_least_one(top=top or 0, batch_size=batch_size)
+        if not self.classes:
+            raise unlabelled(self.name, self._outputs)
         batch, ahead = self._limits(batch_size)
         rows = stream(
             several(images),

@@ -38,14 +38,14 @@ def write_saved_model(
     The signatures `serving_default` (`images`, float32) and `images_uint8` (`images`, uint8) take images (batch, size,
     size, 3) with pixels 0..255. The signature `image_bytes` takes the bytes of image files of any size (`image_bytes`,
     (batch,)), which it decodes, crops and resizes as in the published evaluation. All return `probabilities` (batch,
-    classes), and the highest of them as `scores` with their labels as `classes`, both (batch, top). A file that cannot
-    be read, or an image with NaN or infinite pixels, gets the label "invalid" and scores of zero. The other images of
-    its batch are not affected.
+    classes), and the highest of them as `scores` with their labels as `classes`, both (batch, top); a model without
+    classes returns only `features`. A file that cannot be read, or an image with NaN or infinite pixels, gets the label
+    "invalid" and scores of zero. The other images of its batch are not affected.
 
     Args:
         model: maps pixels 0..255, (batch, size, size, 3), to probabilities (batch, classes).
         folder: a new folder. The server expects it in `<base>/<name>/`, with a number as its name.
-        classes: (wnid or None, label) of each output.
+        classes: (wnid or None, label) of each output; none if the outputs are features.
         size: side of the images in pixels.
         crop: the part of a photo that `image_bytes` uses: "center" for the central square, None for all of it.
         top: the number of labels to return, at most the number of classes.
@@ -68,7 +68,7 @@ def write_saved_model(
     _check(model, folder, len(classes), size)
     constant = _fits_in_a_graph(model)
     call = _with_constants(model) if constant else partial(model, training=False)
-    signatures = _signatures(call, [label for _, label in classes], View(size, crop), min(top, len(classes)))
+    signatures = _signatures(call, [label for _, label in classes], View(size, crop), top)
     module = tf.Module()
     module.weights_of_the_model = [] if constant else tf_variables(model)
     tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -90,7 +90,8 @@ def _check(model: Any, folder: Path, classes: int, size: int) -> None:
             "Choose the next number."
         )
     shapes = (tuple(model.input_shape[1:]), tuple(model.output_shape))
-    if shapes not in [((side, side, 3), (None, classes)) for side in (size, None)]:
+    outputs = classes or shapes[1][-1]
+    if shapes not in [((side, side, 3), (None, outputs)) for side in (size, None)]:
         raise ValueError(
             f"The model {model.name!r} takes images of shape {shapes[0]} and returns {shapes[1]}. Expected "
             f"{(size, size, 3)} and {(None, classes)}. Pass the size and the classes of the model."
@@ -106,9 +107,11 @@ def _signatures(call: Callable[[Any], Any], labels: Sequence[str], view: View, t
         count = tf.shape(images)[0]
         # oneDNN's convolution fails on an empty batch.
         images = tf.cond(count > 0, lambda: images, lambda: tf.zeros((1, *shape[1:])))
-        probabilities = tf.cast(call(images), tf.float32)[:count]
-        scores, best = tf.math.top_k(probabilities, top)
-        answers = {"probabilities": probabilities, "classes": tf.gather(tf.constant(labels), best), "scores": scores}
+        values = tf.cast(call(images), tf.float32)[:count]
+        answers = {"features": values}
+        if labels:
+            scores, best = tf.math.top_k(values, min(top, len(labels)))
+            answers = {"probabilities": values, "classes": tf.gather(tf.constant(labels), best), "scores": scores}
         # Tested on the input, because activations can turn NaN into a number.
         return _only_valid(answers, tf.math.is_finite(tf.reduce_sum(images, axis=(1, 2, 3)))[:count])
 

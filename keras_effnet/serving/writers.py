@@ -21,6 +21,11 @@ Layers = tuple[str, ...]
 GOAL = 0.97
 
 
+def _output(classifier: Classifier) -> str:
+    """The name of an export's output."""
+    return "probabilities" if classifier.classes else "features"
+
+
 def _write_saved_model(network: Any, part: Path, classifier: Classifier, *_: Any) -> Layers:
     from keras_effnet.serving.tf_saved_model import write_saved_model
 
@@ -35,7 +40,7 @@ def _write_litert(network: Any, part: Path, classifier: Classifier, quantize: st
     if quantize == "int8":
         candidates = litert_candidates(network, classifier.size, images)
         return _write_first_good(candidates, part.write_bytes, (part, ENGINES["litert"]), classifier, images)
-    part.write_bytes(to_litert(network, classifier.size, quantize=quantize))
+    part.write_bytes(to_litert(network, classifier.size, quantize=quantize, output=_output(classifier)))
     return ()
 
 
@@ -43,14 +48,14 @@ def _write_onnx(network: Any, part: Path, classifier: Classifier, *_: Any) -> La
     from keras_effnet.exporting.onnx_layers import UnknownLayerError, to_onnx
 
     try:
-        model = to_onnx(network)
+        model = to_onnx(network, _output(classifier))
     except UnknownLayerError as error:
-        model = _convert_to_onnx(network, classifier.size, str(error))
+        model = _convert_to_onnx(network, classifier, str(error))
     part.write_bytes(model.SerializeToString())
     return ()
 
 
-def _convert_to_onnx(network: Any, size: int, reason: str) -> Any:
+def _convert_to_onnx(network: Any, classifier: Classifier, reason: str) -> Any:
     """Convert a model with layers that this package does not write itself."""
     from keras_effnet._keras import keras
     from keras_effnet.exporting import tf_convert
@@ -65,7 +70,7 @@ def _convert_to_onnx(network: Any, size: int, reason: str) -> Any:
             f"{reason} Expected the layers of an EfficientNet, or Keras on TensorFlow, from which tf2onnx converts "
             f"others; it runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
         )
-    return tf_convert.to_onnx(network, size)
+    return tf_convert.to_onnx(network, classifier.size, output=_output(classifier))
 
 
 def _write_openvino(
@@ -86,7 +91,7 @@ def _write_openvino(
     if quantize == "int8":
         candidates = openvino_candidates(network, classifier.size, images)
         return _write_first_good(candidates, write, (file, ENGINES["openvino"]), classifier, images)
-    write(to_openvino(network, classifier.size))
+    write(to_openvino(network, classifier.size, output=_output(classifier)))
     return ()
 
 

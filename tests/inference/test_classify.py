@@ -14,10 +14,13 @@ from PIL import Image
 
 import keras_effnet
 from keras_effnet._keras import keras
+from keras_effnet.data.labelled_photos import Examples
 from keras_effnet.imagenet import labels, normalize
 from keras_effnet.images import center_crop_and_resize
-from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier, read_classes
+from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.classify import Prediction, classify
+from keras_effnet.inference.evaluate import evaluate
+from keras_effnet.inference.labels import read_classes
 
 data = pytest.importorskip("skimage.data", reason="scikit-image, whose photographs are used, is not installed")
 
@@ -106,7 +109,7 @@ def test_unreadable_files_get_errors_and_the_others_labels(
 
 
 def test_the_model_is_not_called_without_readable_photos(tmp_path: Path) -> None:
-    broken = Classifier(None, (), 32)
+    broken = Classifier(None, ((None, "label"),), 32)
     assert list(classify([], model=broken)) == []
     assert [bool(prediction.error) for prediction in classify([tmp_path / "gone"] * 3, model=broken)] == [True] * 3
 
@@ -174,8 +177,8 @@ def test_logits_become_probabilities() -> None:
     probabilities.set_weights(logits.get_weights())
     image = center_crop_and_resize(data.chelsea(), 32)[None]
     for model in (logits, keras.Sequential([keras.Input((32, 32, 3)), logits])):
-        scores = Classifier(model, (), 32).scores(image)
-        np.testing.assert_allclose(scores, Classifier(probabilities, (), 32).scores(image), rtol=1e-4)
+        scores = as_classifier(model).scores(image)
+        np.testing.assert_allclose(scores, as_classifier(probabilities).scores(image), rtol=1e-4)
 
 
 @pytest.mark.parametrize("last", ["Softmax", "Activation", "sigmoid"])
@@ -186,7 +189,7 @@ def test_probabilities_are_returned_unchanged(last: str) -> None:
         layer = keras.layers.Softmax() if last == "Softmax" else keras.layers.Activation("softmax", dtype="float32")
         model = keras.Sequential([keras.Input((32, 32, 3)), network(activation=None), layer])
     image = center_crop_and_resize(data.chelsea(), 32)[None]
-    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), model.predict(image, verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(as_classifier(model).scores(image), model.predict(image, verbose=0), rtol=1e-5)
 
 
 def _own(scores: Any) -> Any:
@@ -215,7 +218,7 @@ def test_logits_are_found_behind_layers_that_keep_the_values(of: str, end: Calla
     image = center_crop_and_resize(data.chelsea(), 32)[None]
     outputs = model.predict(image, verbose=0).astype("float64")
     expected = np.exp(outputs) / np.exp(outputs).sum() if of == "logits" else outputs
-    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(as_classifier(model).scores(image), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("operation", ["softmax", "sigmoid"])
@@ -223,17 +226,32 @@ def test_probabilities_of_an_operation_are_returned_unchanged(operation: str) ->
     before = network(activation=None)
     model = keras.Model(before.input, getattr(keras.ops, operation)(before.output))
     image = center_crop_and_resize(data.chelsea(), 32)[None]
-    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), model.predict(image, verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(as_classifier(model).scores(image), model.predict(image, verbose=0), rtol=1e-5)
 
 
-def test_a_single_logit_is_refused_and_a_single_probability_is_not() -> None:
-    def one(activation: str) -> Any:
-        inner = network()
-        return keras.Model(inner.input, keras.layers.Dense(1, activation=activation)(inner.output))
+def single(activation: str) -> Any:
+    inner = network()
+    return keras.Model(inner.input, keras.layers.Dense(1, activation=activation)(inner.output), name="single")
 
-    with pytest.raises(ValueError, match="returns a single logit"):
-        as_classifier(one("linear"), ((None, "tabby"),))
-    assert as_classifier(one("sigmoid"), ((None, "tabby"),)).classes == ((None, "tabby"),)
+
+def test_a_single_output_gives_the_scores_of_two_labels(caplog: pytest.LogCaptureFixture) -> None:
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    for activation, logged in (("sigmoid", 0), ("linear", 1)):
+        caplog.clear()
+        model = single(activation)
+        output = float(model.predict(image, verbose=0)[0, 0])
+        expected = output if activation == "sigmoid" else 1 / (1 + np.exp(-output))
+        for given, names in ((["dog"], ["not dog", "dog"]), (["cat", "dog"], ["cat", "dog"])):
+            classifier = as_classifier(model, given)
+            assert [label for _, label in classifier.classes] == names
+            np.testing.assert_allclose(classifier.scores(image), [[1 - expected, expected]], rtol=1e-5)
+        assert sum("a sigmoid is applied" in record.getMessage() for record in caplog.records) == 2 * logged
+    assert [label for _, label in as_classifier(single("sigmoid")).classes] == ["0", "1"]
+
+
+def test_a_single_logit_needs_labels() -> None:
+    with pytest.raises(ValueError, match=r"'single' returns a single number.*labels=\['cat', 'dog'\]"):
+        as_classifier(single("linear"))
 
 
 def test_a_softmax_on_outputs_that_are_not_probabilities_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -260,14 +278,14 @@ def test_a_model_that_normalises_by_operations_gets_raw_pixels(kind: str) -> Non
     model = keras.Model(images, inner(pixels))
     image = center_crop_and_resize(data.chelsea(), 32)[None]
     expected = inner.predict((image - 127) / 128, verbose=0)
-    np.testing.assert_allclose(Classifier(model, (), 32).scores(image), expected, rtol=1e-4)
+    np.testing.assert_allclose(as_classifier(model).scores(image), expected, rtol=1e-4)
 
 
 def test_a_model_that_does_not_normalise_gets_normalised_pixels() -> None:
     image = center_crop_and_resize(data.chelsea(), 32)[None]
     model = network(rescale=False, name="efficientnetlite0")
     np.testing.assert_allclose(
-        Classifier(model, (), 32).scores(image), model.predict((image - 127) / 128, verbose=0), rtol=1e-4
+        as_classifier(model).scores(image), model.predict((image - 127) / 128, verbose=0), rtol=1e-4
     )
 
 
@@ -314,7 +332,7 @@ def test_labels_must_be_utf_8_and_may_have_a_byte_order_mark(tmp_path: Path) -> 
 
 
 def test_a_wrong_number_of_labels_is_refused(save: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match="has 3 classes, but there are 2 labels"):
+    with pytest.raises(ValueError, match="has 3 outputs, but there are 2 labels"):
         load_classifier(save(network(3), "rose", "tulip"))
 
 
@@ -324,10 +342,50 @@ def test_classes_of_your_own_have_their_indices_as_labels(save: Callable[..., Pa
         assert classifier.classes == ((None, "0"), (None, "1"), (None, "2"))
 
 
-def test_features_are_not_taken_for_classes() -> None:
+def test_features_have_no_labels_and_are_not_changed() -> None:
     model = keras_effnet.EfficientNetLite0(weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3))
-    with pytest.raises(ValueError, match=r"has 1,280 classes, but there are 1000 labels.*labels\.txt"):
-        as_classifier(model)
+    classifier = as_classifier(model)
+    image = center_crop_and_resize(data.chelsea(), 32)[None]
+    assert classifier.classes == ()
+    assert repr(classifier) == "Classifier('efficientnetlite0', 32 x 32 pixels, features)"
+    np.testing.assert_allclose(classifier.scores(image), model.predict(image, verbose=0), rtol=1e-5)
+    for use in (lambda: classify([], model=model), lambda: evaluate(Examples([], 0), model=model)):
+        with pytest.raises(ValueError, match=r"'efficientnetlite0' has 1,280 outputs and no labels: it returns feat"):
+            use()
+
+
+@pytest.mark.parametrize("labels", ["list", "file", "pairs", "keras", "transformers"])
+def test_labels_are_given_in_any_usual_form(labels: str, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("rose\ndaisy\ntulip\n", "utf-8")
+    given = {
+        "list": ["rose", "daisy", "tulip"],
+        "file": tmp_path / "names.txt",
+        "pairs": [(None, "rose"), (None, "daisy"), (None, "tulip")],
+        "keras": {"daisy": 1, "rose": 0, "tulip": 2},
+        "transformers": {"0": "rose", "2": "tulip", "1": "daisy"},
+    }[labels]
+    assert [label for _, label in as_classifier(network(3), given).classes] == ["rose", "daisy", "tulip"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["rose", "tulip"], "has 3 outputs, but there are 2 labels"),
+        (["rose", "tulip", 3], "Label 2 is 3. Expected a string"),
+        ({"rose": 1, "tulip": 2, "daisy": 3}, "every output from 0 to 2 once"),
+        ("nowhere.txt", "'nowhere.txt' cannot be read: No such file"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels: Any, message: str) -> None:
+    model = network(3)
+    for use in (as_classifier, lambda model, labels: as_classifier(as_classifier(model), labels)):
+        with pytest.raises(ValueError, match=message):
+            use(model, labels)
+
+
+def test_labels_given_replace_those_beside_a_saved_model(save: Callable[..., Path]) -> None:
+    path = save(network(3), "1", "2", "3")
+    assert [label for _, label in load_classifier(path, labels=["a", "b", "c"]).classes] == ["a", "b", "c"]
 
 
 def test_labels_of_a_classifier_may_be_strings() -> None:
@@ -350,8 +408,28 @@ def test_models_that_do_not_classify_square_rgb_images_are_refused() -> None:
 def test_a_model_without_a_fixed_size_uses_the_resolution_of_its_variant() -> None:
     any_size = network(size=None, name="efficientnetb2")
     assert as_classifier(any_size).size == 260
-    with pytest.raises(ValueError, match=r"takes images of shape \(None, None, None, 3\)"):
+    assert as_classifier(any_size, size=96).size == 96
+
+
+def test_a_model_of_any_size_needs_one() -> None:
+    with pytest.raises(ValueError, match=r"takes images of shape \(None, None, None, 3\), any size.*Pass size="):
         classify([], model=network(size=None))
+    assert as_classifier(network(size=None), size=48).size == 48
+    outer = keras.Sequential([keras.Input((None, None, 3)), network(size=None, name="efficientnetb1")])
+    with pytest.raises(ValueError, match="for example 240, the resolution of b1"):
+        as_classifier(outer)
+
+
+def test_a_size_inside_the_model_decides_for_images_of_any_size() -> None:
+    resizing = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Resizing(48, 48), network(size=48)])
+    assert as_classifier(resizing).size == 48
+
+
+def test_a_size_that_contradicts_the_model_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"size is 64, but the model 'network' takes images of 32 x 32 pixels"):
+        as_classifier(network(), size=64)
+    with pytest.raises(ValueError, match=r"size is 0"):
+        as_classifier(network(size=None), size=0)
 
 
 @pytest.mark.parametrize("name", ["b9", "gone.keras", "some/where", "model.h5"])
