@@ -254,12 +254,33 @@ def segment(marker: int, body: bytes) -> bytes:
         segment(0xED, b"Photoshop 3.0\x008BIM\3\xed\0\0"),
         segment(0xED, b"Photoshop 3.0\x008BIM"),
         segment(0xFE, b"\xff" * 65_000) * 40,
+        segment(0xE0, b"JFIF\0"),
+        segment(0xEE, b"Adobe\0"),
     ],
 )
 def test_metadata_does_not_decide_whether_a_jpeg_is_read(chelsea: np.ndarray, side: bytes) -> None:
     photo = encode(Image.fromarray(chelsea), "JPEG")
     np.testing.assert_array_equal(load_image(photo[:2] + side + photo[2:]), load_image(photo))
     assert OddFiles(total=2).read("photo", photo[:2] + side + photo[2:]) is not None
+
+
+@pytest.mark.parametrize("kind", [b"EXIF", b"XMP "])
+@pytest.mark.parametrize("size", [b"\xff\xff\0\0", b"\xff\xff\xff\xff"])
+def test_metadata_does_not_decide_whether_a_webp_is_read(chelsea: np.ndarray, kind: bytes, size: bytes) -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
+    photo = encode(Image.fromarray(chelsea[:64, :64]), "WEBP", lossless=True, exif=exif, xmp=b"<x")
+    at = photo.index(kind)
+    np.testing.assert_array_equal(load_image(photo[: at + 4] + size + photo[at + 8 :]), chelsea[:64, :64])
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_orientation_of_a_webp_with_broken_text_is_applied(chelsea: np.ndarray, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = encode(Image.fromarray(chelsea[:64, :32]), "WEBP", lossless=True, exif=exif, xmp=b"<x")
+    at = photo.index(b"XMP ")
+    expected = np.rot90(chelsea[:64, :32], {3: 2, 6: 3}[orientation])
+    np.testing.assert_array_equal(load_image(photo[: at + 4] + b"\xff\xff\0\0" + photo[at + 8 :]), expected)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -279,8 +300,15 @@ def test_a_broken_later_frame_does_not_affect_the_first(chelsea: np.ndarray) -> 
     np.testing.assert_array_equal(odd.read("cut.gif", cut), load_image(whole))
 
 
+@pytest.mark.parametrize(("kind", "options"), [("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})])
+def test_a_cut_later_frame_does_not_affect_the_first(chelsea: np.ndarray, kind: str, options: dict[str, bool]) -> None:
+    frames = [Image.fromarray(chelsea[:64, :64]), Image.fromarray(chelsea[64:128, :64])]
+    whole = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(load_image(whole[:-100]), chelsea[:64, :64])
+
+
 def test_cut_off_pixels_are_still_damage(chelsea: np.ndarray) -> None:
-    for kind in ("PNG", "JPEG"):
+    for kind in ("PNG", "JPEG", "WEBP"):
         photo = encode(Image.fromarray(chelsea), kind)
         with pytest.raises(ImageError, match="is damaged"):
             load_image(photo[: len(photo) // 2])

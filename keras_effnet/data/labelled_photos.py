@@ -113,8 +113,19 @@ def _files(names: Sequence[str]) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The subfolders of a folder, sorted; hidden ones and those of operating systems are ignored."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_ignored(path.name))
+    """The subfolders of a folder, sorted; hidden ones and those of operating systems are ignored.
+
+    Raises:
+        ValueError: a link is broken that may have been a folder of photos.
+    """
+    inside = sorted(path for path in folder.iterdir() if not is_ignored(path.name))
+    for path in inside:
+        if path.is_symlink() and not path.exists() and path.suffix.lower() not in SUFFIXES:
+            raise ValueError(
+                f"{str(path)!r} is a broken link to {str(path.readlink())!r}. Expected a folder of photos there. Mend "
+                "or remove the link."
+            )
+    return [path for path in inside if path.is_dir()]
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
@@ -135,7 +146,7 @@ def _of_folders(folder: Path, classes: Classes) -> Examples:
 
 def _of_classes(folder: Path, classes: Classes) -> Examples:
     inside = [path for path in sorted(folder.iterdir()) if not is_ignored(path.name)]
-    folders = [path for path in inside if path.is_dir()]
+    folders = subfolders(folder)
     loose = [path.name for path in inside if path.suffix.lower() in SUFFIXES and path not in folders]
     if not folders or loose:
         raise ValueError(

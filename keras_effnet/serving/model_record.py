@@ -172,7 +172,7 @@ def open_export(path: Path) -> Export:
         path = latest_folder(path) or path
     try:
         record = _from_json(_read(path))
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         reason = (isinstance(error, OSError) and error.strerror) or "its record is missing or damaged"
         if (path / "saved_model.pb").is_file() and not (path / RECORD_FILE).is_file():
             reason = "it is a SavedModel that keras-effnet export did not write"
@@ -206,7 +206,10 @@ def _read(path: Path) -> str:
         return _read_onnx(path)
     # Not the JSON next to the file, which may belong to another file of this name.
     with zipfile.ZipFile(path) as archive:
-        return archive.read(RECORD_FILE).decode()
+        info = archive.getinfo(RECORD_FILE)
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > path.stat().st_size:
+            raise ValueError("a compressed record, which could have any size")
+        return archive.read(info).decode()
 
 
 def _read_onnx(path: Path) -> str:

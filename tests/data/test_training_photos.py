@@ -187,3 +187,16 @@ def test_the_splits_of_tensorflow_datasets_are_used(photos: Path, monkeypatch: p
     assert found.classes == ("blue", "green", "red")
     assert np.array_equal(load_image(found.val[0].photo[1]), load_image(paths["test"][0]))
     assert found.notes == ("The accuracy is measured on the split 'test' of 'tfds:colours'.",)
+
+
+def test_linked_folders_of_classes_are_read_and_broken_links_are_named(photos: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("blue", "red"):
+        (data / name).symlink_to(photos / name, target_is_directory=True)
+    found = open_training_photos(data, seed=0)
+    assert found.classes == ("blue", "red")
+    assert len(found.train) + len(found.val) == 20
+    (data / "green").symlink_to(tmp_path / "gone", target_is_directory=True)
+    with pytest.raises(ValueError, match=r"green' is a broken link to '.*gone'.*Mend or remove the link"):
+        open_training_photos(data, seed=0)

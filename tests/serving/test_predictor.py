@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ from keras_effnet.inference.classify import Prediction
 from keras_effnet.serving import export_cache, model_source
 from keras_effnet.serving.engines import ENGINES
 from keras_effnet.serving.exporting import export
-from keras_effnet.serving.model_record import append_to_tflite, open_export
+from keras_effnet.serving.model_record import ModelRecord, append_to_tflite, open_export
 from keras_effnet.serving.predictor import Predictor
 
 pytest.importorskip("tensorflow", reason="TensorFlow, whose converters are used, is not installed")
@@ -306,6 +307,24 @@ def test_a_damaged_export_is_refused_in_one_line(exported: Callable[[str], Path]
     append_to_tflite(tmp_path / "m.tflite", record)
     with pytest.raises(ValueError, match=r"cannot be loaded by litert: .* Export it again"):
         Predictor(tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("damage", ["compressed", "encrypted", "longer than the file", "nested"])
+def test_a_damaged_record_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "m.tflite"
+    text = "[" * 200_000 if damage == "nested" else ModelRecord("litert", 32, ((None, "rose"),)).to_json()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if damage == "compressed" else zipfile.ZIP_STORED) as archive:
+        archive.writestr("model.json", text)
+    data = bytearray(path.read_bytes())
+    directory = data.index(b"PK\x01\x02")
+    if damage == "encrypted":
+        data[6] |= 1
+        data[directory + 8] |= 1
+    elif damage == "longer than the file":
+        data[directory + 20 : directory + 28] = (len(text) + 100).to_bytes(4, "little") * 2
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="its record is missing or damaged"):
+        open_export(path)
 
 
 @pytest.mark.parametrize(
