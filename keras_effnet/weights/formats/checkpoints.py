@@ -21,7 +21,7 @@ from keras_effnet.weights.formats.google_checkpoints import STEM, read_google
 from keras_effnet.weights.formats.keras_checkpoints import read_object_graph
 from keras_effnet.weights.formats.keras_files import KerasFile, read_arrays, read_keras
 from keras_effnet.weights.formats.keras_h5 import SIGNATURE
-from keras_effnet.weights.formats.keras_hub import BACKBONE, find_preset, read_preset
+from keras_effnet.weights.formats.keras_hub import BACKBONE, TASK, find_preset, read_preset
 from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
 from keras_effnet.weights.formats.other_formats import refuse_other_format, weight_file
 from keras_effnet.weights.formats.safetensors import read_safetensors
@@ -91,15 +91,20 @@ def read_checkpoint(path: str | PathLike[str], variant: Variant, *, ema: bool = 
 def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
     if path.exists():
         refuse_other_format(path)
-    if folder := find_preset(path):
+    may_be_preset = path.is_dir() or path.name in (BACKBONE, TASK)
+    if may_be_preset and (folder := find_preset(path)):
         preset = read_preset(folder)
         return _keras(folder / BACKBONE, read_arrays(preset, variant, preset.config), "keras-hub")
-    if is_tf_checkpoint(path):
+    start = b""  # of a folder, and of the prefix of a TensorFlow checkpoint
+    if path.is_file():
+        with path.open("rb") as opened:
+            start = opened.read(16)
+    if start.startswith(SIGNATURE):
+        file = read_keras(path.read_bytes(), variant)
+        return _keras(path, file, file.layout)
+    if is_tf_checkpoint(path) or start.startswith(GZIP_MAGIC):
         return _read_tensorflow(path, variant, ema)
-    with path.open("rb") as opened:
-        start = opened.read(16)
-    if start.startswith(GZIP_MAGIC):
-        return _read_tensorflow(path, variant, ema)
+    path.stat()  # raises an error if there is nothing
     if start.startswith(ZIP_MAGIC):
         with zipfile.ZipFile(path) as archive:
             if KERAS_MEMBER in archive.namelist():
@@ -107,9 +112,6 @@ def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
                 file = read_keras(data, variant, json.loads(read_member(archive, "config.json")))
                 return _keras(path, file, "keras")
         return _convert_torch(path, read_torch(path), variant)
-    if start.startswith(SIGNATURE):
-        file = read_keras(path.read_bytes(), variant)
-        return _keras(path, file, file.layout)
     # Check for safetensors' brace first: the length before it may look like the start of a pickle.
     if start[8:9] == b"{":
         tensors, metadata = read_safetensors(path.read_bytes())

@@ -14,7 +14,7 @@ from keras_effnet.scaling import block_name, is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
 from keras_effnet.weights.formats.keras_h5 import H5File
-from keras_effnet.weights.formats.keras_hub import framework_of_hub, has_names, normalization_of_hub, spell
+from keras_effnet.weights.formats.keras_hub import framework_of_hub, normalization_of_hub
 from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
 
 log = logging.getLogger("keras_effnet")
@@ -27,6 +27,9 @@ NORMALIZATION = ("mean", "variance", "count")
 
 # How the layers of a network begin, those of larger variants included; others belong to the model around it.
 OF_NETWORK = re.compile(r"(block\d|stem_|top_)")
+# How names of layers end in KerasHub, where they differ from those of keras.applications.
+HUB_ENDS = {"dwconv_bn": "bn", "project": "project_conv"}
+HUB_NAME = re.compile(rf"(block\d\w+)_({'|'.join(HUB_ENDS)})")
 KERAS_HUB = re.compile(r"(^|/)((fused_)?mb_?conv|cba)_block(_\d+)?/")
 
 # Keras's automatic names: the class, then a number.
@@ -78,21 +81,30 @@ def read_keras(data: bytes, variant: Variant, config: Any = None) -> KerasFile:
         WeightsError: the file cannot be read, a dataset does not belong to any layer of the network, or layers are
             ambiguous. Damage may also raise errors of the standard library.
     """
+    known = _known(variant)
     file = H5File(data)
     by_class = any(name.startswith(("layers/", "_layer_checkpoint_dependencies/")) for name in file.datasets)
     if config is None:
         config = json.loads(file.attributes.get("", {}).get("model_config", "null"))
-    found = read_arrays(file, variant, config)
+    found = _read(file, variant, known, config)
     return found._replace(layout="keras-weights") if by_class and found.layout != "keras-hub" else found
 
 
 def read_arrays(file: NamedArrays, variant: Variant, config: Any) -> KerasFile:
     """Read the weights of a network from named arrays and the configuration of the model, None if there is none."""
-    known = {layer: variables(layer) for layer in layer_names(variant)}
+    return _read(file, variant, _known(variant), config)
+
+
+def _known(variant: Variant) -> dict[str, tuple[str, ...]]:
+    """The layers of a network and their variables."""
+    return {layer: variables(layer) for layer in layer_names(variant)}
+
+
+def _read(file: NamedArrays, variant: Variant, known: Mapping[str, tuple[str, ...]], config: Any) -> KerasFile:
     datasets = _rename(file, variant, known)
     statistics = _read_statistics(file)
     state = {name: dataset.read() for name, dataset in datasets.items()}
-    if has_names(name for path in file.datasets for name in _groups(path, file.attributes)):
+    if any(HUB_NAME.fullmatch(name) for path in file.datasets for name in _groups(path, file.attributes)):
         return KerasFile(state, normalization_of_hub(config), framework_of_hub(config), "keras-hub")
     # Trust a whole model's configuration; for weights alone, assume the conventions of published files.
     whole = isinstance(config, dict)
@@ -208,13 +220,16 @@ def _groups(path: str, attributes: Mapping[str, Mapping[str, str]]) -> list[str]
 
 def _names(path: str, attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The same names as keras.applications spells them."""
-    return [spell(_spell_block(ALIASES.get(name, name))) for name in _groups(path, attributes)] or [""]
+    return [_spell(ALIASES.get(name, name)) for name in _groups(path, attributes)] or [""]
 
 
-def _spell_block(layer: str) -> str:
-    """A layer in our spelling: other builders count blocks by character, so that "{" follows "z", and we write "aa"."""
-    match = re.match(r"block(\d)([{|}~\x7f-\xff])_", layer)
-    return layer if match is None else block_name(int(match[1]), ord(match[2]) - ord("a")) + layer[match.end() - 1 :]
+def _spell(layer: str) -> str:
+    """The name of a layer in keras.applications."""
+    # Other builders count blocks by character, so that "{" follows "z", and we write "aa".
+    if match := re.match(r"block(\d)([{|}~\x7f-\xff])_", layer):
+        layer = block_name(int(match[1]), ord(match[2]) - ord("a")) + layer[match.end() - 1 :]
+    hub = HUB_NAME.fullmatch(layer)
+    return f"{hub[1]}_{HUB_ENDS[hub[2]]}" if hub else layer
 
 
 def _layer(path: str, attributes: Mapping[str, Mapping[str, str]], known: Collection[str]) -> str | None:

@@ -1,12 +1,11 @@
-"""Files of KerasHub: the names of its layers, its preset folders, and the normalisation of its image converter.
+"""Files of KerasHub: its preset folders, and the normalisation of its image converter.
 
 Its EfficientNets were converted from timm's own, which were trained in PyTorch: they pad symmetrically and have
 PyTorch's epsilon (keras_hub/src/utils/timm/convert_efficientnet.py).
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,25 +19,6 @@ from keras_effnet.weights.formats.keras_h5 import Dataset, H5File
 # The files of a preset: the backbone, the head of a task, and configurations.
 BACKBONE, TASK, CONFIG = "model.weights.h5", "task.weights.h5", "config.json"
 CONVERTERS = ("image_converter.json", "preprocessor.json")
-# How names of layers end, where they differ from those of keras.applications.
-ENDS = {"dwconv_bn": "bn", "project": "project_conv"}
-_NAME = re.compile(rf"(block\d\w+)_({'|'.join(ENDS)})")
-
-
-def spell(layer: str) -> str:
-    """The name of a layer in keras.applications.
-
-    Example:
-        >>> spell("block1a_dwconv_bn"), spell("block1a_dwconv")
-        ('block1a_bn', 'block1a_dwconv')
-    """
-    match = _NAME.fullmatch(layer)
-    return layer if match is None else f"{match[1]}_{ENDS[match[2]]}"
-
-
-def has_names(layers: Iterable[str]) -> bool:
-    """Whether some layers have names of KerasHub."""
-    return any(map(_NAME.fullmatch, layers))
 
 
 @dataclass(frozen=True)
@@ -51,9 +31,9 @@ class Preset:
 
 
 def find_preset(path: Path) -> Path | None:
-    """The preset folder that a path is, or that one of its weight files lies in; None if there is none."""
+    """The preset folder that a folder is, or that a file named like its weights lies in; None if there is none."""
     folder = path if path.is_dir() else path.parent
-    if not (path.is_dir() or path.name in (BACKBONE, TASK)) or not (folder / BACKBONE).is_file():
+    if not (folder / BACKBONE).is_file():
         return None
     return folder if "keras_hub" in str(_json(folder / CONFIG).get("registered_name")) else None
 
