@@ -21,7 +21,8 @@ from keras_effnet.inference.labels import ModelOptions
 Label = tuple[str | None, str, float]
 Scores = Callable[[np.ndarray], np.ndarray]
 Prepared = tuple[str, np.ndarray, str | None]
-Task = Callable[[Any, int], Any]
+Numbered = tuple[int, Any]
+Task = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Scored:
     path: str
     scores: np.ndarray | None = None
     error: str | None = None
+
+
+Group = tuple[list[Scored], Exception | None]
 
 
 def classify(
@@ -125,19 +129,21 @@ def stream(
         pool: the threads that decode the photos.
         batch_size: the number of photos that `scores` gets at a time, in the caller's thread. With None, `scores` is
             called in the pool, in several threads at once, with one photo each.
-        ahead: how many photos more than one batch may be held before the batch is scored and yielded.
+        ahead: how many photos more than one batch may be held before the batch is scored and yielded; without
+            `batch_size`, how many tasks. A task is one photo, or a few photos of a list.
 
     Raises:
         RuntimeError: the pool was shut down. The photos before it are scored first.
     """
     task: Task = partial(_prepare_and_score, view=view, scores=scores)
-    finish: Callable[[Sequence[Any]], Iterable[Scored]] = iter
+    finish: Callable[[Sequence[Any]], Iterable[Scored]] = _ungroup
+    items: Iterable[Any] = _groups(photos, ahead)
     if batch_size:
-        task, finish = partial(_prepare, view=view), partial(_score_batch, scores=scores)
+        task, finish, items = partial(_prepare, view=view), partial(_score_batch, scores=scores), enumerate(photos)
     count, owner = batch_size or 1, os.getpid()
     waiting: deque[Future[Any]] = deque()
     try:
-        for future in _submit_all(photos, pool, task):
+        for future in _submit_all(items, pool, task):
             waiting.append(future)
             while len(waiting) >= count + ahead or (waiting and not batch_size and waiting[0].done()):
                 yield from finish(_take(waiting, count, owner))
@@ -148,20 +154,36 @@ def stream(
             future.cancel()
 
 
-def _submit_all(photos: Iterable[Any], pool: Executor, task: Task) -> Iterator[Future[Any]]:
-    """A future for each photo. An exception ends them: it becomes the result of the last one."""
+# Photos of a list that a thread gets at a time. Handing over every single one takes 2 % of a small photo's time.
+GROUP = 4
+
+
+def _groups(photos: Iterable[Any], ahead: int) -> Iterator[list[Numbered]]:
+    """Numbered photos for each task: one, or a few if they are in a list; single ones at the end, for equal shares."""
+    if not isinstance(photos, Sequence):
+        yield from ([pair] for pair in enumerate(photos))
+        return
+    start = 0
+    while start < len(photos):
+        count = max(1, min(GROUP, (len(photos) - start) // (2 * ahead))) if ahead else 1
+        yield list(enumerate(photos[start : start + count], start))
+        start += count
+
+
+def _submit_all(items: Iterable[Any], pool: Executor, task: Task) -> Iterator[Future[Any]]:
+    """A future for each item. An exception ends them: it becomes the result of the last one."""
     try:
-        for number, photo in enumerate(photos):
-            yield _submit(pool, task, photo, number)
+        for item in items:
+            yield _submit(pool, task, item)
     except Exception as error:
         failed: Future[Any] = Future()
         failed.set_exception(error)
         yield failed
 
 
-def _submit(pool: Executor, task: Task, photo: Any, number: int) -> Future[Any]:
+def _submit(pool: Executor, task: Task, item: Any) -> Future[Any]:
     try:
-        return pool.submit(task, photo, number)
+        return pool.submit(task, item)
     except RuntimeError as error:
         raise RuntimeError(
             "The predictor is closed. Expected an open one until the last image is labelled. Close it later, or create "
@@ -183,17 +205,32 @@ def _take(waiting: deque[Future[Any]], count: int, owner: int) -> list[Any]:
     return results
 
 
-def _prepare(photo: Any, number: int, view: View) -> Prepared:
+def _prepare(item: Numbered, view: View) -> Prepared:
+    number, photo = item
     return prepare(named(photo, number), view)
 
 
-def _prepare_and_score(photo: Any, number: int, view: View, scores: Scores) -> Scored:
-    return _score_batch([_prepare(photo, number, view)], scores)[0]
+def _prepare_and_score(group: Sequence[Numbered], view: View, scores: Scores) -> Group:
+    rows: list[Scored] = []
+    try:
+        for item in group:
+            rows += _score_batch([_prepare(item, view)], scores)
+    except Exception as error:
+        return rows, error
+    return rows, None
+
+
+def _ungroup(groups: Sequence[Group]) -> Iterator[Scored]:
+    """The photos of each task; its exception is raised after the photos before it."""
+    for rows, error in groups:
+        yield from rows
+        if error is not None:
+            raise error
 
 
 def _score_batch(batch: Sequence[Prepared], scores: Scores) -> list[Scored]:
     names, images, errors = zip(*batch, strict=True)
-    rows = errors if all(errors) else scores(np.stack(images))
+    rows = errors if all(errors) else scores(images[0][None] if len(images) == 1 else np.stack(images))
     return [
         Scored(name, error=error) if error else _checked(name, row)
         for name, error, row in zip(names, errors, rows, strict=True)

@@ -25,11 +25,11 @@ from typer.testing import CliRunner
 
 from keras_effnet import cli
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.images import center_crop_and_resize
+from keras_effnet.images import View, center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier
-from keras_effnet.inference.classify import Prediction
+from keras_effnet.inference.classify import Prediction, stream
 from keras_effnet.serving import export_cache, model_source
-from keras_effnet.serving.engines import ENGINES
+from keras_effnet.serving.engines import ENGINES, share
 from keras_effnet.serving.exporting import export
 from keras_effnet.serving.model_record import ModelRecord, append_to_tflite, open_export
 from keras_effnet.serving.predictor import Predictor
@@ -605,3 +605,72 @@ def test_a_saved_model_of_others_is_named(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").touch()
     with pytest.raises(ValueError, match="it is a SavedModel that keras-effnet export did not write"):
         open_export(tmp_path)
+
+
+# --- the threads of throughput mode ---
+
+
+def scored(photos: Any, scores: Callable[[np.ndarray], np.ndarray], **options: Any) -> Iterator[Any]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        yield from stream(photos, scores, view=View(8), pool=pool, batch_size=None, **{"ahead": 4} | options)
+
+
+def test_an_error_of_the_engine_is_raised_after_the_photos_before_it() -> None:
+    def scores(images: np.ndarray) -> np.ndarray:
+        if images[0, 0, 0, 0] > 9:
+            raise RuntimeError("the engine has failed")
+        return images[:, 0, 0]
+
+    photos = [np.full((8, 8, 3), value, np.uint8) for value in (1, 2, 3, 4, 5, 200, *[7] * 30)]
+    found: list[float] = []
+    with pytest.raises(RuntimeError, match="the engine has failed"):
+        found.extend(row.scores[0] for row in scored(photos, scores))
+    assert found == [1, 2, 3, 4, 5]
+
+
+def test_the_photos_of_a_list_are_handed_over_in_groups_that_end_in_single_ones() -> None:
+    from keras_effnet.inference.classify import GROUP, _groups
+
+    photos = [np.full((8, 8, 3), i, np.uint8) for i in range(50)]
+    sizes = [len(group) for group in _groups(photos, 4)]
+    assert (sizes[0], sizes[-8:], sum(sizes)) == (GROUP, [1] * 8, 50)
+    assert {len(group) for group in _groups(iter(photos), 4)} == {1}  # the next one may come much later
+    assert {len(group) for group in _groups(photos, 0)} == {1}
+    assert [row.scores[0] for row in scored(photos, lambda images: images[:, 0, 0])] == list(range(50))
+
+
+def test_a_thread_keeps_its_interpreter_and_no_interpreter_runs_twice_at_once() -> None:
+    import threading
+    import time
+
+    busy, users = [threading.Lock(), threading.Lock()], [set[int](), set[int]()]
+
+    def runner(place: int) -> Callable[[np.ndarray], np.ndarray]:
+        def run(images: np.ndarray) -> np.ndarray:
+            assert busy[place].acquire(blocking=False)
+            users[place].add(threading.get_ident())
+            time.sleep(0.001)
+            busy[place].release()
+            return images
+
+        return run
+
+    def work(call: Callable[[np.ndarray], np.ndarray], faults: list[Exception]) -> None:
+        try:
+            for _ in range(30):
+                call(np.zeros(1))
+        except Exception as error:
+            faults.append(error)
+
+    for count in (2, 5):
+        call, faults = share([runner(0), runner(1)]), list[Exception]()
+        threads = [threading.Thread(target=work, args=(call, faults)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not faults
+        if count == 2:
+            assert [len(each) for each in users] == [1, 1]
