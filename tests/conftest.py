@@ -69,6 +69,28 @@ def randomise() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
+def spread_scores(randomise: Callable[..., None]) -> Callable[..., Any]:
+    """Give a network random weights by which its scores differ from image to image and from class to class.
+
+    A new head gives all classes the same score, so tests that compare its scores would compare almost nothing.
+    """
+    from keras_effnet._keras import keras
+
+    def fill(model: Any, images: np.ndarray, seed: int = 0) -> Any:
+        randomise(model, seed)
+        head = model.layers[-1]
+        features = np.asarray(keras.Model(model.input, head.input).predict_on_batch(images), "float32")
+        kernel, _ = head.get_weights()
+        kernel *= 2 / (features @ kernel).std(axis=0).mean()
+        head.set_weights([kernel, -features.mean(axis=0) @ kernel])
+        scores = np.asarray(model.predict_on_batch(images), "float32")
+        assert min(np.ptp(scores, axis=0).max(), np.ptp(scores, axis=1).max()) > 0.3
+        return model
+
+    return fill
+
+
+@pytest.fixture(scope="session")
 def arrays() -> Callable[[Any], dict[str, np.ndarray]]:
     """The weights of a model as "layer/variable" -> array, in names that both Kerases share."""
 

@@ -33,6 +33,8 @@ rng = np.random.default_rng(1)
 for layer in model.layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+kernel, bias = model.layers[-1].get_weights()
+model.layers[-1].set_weights([rng.normal(0, 1, kernel.shape), rng.normal(0, 1, bias.shape)])
 keras_effnet.save_weights(model, "b0.weights.h5")
 keras_effnet.save_weights(model, "b0.h5")
 keras_effnet.save_weights(model, "b0.safetensors", layout="timm")

@@ -32,10 +32,8 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture
-def network(randomise: Callable[..., None]) -> Any:
-    model = create(tiny(), classes=7)
-    randomise(model)
-    return fuse(model)
+def network(spread_scores: Callable[..., Any], images: np.ndarray) -> Any:
+    return fuse(spread_scores(create(tiny(), classes=7), images))
 
 
 def test_a_nested_model_is_replaced_by_its_steps() -> None:
@@ -196,4 +194,6 @@ def test_openvino_matches_the_calibrated_network(network: Any, images: np.ndarra
 
     net = calibrate(steps_of(network), images, kept=(), arithmetic=OPENVINO)
     compiled = openvino.Core().compile_model(to_openvino(net.call, 32), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    np.testing.assert_allclose(compiled(images)[0], net.call(images), atol=0.05)
+    ours, theirs = np.asarray(net.call(images)), compiled(images)[0]
+    assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
+    assert np.abs(ours - theirs).mean() < 0.03 < 0.1 * np.ptp(ours)

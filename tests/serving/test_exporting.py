@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def classifier(randomise: Callable[..., None], images: np.ndarray) -> Classifier:
-    return flowers(randomise, images)
+def classifier(spread_scores: Callable[..., Any], images: np.ndarray) -> Classifier:
+    return Classifier(spread_scores(create(tiny(), classes=7), images), CLASSES, 32, "flowers")
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +85,6 @@ def exported(
         return made[format]
 
     return export_once
-
-
-def flowers(randomise: Callable[..., None], images: np.ndarray, **options: Any) -> Classifier:
-    """A network whose scores differ from image to image and class to class."""
-    model = create(tiny(), classes=7, **options)
-    randomise(model)
-    head = model.get_layer("predictions")
-    features = keras.Model(model.input, head.input).predict(images, verbose=0)
-    kernel = head.get_weights()[0]
-    kernel *= 0.5 / (features @ kernel).std(axis=0).mean()
-    head.set_weights([kernel, -features.mean(axis=0) @ kernel])
-    return Classifier(model, CLASSES, 32, "flowers")
 
 
 def run(path: Path, format: str, images: np.ndarray) -> np.ndarray:  # noqa: A002
@@ -145,28 +134,31 @@ def test_an_export_has_the_scores_of_the_model(
 
 @pytest.mark.parametrize("format", ["litert", "onnx"])
 def test_an_export_takes_pixels_and_returns_probabilities_for_every_model(
-    randomise: Callable[..., None],
+    spread_scores: Callable[..., Any],
     images: np.ndarray,
     tmp_path: Path,
     format: str,  # noqa: A002
 ) -> None:
     needs(format)
-    options = {"include_preprocessing": False, "classifier_activation": None}
-    classifier = flowers(randomise, images, **options)
-    classifier.model.name = "efficientnetlite0"  # selects the normalisation (x - 127) / 128
-    logits = classifier.model.predict((images - 127) / 128, verbose=0)
+    # The name selects the normalisation (x - 127) / 128.
+    options = {"include_preprocessing": False, "classifier_activation": None, "name": "efficientnetlite0"}
+    pixels = (images - 127) / 128
+    model = spread_scores(create(tiny(), classes=7, **options), pixels)
+    logits = model.predict(pixels, verbose=0)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    done = export(classifier, path_of(tmp_path, format), format)
+    done = export(Classifier(model, CLASSES, 32, "flowers"), path_of(tmp_path, format), format)
     np.testing.assert_allclose(run(done.path, format, images), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_a_mixed_precision_model_is_exported_in_float32(dtype: str, images: np.ndarray, tmp_path: Path) -> None:
+def test_a_mixed_precision_model_is_exported_in_float32(
+    dtype: str, spread_scores: Callable[..., Any], images: np.ndarray, tmp_path: Path
+) -> None:
     needs("litert")
+    exact = spread_scores(create(tiny(), classes=7, input_shape=(32, 32, 3)), images)
     with dtype_policy(dtype):
         model = create(tiny(), classes=7, input_shape=(32, 32, 3))
-    exact = create(tiny(), classes=7, input_shape=(32, 32, 3))
-    exact.set_weights(model.get_weights())
+    model.set_weights(exact.get_weights())
     done = export(Classifier(model, CLASSES, 32), tmp_path / "m.tflite", "litert")
     np.testing.assert_allclose(run(done.path, "litert", images), exact.predict(images, verbose=0), atol=1e-5)
 
@@ -228,15 +220,17 @@ def test_a_model_that_cannot_be_fused_is_exported_unfused(images: np.ndarray, tm
     np.testing.assert_allclose(run(done.path, "litert", images), model.predict(images, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("quantize", ["float16", "dynamic"])
+@pytest.mark.parametrize(("quantize", "most"), [("float16", 0.03), ("dynamic", 0.1)])
 def test_quantized_weights_nearly_keep_the_scores(
-    classifier: Classifier, images: np.ndarray, tmp_path: Path, quantize: str
+    spread_scores: Callable[..., Any], images: np.ndarray, tmp_path: Path, quantize: str, most: float
 ) -> None:
     needs("litert")
-    small = export(classifier, tmp_path / "small.tflite", "litert", quantize=quantize, min_agreement=0)
+    # TensorFlow's converter leaves kernels of less than 1,024 numbers in float32.
+    model = spread_scores(create(replace(tiny(), head_filters=128), classes=7), images)
+    small = export(Classifier(model, CLASSES, 32), tmp_path / "m.tflite", "litert", quantize=quantize, min_agreement=0)
     assert small.record.quantize == quantize
-    assert small.check.difference > 0
-    np.testing.assert_allclose(run(small.path, "litert", images), classifier.model.predict(images, verbose=0), atol=0.2)
+    difference = np.abs(run(small.path, "litert", images) - model.predict(images, verbose=0)).max()
+    assert 1e-4 < difference < most
 
 
 @pytest.mark.parametrize("format", ["litert", "openvino"])
@@ -247,17 +241,16 @@ def test_int8_nearly_keeps_the_scores_and_records_the_float_layers(
 ) -> None:
     needs(format)
     rng = np.random.default_rng(3)
-    photos = [(str(i), rng.integers(0, 256, (40, 40, 3), np.uint8)) for i in range(12)]
+    colours = rng.uniform(0, 255, (12, 1, 1, 3)) + rng.normal(0, 60, (12, 40, 40, 3))
+    photos = [(str(i), colour) for i, colour in enumerate(colours.clip(0, 255).astype("uint8"))]
     small = export(
         classifier, path_of(tmp_path, format), format, quantize="int8", representative=photos, min_agreement=0
     )
     assert (small.check.images, small.check.count) == ("photos held out", 3)
-    assert 0 < small.check.difference < 0.5
-    assert (
-        {"stem_conv", "predictions"}
-        <= set(small.record.float_layers)
-        < {layer.name for layer in classifier.model.layers}
-    )
+    assert 1e-4 < small.check.difference < 0.3
+    convolutions = {layer.name for layer in classifier.model.layers if "Conv2D" in type(layer).__name__}
+    assert {"stem_conv", "predictions"} <= set(small.record.float_layers)
+    assert not convolutions <= set(small.record.float_layers)
 
 
 # --- the record ---
