@@ -1,31 +1,41 @@
-"""`keras-effnet evaluate`: top-1 and top-5 accuracy on labelled photos, as a table or JSON."""
+"""`keras-effnet evaluate`: accuracy on labelled photos, of each class and photo by photo, as tables, JSON or CSV."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from keras_effnet.cli.argument_checks import check_data, check_model
+from keras_effnet.cli.argument_checks import check_data, check_model, model_options, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
+    Crop,
     Model,
+    Size,
     Weights,
     complain,
     console,
+    muted,
     plain_errors,
     plain_table,
     print_table,
+    printable,
+    silence_backend,
     start_keras,
 )
+from keras_effnet.errors import counted
 
 if TYPE_CHECKING:
     from keras_effnet.data.labelled_photos import Examples
+    from keras_effnet.inference.accuracy import Report
     from keras_effnet.inference.classifier import Classifier
-    from keras_effnet.inference.evaluate import Report
+    from keras_effnet.inference.labels import ModelOptions
+    from keras_effnet.serving.predictor import Predictor
 
 Data = Annotated[
     list[str],
@@ -39,7 +49,8 @@ Labels = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="Classes of the photos: lines 'photo class', or one class per line in the order of the file names.",
+        help="Labels of the model, one per line. For a folder of photos without class folders: the classes of the "
+        "photos, as lines 'photo class', or one class per line in the order of the file names.",
     ),
 ]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Split of tfds:NAME. Default: validation.")]
@@ -52,6 +63,22 @@ Limit = Annotated[
     ),
 ]
 
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="ENGINE",
+        help="litert, onnx, openvino, tensorflow or keras. Default: that of an exported model, otherwise keras.",
+    ),
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Print precision and recall of each class.")]
+Wrong = Annotated[
+    int, typer.Option(metavar="N", callback=at_least(0), help="List N wrong photos, the most confident first.")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write the prediction for each photo to a .csv file."),
+]
+
 DATA = "one folder of photos, TFRecord files or glob patterns, or one tfds:NAME"
 
 
@@ -60,12 +87,21 @@ def evaluate(
     model: Model = "lite0",
     weights: Weights = None,
     labels: Labels = None,
+    size: Size = None,
+    crop: Crop = "auto",
+    engine: Engine = "auto",
     split: Split = None,
     limit: Limit = None,
     batch_size: BatchSize = 32,
+    per_class: PerClass = False,
+    wrong: Wrong = 0,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy on labelled photos. Exits with 1 if any photo cannot be read."""
+    """Measure accuracy on labelled photos. Exits with 1 if any photo cannot be read.
+
+    The model may be an exported file or folder: it is measured in its engine.
+    """
     with plain_errors():
         check_model(model, weights)
         check_data(data, DATA)
@@ -75,28 +111,56 @@ def evaluate(
             )
         if split is not None and not data[0].startswith("tfds:"):
             raise ValueError(f"--split is {split!r}. Expected it with tfds:NAME only. Omit --split.")
-        start_keras()
-        from keras_effnet.data.labelled_photos import open_examples
-        from keras_effnet.inference.classifier import load_classifier
-        from keras_effnet.inference.evaluate import provenance
+        from keras_effnet.data.labelled_photos import names_photos, open_examples
+        from keras_effnet.inference.accuracy import check_out, write_answers
 
-        with console(stderr=True).status(f"Loading {model} ..."):
-            classifier = load_classifier(model, weights)
-            examples = open_examples(data, classifier.classes, labels=labels, split=split, limit=limit)
+        of_photos = labels if labels is not None and names_photos(labels, data) else None
+        options = model_options(None if of_photos else labels, size, crop)
+        if out:
+            with naming("--out"):
+                check_out(out)
+        with muted(f"Loading {model} ..."):
+            scorer = _load(model, engine, weights, options)
+            examples = open_examples(data, scorer.classes, labels=of_photos, split=split, limit=limit)
         for note in examples.notes:
             complain(note)
-        report = _watched(examples, classifier, batch_size)
+        report = _watched(examples, scorer, batch_size)
+        if out:
+            write_answers(out, report)
         if as_json:
-            print(json.dumps({"data": data, **provenance(classifier), **_figures(report)}, indent=2))
+            print(json.dumps({"data": data, **_describe(scorer), **_figures(report)}, indent=2))
         else:
-            _print(report)
+            _print(report, per_class=per_class, wrong=wrong)
         for error in report.errors:
             complain(error)
+        if out:
+            complain(f"{counted(len(report.answers), 'photo')} written to {out}.")
         if report.errors or not report.images:
             raise typer.Exit(1)
 
 
-def _watched(examples: "Examples", classifier: "Classifier", batch_size: int) -> "Report":
+def _load(model: str, engine: str, weights: str | None, options: "ModelOptions") -> "Classifier | Predictor":
+    from keras_effnet.serving.model_source import is_export
+
+    if engine in ("auto", "keras") and not is_export(model):
+        start_keras()
+        from keras_effnet.inference.classifier import load_classifier
+
+        return load_classifier(model, weights, **options)
+    silence_backend()
+    from keras_effnet.serving.predictor import Predictor
+
+    return Predictor(model, engine, weights=weights, **options)
+
+
+def _describe(scorer: "Classifier | Predictor") -> dict[str, Any]:
+    from keras_effnet.inference.evaluate import provenance
+    from keras_effnet.serving.predictor import Predictor
+
+    return scorer.provenance() if isinstance(scorer, Predictor) else provenance(scorer) | {"engine": "keras"}
+
+
+def _watched(examples: "Examples", scorer: "Classifier | Predictor", batch_size: int) -> "Report":
     """Evaluate; a terminal shows a progress bar with the accuracy so far and the remaining time."""
     from keras_effnet.inference.evaluate import evaluate
 
@@ -111,17 +175,34 @@ def _watched(examples: "Examples", classifier: "Classifier", batch_size: int) ->
                 task, completed=done, description=f"top-1 {_percent(report.top1)}  top-5 {_percent(report.top5)}"
             )
 
-        return evaluate(examples, model=classifier, batch_size=batch_size, progress=show)
+        return evaluate(examples, model=scorer, batch_size=batch_size, progress=show)
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} %"
 
 
-def _print(report: "Report") -> None:
+def _print(report: "Report", *, per_class: bool, wrong: int) -> None:
     view = plain_table("images", "top-1", "top-5", "seconds", "images/s", "errors")
     cells = f"{report.images:,}", _percent(report.top1), _percent(report.top5), f"{report.seconds:.1f}"
     view.add_row(*cells, f"{report.images_per_second:.1f}", f"{len(report.errors):,}")
+    print_table(view)
+    if per_class:
+        classes = plain_table("class", "photos", "correct", "precision", "recall", left=("class",))
+        for row in report.per_class:
+            cells = f"{row.photos:,}", f"{row.correct:,}", _percent(row.precision), _percent(row.recall)
+            classes.add_row(row.label, *cells)
+        _print_below(classes)
+    if wrong and report.wrong:
+        photos = plain_table("photo", "class", "predicted", "score", left=("photo", "class", "predicted"))
+        for answer in report.wrong[:wrong]:
+            labels = report.label(answer.target), report.label(answer.predicted)
+            photos.add_row(printable(answer.path), *labels, f"{answer.score:.1%}")
+        _print_below(photos)
+
+
+def _print_below(view: Table) -> None:
+    print()
     print_table(view)
 
 
@@ -136,4 +217,14 @@ def _figures(report: "Report") -> dict[str, Any]:
         "images_per_second": round(report.images_per_second, 3),
         "errors": report.errors,
         "notes": report.notes,
+        "classes": [{**asdict(row), "precision": row.precision, "recall": row.recall} for row in report.per_class],
+        "wrong": [
+            {
+                "path": answer.path,
+                "label": report.label(answer.target),
+                "predicted": report.label(answer.predicted),
+                "score": answer.score,
+            }
+            for answer in report.wrong
+        ],
     }

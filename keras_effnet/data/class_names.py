@@ -128,6 +128,14 @@ def read_labels(file: Path, photos: Sequence[str], classes: Classes) -> tuple[di
     return _by_name(file, [pair[1] for pair in pairs if pair], matched, photos)
 
 
+def has_photo_names(file: Path) -> bool:
+    """Whether a text file has lines "photo class", as `read_labels` reads them."""
+    try:
+        return any(_PHOTO_AND_CLASS.fullmatch(line.strip()) for line in read_text(file).splitlines())
+    except (OSError, UnicodeDecodeError):
+        return False  # reported when the file is read
+
+
 def _outputs(names: Sequence[str], classes: Classes, file: Path) -> Matched:
     labels = {label for _, label in classes}
     # If a label of the model is a number, numbers are labels, not outputs.

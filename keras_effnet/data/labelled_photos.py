@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from keras_effnet.data.class_names import Classes, match_classes, read_labels
+from keras_effnet.data.class_names import Classes, has_photo_names, match_classes, read_labels
 from keras_effnet.data.photos import Photo
 from keras_effnet.data.tf_records import Record, count_records, open_dataset, read_records
 from keras_effnet.errors import at_least_one, counted
@@ -89,6 +89,18 @@ def open_examples(
     rows = list(examples.rows)
     # The first photos would all belong to the first classes.
     return Examples([rows[i * len(rows) // limit] for i in range(limit)], limit, examples.notes)
+
+
+def names_photos(labels: Location, data: Location | Sequence[Location]) -> bool:
+    """Whether a file of labels belongs to the photos of a folder; if not, it contains the labels of a model.
+
+    It belongs to the photos if it has lines "photo class", or if the folder contains photos outside of class folders.
+    """
+    names = [os.fspath(path) for path in ([data] if isinstance(data, str | os.PathLike) else data)]
+    if len(names) != 1 or not Path(names[0]).is_dir():
+        return False
+    loose = any(path.suffix.lower() in SUFFIXES and path.is_file() for path in Path(names[0]).iterdir())
+    return loose or has_photo_names(Path(labels))
 
 
 def _refuse(option: str, value: object, belongs_to: str, given: object) -> None:

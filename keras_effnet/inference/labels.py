@@ -15,20 +15,28 @@ from keras_effnet.imagenet import CLASS_INDEXES, class_index
 Labels = str | os.PathLike[str] | Sequence[str | tuple[str | None, str]] | Mapping[Any, Any]
 
 
-class ModelOptions(TypedDict, total=False):
-    """What can be said about a model wherever one is used.
+class ImageOptions(TypedDict, total=False):
+    """How photos become the images of a model.
 
     Args:
-        labels: the labels of the outputs, in their order: a list, or a text file with one label per line. By default
-            the lines of labels.txt beside a saved model, ImageNet's labels, or the indices of other classes.
         size: side of the images in pixels, for a model that takes images of any size.
         crop: "center" for the central square of each photo, None for the whole photo, resized to a square without
             keeping its aspect ratio. By default "auto": what the network was evaluated with or an export was made for.
     """
 
-    labels: Labels | None
     size: int | None
     crop: str | None
+
+
+class ModelOptions(ImageOptions, total=False):
+    """What can be said about a model wherever one is used: also `size` and `crop` of `ImageOptions`.
+
+    Args:
+        labels: the labels of the outputs, in their order: a list, or a text file with one label per line. By default
+            the lines of labels.txt beside a saved model, ImageNet's labels, or the indices of other classes.
+    """
+
+    labels: Labels | None
 
 
 def as_classes(labels: Labels) -> Classes:

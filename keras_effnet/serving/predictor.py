@@ -13,9 +13,9 @@ from keras_effnet.data.photos import Content, Photo, several
 from keras_effnet.errors import at_least_one
 from keras_effnet.forks import PerProcess
 from keras_effnet.inference.classifier import Classifier
-from keras_effnet.inference.classify import Prediction, label_all, stream
+from keras_effnet.inference.classify import Prediction, Scored, label_all, stream
 from keras_effnet.inference.labels import ModelOptions, unlabelled
-from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start
+from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start, version
 from keras_effnet.serving.model_record import ALIASES
 from keras_effnet.serving.model_source import find_model, is_name
 
@@ -135,10 +135,23 @@ class Predictor:
             ValueError: `top` or `batch_size` is below 1, or the model returns features.
         """
         at_least_one(top=top or 0, batch_size=batch_size)
+        self.need_labels()
+        return label_all(self.score(images, batch_size), self.classes, top)
+
+    def need_labels(self) -> None:
+        """Refuse a model that returns features.
+
+        Raises:
+            ValueError: the model has no labels.
+        """
         if not self.classes:
             raise unlabelled(self.name, self._outputs)
+
+    def score(self, images: Input | Iterable[Input], batch_size: int | None = None) -> Iterator[Scored]:
+        """Score images in order; an image that cannot be read gets an error. The arguments are those of a call."""
+        at_least_one(batch_size=batch_size)
         batch, ahead = self._limits(batch_size)
-        rows = stream(
+        return stream(
             several(images),
             self._run(),
             view=self.view,
@@ -146,7 +159,6 @@ class Predictor:
             batch_size=batch,
             ahead=ahead,
         )
-        return label_all(rows, self.classes, top)
 
     def _limits(self, batch_size: int | None) -> tuple[int | None, int]:
         """The arguments `batch_size` and `ahead` of `stream`."""
@@ -157,6 +169,24 @@ class Predictor:
             return None, 2 * self._workers
         batch = batch_size or self.batch
         return batch, batch
+
+    def provenance(self) -> dict[str, Any]:
+        """Describe what runs: the model, its weights with their sha256, the engine, and the versions of libraries."""
+        from keras_effnet.inference.evaluate import provenance
+
+        if isinstance(self._source, Classifier):
+            return provenance(self._source) | {"engine": self.engine}
+        record, used = self._source.export.record, ENGINES[self.engine]
+        return {
+            "model": record.model,
+            "weights": record.weights,
+            "weights_sha256": record.weights_sha256,
+            "resolution": self.size,
+            "versions": {**record.versions, used.package: version(used)},
+            "format": record.format,
+            "quantize": record.quantize,
+            "engine": self.engine,
+        }
 
     def close(self) -> None:
         """Stop the threads once the images under way are labelled."""

@@ -17,8 +17,9 @@ from keras_effnet.data.labelled_photos import Example, Examples, open_examples
 from keras_effnet.data.tf_records import count_records, read_records
 from keras_effnet.imagenet import class_index
 from keras_effnet.images import center_crop_and_resize, find_images, sample
+from keras_effnet.inference.accuracy import Report
 from keras_effnet.inference.classifier import Classifier, load_classifier
-from keras_effnet.inference.evaluate import Report, evaluate, provenance
+from keras_effnet.inference.evaluate import evaluate, provenance
 
 COLOURS = ((None, "rose"), (None, "sun_flower"), (None, "tulip"), (None, "daisy"), (None, "poppy"), (None, "iris"))
 NAMES = ("Rose", "sun flower", "tulip", "daisy", "poppy", "iris")
@@ -360,6 +361,8 @@ def test_options_for_other_kinds_of_data_are_rejected(model: Classifier, folder:
     with pytest.raises(ValueError, match="split is 'test'. Expected it with tfds:NAME only"):
         evaluate(folder, model=model, split="test")
     with pytest.raises(ValueError, match="Expected it with one folder of photos only"):
+        open_examples("tfds:imagenet2012", model.classes, labels="list.txt")
+    with pytest.raises(ValueError, match=r"The labels 'list.txt' cannot be read"):  # of the model
         evaluate("tfds:imagenet2012", model=model, labels="list.txt")
 
 

@@ -199,6 +199,45 @@ def test_evaluate_counts_the_first_label_of_classify(photo: bytes) -> None:
         assert report.top1_correct == (target == first)
 
 
+@pytest.mark.parametrize("engine", [*FORMATS, "keras"])
+def test_an_export_is_evaluated_in_its_engine(engine: str, tmp_path: Path) -> None:
+    if engine != "keras" and not ENGINES[engine].installed:
+        pytest.skip(f"{ENGINES[engine].package} is not installed")
+    model, rng = inner(), np.random.default_rng(1)
+    images = [rng.integers(0, 256, 3, dtype=np.uint8) * np.ones((40, 50, 1), np.uint8) for _ in range(12)]
+    examples = Examples([Example((str(i), image), i % 4) for i, image in enumerate(images)], 12)
+    expected = evaluate(examples, model=as_classifier(model, LABELS))
+    source = model if engine == "keras" else export(model, tmp_path / FORMATS[engine], labels=LABELS).path
+    with Predictor(source, engine, **({"labels": LABELS} if engine == "keras" else {})) as predictor:
+        found = evaluate(examples, model=predictor)
+        assert predictor.provenance()["engine"] == engine
+        with pytest.raises(ValueError, match="given together with a Predictor"):
+            evaluate(examples, model=predictor, labels=LABELS)
+    assert (found.images, found.top1_correct) == (12, expected.top1_correct)
+    assert [answer.predicted for answer in found.answers] == [answer.predicted for answer in expected.answers]
+    assert 0 < found.top1_correct < 12
+
+
+def test_the_command_evaluates_an_export(tmp_path: Path) -> None:
+    if not ENGINES["litert"].installed:
+        pytest.skip("ai_edge_litert is not installed")
+    path = export(inner(), tmp_path / "m.tflite", labels=LABELS).path
+    for i, label in enumerate(LABELS):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (60 * i, 200, 90)).save(tmp_path / "photos" / label / "1.png")
+    command = ["evaluate", str(tmp_path / "photos"), "--model", str(path), "--out", str(tmp_path / "answers.csv")]
+    result = CliRunner().invoke(cli.app, [*command, "--json"])
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0, result.output
+    assert (report["engine"], report["format"], report["images"]) == ("litert", "litert", 4)
+    assert sum(row["correct"] for row in report["classes"]) == report["top1_correct"]
+    assert len(report["wrong"]) == 4 - report["top1_correct"]
+    assert len((tmp_path / "answers.csv").read_text("utf-8").splitlines()) == 5
+    text = CliRunner().invoke(cli.app, [*command, "--per-class", "--wrong", "2"]).stdout
+    assert "precision" in text
+    assert "predicted" in text
+
+
 # --- features ---
 
 
