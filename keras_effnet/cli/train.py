@@ -86,6 +86,31 @@ Size = Annotated[
         help="Side of the images. Default: the network's own.",
     ),
 ]
+Stages = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        callback=at_least(1),
+        rich_help_panel=OPTIMISATION,
+        help="Progressive learning in N stages, in which the size and the regularisation grow; 1 for none.",
+    ),
+]
+MixUp = Annotated[
+    float | None,
+    typer.Option(
+        "--mixup", metavar="ALPHA", callback=at_least(0), rich_help_panel=OPTIMISATION, help="Blend images; 0 for none."
+    ),
+]
+CutMix = Annotated[
+    float | None,
+    typer.Option(
+        "--cutmix",
+        metavar="ALPHA",
+        callback=at_least(0),
+        rich_help_panel=OPTIMISATION,
+        help="Paste rectangles of other images; 0 for none. With --mixup, each on half of a batch.",
+    ),
+]
 ClipNorm = Annotated[
     float | None,
     typer.Option(
@@ -153,6 +178,9 @@ def train(
     batch_size: Batch = None,
     learning_rate: Rate = None,
     size: Size = None,
+    stages: Stages = None,
+    mixup: MixUp = None,
+    cutmix: CutMix = None,
     weights: Weights = None,
     precision: Precision = None,
     accumulate: Accumulate = None,
@@ -171,6 +199,9 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "size": size,
+        "stages": stages,
+        "mixup": mixup,
+        "cutmix": cutmix,
         "weights": weights,
         "precision": precision,
         "accumulate": accumulate,

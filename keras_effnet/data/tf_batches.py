@@ -15,6 +15,7 @@ from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.sharding import BEGIN, Position, Share
 from keras_effnet.data.tf_augment import augment
 from keras_effnet.data.tf_crops import Element, crop, random_window, resize_to, window_of
+from keras_effnet.data.tf_mixing import mix
 from keras_effnet.data.tf_sources import Source, ordered_rows
 from keras_effnet.images import View
 
@@ -30,7 +31,9 @@ class Batches:
         seed: of order, crops and augmentation.
         policy: augmentation after crop and flip; None for no augmentation.
         threads: images processed in parallel; None for the number of available processors.
-        crop: of validation, as in `View`.
+        crop: of validation, as in `View`. Images that are not cropped there are resized bilinearly in training too.
+        smallest_crop: area of the smallest random crop, as a share of the image.
+        mixup, cutmix: alpha of MixUp and CutMix; 0 for none.
     """
 
     batch_size: int
@@ -40,6 +43,14 @@ class Batches:
     policy: Policy | None = None
     threads: int | None = None
     crop: str | None = "center"
+    smallest_crop: float = 0.08
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
 
     @property
     def parallel(self) -> int:
@@ -64,8 +75,8 @@ def training_batches(
     with different crops. With several processes, each produces its own part of the same batches.
 
     Returns:
-        tf.data.Dataset of (images, labels): uint8 with a policy and float32 without, (batch, size, size, 3), values
-        about 0..255; and float32 (batch, classes).
+        tf.data.Dataset of (images, labels): uint8 with a policy and without mixing, else float32, (batch, size, size,
+        3), values about 0..255; and float32 (batch, classes).
     """
     import tensorflow as tf
 
@@ -76,15 +87,18 @@ def training_batches(
         made = images.batch(share.size(batches.batch_size), drop_remainder=True)
         done = tf.where(number == start.epoch, tf.constant(start.step, tf.int64), 0)
         rest = made.skip(done * share.pieces) if start.place is None else made
-        return rest.take((steps - done) * share.pieces)
+        rest = rest.take((steps - done) * share.pieces)
+        return _mixed(rest.enumerate(done * share.pieces), number, batches, share) if batches.mixes else rest
 
     def make(number: Any, place: Any, name: Any, data: Any, label: Any) -> tuple[Any, Any, Any]:
         seed = tf.stack([tf.constant(batches.seed, tf.int64), number])
         seeds = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), place)
         where, mirror, policy = tf.unstack(tf.random.experimental.stateless_split(seeds, 3))
-        window = random_window(where, batches.size)
+        window = random_window(where, batches.size, batches.smallest_crop)
         element = Element(name, data, source.is_path)
-        image, valid = crop(element, window, resize_to(View(batches.size)), odd=odd, method="INTEGER_FAST")
+        image, valid = crop(
+            element, window, resize_to(View(batches.size, batches.crop)), odd=odd, method="INTEGER_FAST"
+        )
         image = tf.image.stateless_random_flip_left_right(image, mirror)
         if batches.policy is not None:
             image = augment(tf.cast(tf.clip_by_value(image, 0.0, 255.0), tf.uint8), batches.policy, seed=policy)
@@ -93,6 +107,20 @@ def training_batches(
 
     epochs = tf.data.Dataset.range(start.epoch, np.iinfo(np.int64).max)
     return epochs.flat_map(epoch).prefetch(2).with_options(_options())
+
+
+def _mixed(numbered: Any, epoch: Any, batches: Batches, share: Share) -> Any:
+    """MixUp and CutMix in each batch, with a seed for its place in the epoch."""
+    import tensorflow as tf
+
+    def mixed(place: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+        seed = tf.cast(tf.stack([tf.constant(batches.seed, tf.int64), epoch]), tf.int32)
+        # Places of images are not negative.
+        for number in (-1 - tf.cast(place, tf.int32), share.index):
+            seed = tf.random.experimental.stateless_fold_in(seed, number)
+        return mix(*batch, mixup=batches.mixup, cutmix=batches.cutmix, seed=seed)
+
+    return numbered.map(mixed, num_parallel_calls=batches.parallel)
 
 
 def _note_gap(valid: Any, epoch: Any, place: Any, odd: OddFiles) -> Any:

@@ -25,8 +25,13 @@ OPERATORS: Mapping[str, tuple[str, int]] = MappingProxyType(
         "sepconv": ("depthwise", 1),
         "mbconv3": ("depthwise", 3),
         "mbconv6": ("depthwise", 6),
+        # EfficientNetV2's (see `v2_space`)
+        "mbconv4": ("depthwise", 4),
+        "fused4":  ("fused",     4),
+        "fused6":  ("fused",     6),
     }
 )  # fmt: skip
+MNAS_OPERATORS = ("conv", "sepconv", "mbconv3", "mbconv6")
 
 Point = Mapping[str, Any]
 
@@ -48,7 +53,7 @@ class StageSpace:
     strides: int
     filters: Sequence[int]
     repeats: Sequence[int]
-    operator: Sequence[str] = tuple(OPERATORS)
+    operator: Sequence[str] = MNAS_OPERATORS
     kernel_size: Sequence[int] = (3, 5)
     se_ratio: Sequence[float] = (0.0, 0.25)
     skip: Sequence[bool] = (True, False)

@@ -16,6 +16,7 @@ from keras_effnet.training.recipes import Recipe
 
 # Names of batch normalisation layers: ours, those of keras.applications, and Keras's automatic names.
 BATCH_NORM = r"(^|[/_])(bn|batch_normalization(_\d+)?)/"
+BIAS = r"/bias(:0)?$"
 
 
 class _L2:
@@ -130,6 +131,8 @@ def make_optimizer(recipe: Recipe, learning_rate: Any) -> Any:
         1e-05
     """
     options: dict[str, Any] = {"momentum": recipe.momentum, "l2": recipe.weight_decay}
+    if not recipe.decay_biases:
+        options["exclude"] = f"{BATCH_NORM}|{BIAS}"
     options["global_clipnorm"] = recipe.global_clipnorm
     if recipe.accumulate > 1:
         if LEGACY:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.data.augment_policies import AUTOAUGMENT, Policy, randaugment
+from keras_effnet.data.augment_policies import AUTOAUGMENT, randaugment
 from keras_effnet.data.tf_batches import Batches
 from keras_effnet.data.training_data import TrainingData
 from keras_effnet.models import create
 from keras_effnet.training.ema import EMA
 from keras_effnet.training.optimizers import learning_rate, make_optimizer, total_steps
-from keras_effnet.training.recipes import Recipe
+from keras_effnet.training.progressive import Stage, make_stages
+from keras_effnet.training.recipe import Recipe
 from keras_effnet.training.speed_up import speed_up
 from keras_effnet.training.tf_strategies import compiled
 from keras_effnet.variants import Variant
@@ -23,7 +24,8 @@ class Plan:
 
     Args:
         recipe, variant: as given.
-        size: side of the images in pixels.
+        stages: the image size and the regularisation of each stage; one, unless the recipe is progressive.
+        held_out_size: side of the held-out images in pixels, and of the images of the model that is saved.
         classes: number of classes.
         steps: batches per epoch.
         epochs: number of epochs, with `recipe.steps` as many as these steps need.
@@ -31,7 +33,8 @@ class Plan:
 
     recipe: Recipe
     variant: Variant
-    size: int
+    stages: tuple[Stage, ...]
+    held_out_size: int
     classes: int
     steps: int
     epochs: int
@@ -42,23 +45,43 @@ class Plan:
         return self.recipe.batch_size // self.recipe.accumulate
 
     @property
-    def policy(self) -> Policy | None:
-        """The augmentation policy; None for crops and flips only."""
-        if self.recipe.augment == "randaugment":
-            return randaugment(self.recipe.layers, self.recipe.magnitude_for(self.variant.name))
-        return AUTOAUGMENT if self.recipe.augment else None
+    def size(self) -> int:
+        """Side of the training images of the last stage in pixels."""
+        return self.stages[-1].size
 
     @property
-    def batches(self) -> Batches:
-        """How the input pipeline makes batches."""
-        return Batches(self.batch_size, self.size, self.classes, self.recipe.seed, self.policy)
+    def input_size(self) -> int | None:
+        """Side of the images that the model takes; None if it changes."""
+        return self.size if {self.held_out_size} == {stage.size for stage in self.stages} else None
+
+    def stage(self, epoch: int) -> Stage:
+        """The stage of the epoch that follows this number of finished ones."""
+        return next((stage for stage in self.stages if epoch < stage.until), self.stages[-1])
+
+    def batches(self, epoch: int) -> Batches:
+        """How the input pipeline makes the batches of an epoch."""
+        recipe, stage = self.recipe, self.stage(epoch)
+        policy = AUTOAUGMENT if recipe.augment else None
+        if recipe.augment == "randaugment":
+            policy = randaugment(recipe.layers, stage.magnitude)
+        return Batches(
+            self.batch_size,
+            stage.size,
+            self.classes,
+            recipe.seed,
+            policy,
+            crop=self.variant.crop,
+            smallest_crop=recipe.smallest_crop,
+            mixup=stage.mixup,
+            cutmix=stage.cutmix,
+        )
 
 
 def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
     """The steps and epochs of a recipe with this data.
 
     Raises:
-        ValueError: a batch is larger than the training set.
+        ValueError: a batch is larger than the training set, or the stages do not fit the size.
     """
     batch_size = recipe.batch_size // recipe.accumulate
     steps = data.train.total // batch_size
@@ -70,7 +93,15 @@ def make_plan(recipe: Recipe, variant: Variant, data: TrainingData) -> Plan:
     if recipe.steps is not None:
         steps = min(steps, recipe.steps * recipe.accumulate)
     epochs = math.ceil(total_steps(recipe, steps) / steps)
-    return Plan(recipe, variant, recipe.size or variant.resolution, len(data.classes), steps, epochs)
+    held_out_size = recipe.size or variant.resolution
+    grown = recipe.size or variant.train_resolution or variant.resolution
+    stages = make_stages(
+        recipe,
+        size=held_out_size if recipe.stages == 1 else grown,
+        magnitude=recipe.magnitude_for(variant.name),
+        epochs=epochs,
+    )
+    return Plan(recipe, variant, stages, held_out_size, len(data.classes), steps, epochs)
 
 
 def build(plan: Plan) -> tuple[Any, EMA | None]:
@@ -80,7 +111,7 @@ def build(plan: Plan) -> tuple[Any, EMA | None]:
     network = create(
         plan.variant,
         weights=recipe.weights,
-        input_shape=(plan.size, plan.size, 3),
+        input_shape=(plan.input_size, plan.input_size, 3),
         classes=plan.classes,
         dropout_rate=recipe.dropout_rate,
         drop_connect_rate=recipe.drop_connect_rate,

@@ -16,6 +16,7 @@ from keras_effnet.artifacts import LABELS, MODEL, REPORT, staged
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.training_data import Data, TrainingData, open_training_data
 from keras_effnet.forks import check_fork
+from keras_effnet.inference.rebuild import resized
 from keras_effnet.training.checkpointing import Saver, Saving
 from keras_effnet.training.devices import Devices, check_plan, lost_workers_reported, open_devices, wait_for_all
 from keras_effnet.training.fit import Session, fit_epochs
@@ -165,6 +166,8 @@ def _train(session: Session, *, verbose: int | str, keep_checkpoint: bool) -> Tr
         saver.finish()
         _wait_for_all(session)
         load_weights(network, folder / BEST)
+        if session.plan.input_size is None:
+            network = resized(network, session.plan.held_out_size)
         whole = report is not None and zipfile.is_zipfile(folder / MODEL)
         if report is None:
             report = {**_report(session), "seconds": round(time.perf_counter() - start, 1)}
@@ -202,7 +205,7 @@ def _unwritten(folder: Path, error: OSError) -> str:
 def _settings(plan: Plan, data: TrainingData) -> dict[str, Any]:
     recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in ("record", "name")}
     images = {"train": data.train.total, "held out": data.held_out.total}
-    network = {"model": plan.variant.name, "variant": asdict(plan.variant), "size": plan.size}
+    network = {"model": plan.variant.name, "variant": asdict(plan.variant), "size": plan.held_out_size}
     found = {"classes": plan.classes, "images": images, "digest of names and labels": data.digest}
     return {**network, **found, "keras": _flavour(), **recipe}
 
@@ -225,7 +228,8 @@ def _report(session: Session) -> dict[str, Any]:
         "epochs": progress.epoch,
         "steps_per_epoch": plan.steps,
         "batch_size": plan.recipe.batch_size,
-        "resolution": plan.size,
+        "resolution": plan.held_out_size,
+        **_stages(session),
         "seed": plan.recipe.seed,
         "images": {"train": data.train.total, "held_out": data.held_out.total},
         "classes": len(data.classes),
@@ -236,6 +240,14 @@ def _report(session: Session) -> dict[str, Any]:
         "replicas": devices.replicas,
         "processes": devices.process_count,
     }
+
+
+def _stages(session: Session) -> dict[str, Any]:
+    """The stages of a progressive run, with the time to the first step of those that were begun in this process."""
+    if len(session.plan.stages) == 1:
+        return {}
+    seconds = {entered.stage: entered.seconds for entered in session.stages}
+    return {"stages": [{**asdict(stage), "seconds_to_start": seconds.get(stage)} for stage in session.plan.stages]}
 
 
 def _write(folder: Path, network: Any, data: TrainingData, report: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import random
 import sys
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from typer.testing import CliRunner
 
 from keras_effnet.cli import app
 from keras_effnet.design.latency import latencies, single_core_latencies
-from keras_effnet.paper import REPORTS, report, write
+from keras_effnet.design.v2_space import v2_space
+from keras_effnet.paper import REPORTS, V2_REPORTS, report, v2_data, write
 from keras_effnet.paper import data as paper_data
 from keras_effnet.paper import plots as paper_plots
 from keras_effnet.paper.report import MARK, Report, quoted, ratio, short
 from keras_effnet.paper.tables import DIFFERENCES, table4
+from keras_effnet.variants import VARIANTS
 
 ARITHMETIC = [name for name in REPORTS if name != "table4"]
 SECONDS = {"ResNet152": 0.6, "b1": 0.1, "b7": 3.0}
@@ -139,7 +142,85 @@ def test_an_unknown_report_is_rejected_with_a_list_of_reports():
         report("table9")
 
 
+# --- EfficientNetV2 ---
+
+
+@pytest.mark.parametrize("name", V2_REPORTS)
+def test_a_report_of_v2_is_complete_and_marks_its_sources(name):
+    made = report(name, of="v2")
+    assert all(len(row) == len(made.columns) for row in made.rows)
+    assert len(columns(made)) == len(made.rows)
+    assert (MARK in "".join("".join(row) for row in made.rows)) == (name not in ("table4", "search"))
+    if any("top-1" in column or "accuracy" in column for column in made.columns):
+        assert "Accuracies are the paper's" in made.markdown()
+
+
+def test_every_row_of_v2_contains_the_number_of_its_table():
+    for i in range(1, 9):
+        assert {row.table for row in getattr(v2_data, f"TABLE_{i}")} == {i}
+
+
+def test_v2_s_has_the_stages_of_table_4():
+    for row in columns(report("table4", of="v2")):
+        for name in ("operator", "stride", "channels", "layers"):
+            assert row[f"{name} (ours)"] == row[f"{name} (paper)"]
+
+
+def test_the_parameters_of_table_3_match_fused_stages_without_squeeze_and_excitation():
+    rows = columns(report("table3", of="v2"))
+    found = {row["fused stages"]: paper_data.number(row["params (ours)"]) / 1e6 for row in rows}
+    assert found["1 to 5"] == pytest.approx(43.4, rel=0.005)
+    assert found["1 to 7"] == pytest.approx(132.0, rel=0.005)
+    assert found["1 to 3"] == pytest.approx(20.0, rel=0.05)
+
+
+def test_the_costs_of_v2_match_table_7():
+    for row in columns(report("table7", of="v2")):
+        if "V2" in row["model"]:
+            # Table 7 has the FLOPS of an older S, and counts more than multiply-adds elsewhere.
+            assert abs(float(row["difference"].rstrip("%"))) < 3
+            assert abs(float(row["difference of FLOPS"].rstrip("%"))) < 6
+
+
+def test_the_stages_of_our_recipes_are_those_of_the_published_code():
+    rows = {row["setting"]: row for row in columns(report("table6", of="v2"))}
+    assert rows["image size"]["S (ours)"] == "171 to 300"
+    assert rows["image size"]["L (paper)"] == "128 to 380"
+    assert rows["RandAugment"]["M (ours)"] == "5 to 15"
+    assert rows["mixup alpha"]["L (ours)"] == "0 to 0.5"
+
+
+def test_the_reward_prefers_fused_early_stages():
+    # The finding of Table 3, by arithmetic: faster with nearly equal accuracy, until the network grows.
+    rewards = [float(row["which (ours)"]) for row in columns(report("search", of="v2")) if "reward" in row["choice"]]
+    assert rewards.index(max(rewards)) == 1
+    assert rewards[0] == 82.8
+    faster = 83.1 * (262 / 362) ** -0.07
+    assert rewards[1] == pytest.approx(faster * (20.946 / 19.342) ** -0.05, abs=0.01)
+
+
+def test_the_space_of_v2_is_searched_like_mnasnets():
+    space = v2_space()
+    point = space.sample(random.Random(0))
+    network = space.decode(point)
+    assert {row.conv_type for row in network.blocks} <= {"fused", "depthwise"}
+    assert {row.expand_ratio for row in network.blocks} <= {1, 4, 6}
+    assert [row.filters for row in network.stages] == [row.filters for row in VARIANTS["b4"].stages]
+    assert space.encode(network.blocks) == point
+    assert space.encode(VARIANTS["b4"].stages[:1] + network.blocks[1:])["stage1_operator"] == "sepconv"
+
+
 # --- the command ---
+
+
+def test_the_command_writes_the_reports_of_v2(tmp_path: Path):
+    done = CliRunner().invoke(app, ["paper", "table3", "search", "--of", "v2", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("v2-table3.md", "v2-table3.csv", "v2-search.md", "v2-search.csv")
+    }
+    assert CliRunner().invoke(app, ["paper", "figure1", "--of", "v2", "--out", str(tmp_path)]).exit_code == 2
+    assert CliRunner().invoke(app, ["paper", "table1", "--of", "v3", "--out", str(tmp_path)]).exit_code == 2
 
 
 def test_the_command_writes_the_named_reports(tmp_path: Path):

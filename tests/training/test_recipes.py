@@ -122,7 +122,9 @@ def test_transfer_data_sets_match_table_6() -> None:
 def test_invalid_recipes_raise(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(RECIPES["imagenet"], **change)
-    with pytest.raises(ValueError, match="There is no recipe 'resnet'. Expected one of baseline, imagenet, lite"):
+    with pytest.raises(
+        ValueError, match="There is no recipe 'resnet'. Expected one of baseline, imagenet, imagenet-v2-b0"
+    ):
         find_recipe("resnet")
 
 
