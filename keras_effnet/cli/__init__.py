@@ -1,13 +1,10 @@
 """The command `keras-effnet`: one verb per capability, each in its own file."""
 
 import sys
-import warnings
 from collections.abc import Callable
-from typing import Annotated
 
 import typer
 
-from keras_effnet import __version__
 from keras_effnet.cli import (
     classify,
     evaluate,
@@ -21,7 +18,7 @@ from keras_effnet.cli import (
     train,
     weights,
 )
-from keras_effnet.cli.help_page import Command, Group
+from keras_effnet.cli.help_page import Command, Group, begin
 from keras_effnet.cli.terminal import INTERRUPTED, report_interrupt
 
 EXIT_CODES = (
@@ -81,21 +78,7 @@ for verb, examples in COMMANDS.items():
     epilog = "\n\n".join(("Examples:", *examples)) if examples else None
     app.command(cls=Command, epilog=epilog, no_args_is_help=verb is paper.paper)(verb)
 app.add_typer(weights.app, name="weights")
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"keras-effnet {__version__}")
-        raise typer.Exit
-
-
-Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
-
-
-@app.callback()
-def _root(version: Version = False) -> None:
-    # Pillow warns of decompression bombs, which are rejected anyway.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+app.callback()(begin)
 
 
 def main() -> None:

@@ -15,11 +15,13 @@ from keras_effnet.cli.terminal import (
     Model,
     Weights,
     complain,
+    console,
     plain_errors,
+    print_lines,
     report_interrupt,
     start_keras,
 )
-from keras_effnet.cli.training_output import TrainingProgress, print_result
+from keras_effnet.cli.training_output import TrainingProgress, result_lines
 from keras_effnet.errors import counted
 from keras_effnet.finetuning.settings import DEFAULTS
 
@@ -108,10 +110,11 @@ def finetune(
         start_keras()
         from keras_effnet.finetuning.run import finetune_inputs
 
-        with TrainingProgress(PARTS) as shown:
+        with TrainingProgress(PARTS, console(stderr=True)) as shown:
             options: dict[str, Any] = {"model": model, "weights": weights, "strict": strict}
             run = finetune_inputs(inputs, progress=shown.show, callbacks=[shown.callback()], **options)
-        _print(run, out, as_json)
+            report = run.report()
+        _print(run, report, out, as_json)
         if run.interrupted:
             raise typer.Exit(INTERRUPTED)
 
@@ -122,18 +125,18 @@ def _open_inputs(data: str, out: Path, overwrite: bool, settings: dict[str, Any]
     return open_inputs(data, out, overwrite=overwrite, settings=settings)
 
 
-def _print(run: "FineTuned", out: Path, as_json: bool) -> None:
-    report = run.report()
+def _print(run: "FineTuned", report: dict[str, Any], out: Path, as_json: bool) -> None:
+    result = result_lines(
+        out,
+        f"{report['val_accuracy']:.1%} ({report['val_correct']} of {counted(len(run.photos.val), 'photo')}); "
+        f"{report['head_val_accuracy']:.1%} with only the head trained",
+        f"Trained on {counted(len(run.photos.train), 'photo')} in {report['seconds']:.0f} s",
+    )
     for note in (*report["notes"], *report["errors"]):
         complain(note)
     if run.interrupted:
         report_interrupt("The model was saved as it was at that point.")
     if as_json:
         print(json.dumps(report, indent=2))
-        return
-    print_result(
-        out,
-        f"{report['val_accuracy']:.1%} ({report['val_correct']} of {counted(len(run.photos.val), 'photo')}); "
-        f"{report['head_val_accuracy']:.1%} with only the head trained",
-        f"Trained on {counted(len(run.photos.train), 'photo')} in {report['seconds']:.0f} s",
-    )
+    else:
+        print_lines(result)

@@ -1,12 +1,15 @@
-"""How `--help` looks: without the types that Typer prints behind flags and arguments, and without ranges."""
+"""What all commands share before they run: `--help` without Typer's types and ranges, `--version`, and bounds."""
 
 import math
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from keras_effnet import __version__
 
 RUNNING: ContextVar[Any] = ContextVar("running", default=None)  # the command that is running
 
@@ -35,6 +38,21 @@ class Command(_NoTypes, TyperCommand):
 
 class Group(_NoTypes, TyperGroup):
     """A group of commands."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"keras-effnet {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
+
+
+def begin(version: Version = False) -> None:
+    """Run before every command."""
+    # Pillow warns of decompression bombs, which are rejected anyway.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
 
 
 def at_least(least: float, at_most: float = math.inf) -> Callable[[float | None], float | None]:

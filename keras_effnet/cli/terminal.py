@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -150,6 +150,12 @@ def report_interrupt(advice: str = "") -> None:
     if is_terminal(sys.stderr):
         console(stderr=True).print()
     complain(f"Interrupted. {advice}".rstrip())
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines to stdout, whatever the width of the terminal is."""
+    for line in lines:
+        console().print(printable(line), soft_wrap=True)
 
 
 def complain(message: str) -> None:

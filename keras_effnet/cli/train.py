@@ -10,8 +10,17 @@ import typer
 
 from keras_effnet.cli.argument_checks import check_data, check_model, naming
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.terminal import AsJson, complain, console, plain_errors, plain_table, print_table, start_keras
-from keras_effnet.cli.training_output import TrainingProgress, print_result
+from keras_effnet.cli.terminal import (
+    AsJson,
+    complain,
+    console,
+    plain_errors,
+    plain_table,
+    print_lines,
+    print_table,
+    start_keras,
+)
+from keras_effnet.cli.training_output import TrainingProgress, result_lines
 from keras_effnet.errors import check_choice, counted, require_packages
 from keras_effnet.training.cluster_env import STRATEGIES
 from keras_effnet.training.recipes import CHOICES, RECIPES, TRANSFER_DATASETS, find_recipe
@@ -230,9 +239,8 @@ def train(
 
         options: dict[str, Any] = {"model": model, "recipe": chosen, "strategy": strategy, "strict": strict}
         options |= {"checkpoint_every": checkpoint_every, "keep_checkpoint": keep_checkpoint, "verbose": 0}
-        with TrainingProgress(
-            {"training": "Training"}, epochs=int(chosen.epochs) if chosen.steps is None else 0
-        ) as shown:
+        epochs_known = int(chosen.epochs) if chosen.steps is None else 0
+        with TrainingProgress({"training": "Training"}, console(stderr=True), epochs=epochs_known) as shown:
             options["callbacks"] = [shown.callback("training")]
             trained = run.train(data[0] if len(data) == 1 else data, out, **options)
         _print(trained, as_json=as_json)
@@ -240,6 +248,13 @@ def train(
 
 def _print(trained: "Trained", *, as_json: bool) -> None:
     report = trained.report
+    images = counted(report["images"]["train"], "image")
+    result = result_lines(
+        trained.folder,
+        f"{report['val_accuracy']:.1%} of {counted(report['images']['held_out'], 'image')}, after epoch "
+        f"{report['best_epoch']} of {report['epochs']}",
+        f"Trained {report['model']} on {images} in {report['seconds']:.0f} s",
+    )
     for note in report["notes"]:
         complain(note)
     for part, kinds in report["odd_files"].items():
@@ -249,14 +264,8 @@ def _print(trained: "Trained", *, as_json: bool) -> None:
         complain("The run was finished already: nothing was trained. To continue it, pass a larger --epochs.")
     if as_json:
         print(json.dumps(report, indent=2))
-        return
-    images = counted(report["images"]["train"], "image")
-    print_result(
-        trained.folder,
-        f"{report['val_accuracy']:.1%} of {counted(report['images']['held_out'], 'image')}, after epoch "
-        f"{report['best_epoch']} of {report['epochs']}",
-        f"Trained {report['model']} on {images} in {report['seconds']:.0f} s",
-    )
+    else:
+        print_lines(result)
 
 
 def recipes(as_json: AsJson = False) -> None:

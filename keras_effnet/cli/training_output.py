@@ -1,4 +1,4 @@
-"""What `finetune` and `train` print: their progress on stderr, and the result on stdout."""
+"""What `finetune` and `train` show: their progress, and the result."""
 
 import shlex
 import time
@@ -7,9 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from keras_effnet.cli.terminal import console, printable
 
 
 class TrainingProgress:
@@ -18,11 +17,14 @@ class TrainingProgress:
     Args:
         parts: the titles of the parts by their names.
         epochs: the number of epochs, if it is known before training starts.
-        bars: where the bars are shown; by default on stderr.
+        stderr: the console for the bars or lines.
+        bars: on this console; by default those of a training.
     """
 
-    def __init__(self, parts: Mapping[str, str], *, epochs: int = 0, bars: Progress | None = None) -> None:
-        self.bars, self._titles, self._epochs = bars or _bars(), parts, epochs
+    def __init__(
+        self, parts: Mapping[str, str], stderr: Console, *, epochs: int = 0, bars: Progress | None = None
+    ) -> None:
+        self.bars, self._titles, self._epochs = bars or _bars(stderr), parts, epochs
         self._rows = {
             name: self.bars.add_task(title, visible=False, start=False, figures="") for name, title in parts.items()
         }
@@ -74,20 +76,19 @@ class TrainingProgress:
             if not self.bars.console.is_terminal:
                 seconds = time.perf_counter() - start
                 title = f"{self._titles[self._part]}, epoch {number + 1}/{self._epochs}"
-                print_note(f"{title}: {_long_figures(self._logs)}, {seconds:.0f} s")
+                self.bars.console.print(f"{title}: {_long_figures(self._logs)}, {seconds:.0f} s", soft_wrap=True)
 
         callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end, on_train_batch_end=batch)
         return callback
 
 
-def _bars() -> Progress:
-    terminal = console(stderr=True)
+def _bars(stderr: Console) -> Progress:
     columns = (
         *(TextColumn("{task.description:18}"), BarColumn(bar_width=16), MofNCompleteColumn()),
         *(TimeRemainingColumn(), TextColumn("{task.fields[figures]}")),
     )
     # Speed is averaged over minutes, since compiling and validation between epochs are part of it.
-    return Progress(*columns, console=terminal, disable=not terminal.is_terminal, speed_estimate_period=300)
+    return Progress(*columns, console=stderr, disable=not stderr.is_terminal, speed_estimate_period=300)
 
 
 def _figures(logs: Mapping[str, float]) -> str:
@@ -106,17 +107,12 @@ def _long_figures(logs: Mapping[str, float]) -> str:
     return ", ".join(text.format(logs[name]) for name, text in texts.items() if name in logs)
 
 
-def print_note(text: str) -> None:
-    """Print a line to stderr."""
-    console(stderr=True).print(printable(text), soft_wrap=True)
-
-
-def print_result(folder: Path, accuracy: str, trained: str) -> None:
-    """Print how good the model is, what it was trained on, which files were written, and how to use them."""
+def result_lines(folder: Path, accuracy: str, trained: str) -> tuple[str, ...]:
+    """How good the model is, what it was trained on, which files were written, and how to use them."""
     names = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
-    text = console()
-    text.print(f"Validation accuracy: {accuracy}.\n{trained}.", soft_wrap=True)
-    text.print(f"Written to {printable(str(folder))}: {printable(names)}.", soft_wrap=True)
-    text.print(
-        f"To classify photos with it: keras-effnet classify --model {shlex.quote(str(folder))} PHOTO", soft_wrap=True
+    return (
+        f"Validation accuracy: {accuracy}.",
+        f"{trained}.",
+        f"Written to {folder}: {names}.",
+        f"To classify photos with it: keras-effnet classify --model {shlex.quote(str(folder))} PHOTO",
     )

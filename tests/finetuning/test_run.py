@@ -35,7 +35,7 @@ from keras_effnet.finetuning import report as run_report
 from keras_effnet.finetuning import run as finetuning
 from keras_effnet.finetuning import run_folder, run_state
 from keras_effnet.finetuning.inputs import check_folder
-from keras_effnet.finetuning.run import finetune
+from keras_effnet.finetuning.run import finetune, finetune_inputs
 from keras_effnet.finetuning.settings import make_settings
 from keras_effnet.finetuning.tf_generator import as_dataset
 from keras_effnet.images import center_crop_and_resize, load_image
@@ -528,7 +528,7 @@ def test_the_command_trains_and_prints_the_folder(
 def test_the_timer_of_a_part_starts_with_the_part() -> None:
     now = 0.0
     bars = Progress(get_time=lambda: now, disable=True)
-    shown = TrainingProgress(cli_finetune.PARTS, bars=bars)
+    shown = TrainingProgress(cli_finetune.PARTS, bars.console, bars=bars)
     now = 60.0
     shown.show("head", 1, 8)
     now = 65.0
@@ -541,9 +541,9 @@ def test_an_interrupted_command_exits_with_130_and_writes_the_model(
     photos: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*arguments: Any, **options: Any) -> Any:
-        return finetune(*arguments, **options | {"progress": interrupted_at("blocks")})
+        return finetune_inputs(*arguments, **options | {"progress": interrupted_at("blocks")})
 
-    monkeypatch.setattr(finetuning, "finetune", stopped)
+    monkeypatch.setattr(finetuning, "finetune_inputs", stopped)
     options = ("--model", pretrained, "--unfreeze", 1, "--epochs", 2)
     done = call(monkeypatch, "finetune", photos, "--out", tmp_path / "run", *options)
     assert done.exit_code == 130
