@@ -125,7 +125,7 @@ class Service:
         )
         given = await run_in_threadpool(read) if len(body) > LARGE else read()
         rows = await self.score(given.photos)
-        write = partial(_to_json, rows, self.predictor.classes, by_row=given.by_row)
+        write = partial(_to_json, rows, self.predictor.classes, given)
         text = await run_in_threadpool(write) if len(rows) > MANY else write()
         return Response(text, media_type="application/json")
 
@@ -215,8 +215,8 @@ def _route(path: str, handler: Callable[[Request], Awaitable[Response]], name: s
     return Route(path, handle, methods=[method])
 
 
-def _to_json(rows: Sequence[Scored], classes: Classes, *, by_row: bool) -> str:
-    return json.dumps(predict_api.answer(rows, classes, by_row=by_row))
+def _to_json(rows: Sequence[Scored], classes: Classes, request: predict_api.PredictRequest) -> str:
+    return json.dumps(predict_api.answer(rows, classes, request))
 
 
 def create_app(
@@ -246,6 +246,11 @@ def create_app(
         predictor = Predictor(settings.model, settings.engine, weights=settings.weights)
     else:
         predictor = Predictor(source, settings.engine)
+    if not predictor.classes:
+        raise ValueError(
+            f"The model {settings.name!r} returns features. Expected a classifier. Serve a SavedModel of it with TensorFlow "
+            "Serving."
+        )
     info = {"model": settings.name, "engine": predictor.engine, "size": str(predictor.size)}
     metrics = Metrics([0.0] * SLOTS if counters is None else counters, worker, info)
     service = Service(settings, predictor, metrics)

@@ -130,7 +130,8 @@ def _predict(size: int) -> Schema:
         "required": ["instances"],
     }
     labels = {"type": "array", "items": _text}
-    prediction = _object(classes=labels, scores=_numbers, probabilities=_numbers)
+    prediction = _object(classes=labels, scores=_numbers)
+    prediction["properties"]["probabilities"] = _numbers  # not for the signature "labels"
     return _operation(
         'Predict; a photo that cannot be read gets the label "invalid"',
         {"200": _json(_object(predictions={"type": "array", "items": prediction}))},

@@ -18,7 +18,13 @@ from keras_effnet.http_server.failures import Refused
 from keras_effnet.http_server.photo_scores import Scored
 
 # The name of the input of each signature.
-SIGNATURES = {"image_bytes": "image_bytes", "images_uint8": "images", "serving_default": "images"}
+SIGNATURES = {
+    "image_bytes": "image_bytes",
+    "images_uint8": "images",
+    "labels": "image_bytes",
+    "serving_default": "images",
+}
+OUTPUTS = ("classes", "scores", "probabilities")
 TOP = 5
 INVALID = "invalid"
 
@@ -30,10 +36,12 @@ class PredictRequest:
     Args:
         photos: bytes of image files, or float32 images (size, size, 3).
         by_row: whether the request has a list of instances; otherwise it has the named inputs of a batch.
+        outputs: the names of the outputs to answer.
     """
 
     photos: tuple[Any, ...]
     by_row: bool
+    outputs: tuple[str, ...] = OUTPUTS
 
 
 def read_request(body: bytes, *, size: int, most_photos: int, most_values: int) -> PredictRequest:
@@ -59,7 +67,12 @@ def read_request(body: bytes, *, size: int, most_photos: int, most_values: int) 
     values = _plain(values, signature, by_row)
     if len(values) > most_photos:
         raise Refused(413, f"The request has {len(values)} photos. Expected at most {most_photos}. Send it in pieces.")
-    return PredictRequest(tuple(_photo(value, i, signature, size) for i, value in enumerate(values)), by_row)
+    photos = tuple(_photo(value, i, signature, size) for i, value in enumerate(values))
+    return PredictRequest(photos, by_row, _outputs(signature))
+
+
+def _outputs(signature: str) -> tuple[str, ...]:
+    return OUTPUTS[:2] if signature == "labels" else OUTPUTS
 
 
 def _parse(body: bytes, most_values: int) -> Any:
@@ -93,13 +106,15 @@ def _plain(values: Any, signature: str, by_row: bool) -> list[Any]:
 
 def _photo(value: Any, i: int, signature: str, size: int) -> Any:
     """The bytes of a file, or an image."""
-    if isinstance(value, dict) and isinstance(value.get("b64"), str) and signature in ("", "image_bytes"):
+    if isinstance(value, dict) and isinstance(value.get("b64"), str) and SIGNATURES.get(signature) != "images":
         try:
             return base64.b64decode(value["b64"], validate=True)
         except (binascii.Error, ValueError) as error:
             raise Refused(400, f"Photo {i} is not base64: {str(error)[:100]}.") from error
-    if not isinstance(value, list) or signature == "image_bytes":
-        expected = '{"b64": "..."}' if signature == "image_bytes" else "an image of nested lists of numbers"
+    if not isinstance(value, list) or SIGNATURES.get(signature) == "image_bytes":
+        expected = (
+            '{"b64": "..."}' if SIGNATURES.get(signature) == "image_bytes" else "an image of nested lists of numbers"
+        )
         raise Refused(400, f"Photo {i} is {_shown(value)}. Expected {expected}.")
     try:
         image = np.asarray(value, np.float32)
@@ -117,13 +132,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def answer(rows: Sequence[Scored], classes: Classes, *, by_row: bool) -> dict[str, Any]:
+def answer(rows: Sequence[Scored], classes: Classes, request: PredictRequest) -> dict[str, Any]:
     """The JSON of an answer. A photo that cannot be read gets the label "invalid" and scores of 0."""
     predictions = [_prediction(row, classes) for row in rows]
-    if by_row:
-        return {"predictions": predictions}
-    names = ("classes", "scores", "probabilities")
-    return {"outputs": {name: [prediction[name] for prediction in predictions] for name in names}}
+    if request.by_row:
+        return {"predictions": [{name: prediction[name] for name in request.outputs} for prediction in predictions]}
+    return {"outputs": {name: [prediction[name] for prediction in predictions] for name in request.outputs}}
 
 
 def _prediction(row: Scored, classes: Classes) -> dict[str, Any]:
@@ -152,6 +166,7 @@ def metadata(name: str, version: str, *, size: int, classes: int) -> dict[str, A
     inputs = {
         "image_bytes": {"image_bytes": _tensor("DT_STRING", (-1,))},
         "images_uint8": {"images": _tensor("DT_UINT8", pixels)},
+        "labels": {"image_bytes": _tensor("DT_STRING", (-1,))},
         "serving_default": {"images": _tensor("DT_FLOAT", pixels)},
     }
     top = min(TOP, classes)
@@ -161,7 +176,11 @@ def metadata(name: str, version: str, *, size: int, classes: int) -> dict[str, A
         "probabilities": _tensor("DT_FLOAT", (-1, classes)),
     }
     signatures = {
-        key: {"inputs": given, "outputs": outputs, "method_name": "tensorflow/serving/predict"}
+        key: {
+            "inputs": given,
+            "outputs": {name: outputs[name] for name in _outputs(key)},
+            "method_name": "tensorflow/serving/predict",
+        }
         for key, given in inputs.items()
     }
     return {

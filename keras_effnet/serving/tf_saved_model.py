@@ -38,9 +38,10 @@ def write_saved_model(
     The signatures `serving_default` (`images`, float32) and `images_uint8` (`images`, uint8) take images (batch, size,
     size, 3) with pixels 0..255. The signature `image_bytes` takes the bytes of image files of any size (`image_bytes`,
     (batch,)), which it decodes, crops and resizes as in the published evaluation. All return `probabilities` (batch,
-    classes), and the highest of them as `scores` with their labels as `classes`, both (batch, top); a model without
-    classes returns only `features`. A file that cannot be read, or an image with NaN or infinite pixels, gets the label
-    "invalid" and scores of zero. The other images of its batch are not affected.
+    classes), and the highest of them as `scores` with their labels as `classes`, both (batch, top). The signature
+    `labels` takes files and returns only `classes` and `scores`. A model without classes returns only `features`, and
+    has no `labels`. A file that cannot be read, or an image with NaN or infinite pixels, gets the label "invalid" and
+    scores of zero. The other images of its batch are not affected.
 
     Args:
         model: maps pixels 0..255, (batch, size, size, 3), to probabilities (batch, classes).
@@ -72,7 +73,7 @@ def write_saved_model(
     module = tf.Module()
     module.weights_of_the_model = [] if constant else tf_variables(model)
     tf.saved_model.save(module, str(folder), signatures=signatures)
-    write_warmup(folder, warmup_requests(name, size))
+    write_warmup(folder, warmup_requests(name, size, tuple(signatures)))
     (folder / BATCHING_FILE).write_text(batching_parameters(size), "utf-8")
 
 
@@ -125,11 +126,18 @@ def _signatures(call: Callable[[Any], Any], labels: Sequence[str], view: View, t
         images, valid = decode_batch(_of_shape(image_bytes, (None,)), view)
         return _only_valid(answer_once(images), valid)
 
+    def serve_labels(image_bytes: Any) -> dict[str, Any]:
+        answers = serve_files(image_bytes)
+        return {key: answers[key] for key in ("classes", "scores")}
+
+    files = tf.TensorSpec((None,), tf.string, "image_bytes")
     inputs = {
         "serving_default": (serve, tf.TensorSpec(shape, tf.float32, "images")),
         "images_uint8": (serve, tf.TensorSpec(shape, tf.uint8, "images")),
-        "image_bytes": (serve_files, tf.TensorSpec((None,), tf.string, "image_bytes")),
+        "image_bytes": (serve_files, files),
     }
+    if labels:
+        inputs["labels"] = (serve_labels, files)
     return {
         key: tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
         for key, (run, spec) in inputs.items()

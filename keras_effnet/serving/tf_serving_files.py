@@ -5,7 +5,7 @@ TensorFlow does not contain these few messages, so they are encoded here; a test
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,9 @@ def _varint(value: int) -> bytes:
 def batching_parameters(size: int, *, cores: int | None = None) -> str:
     """The batching parameters of TensorFlow Serving for a model, in protobuf's text format.
 
-    Batches are padded to the next power of two, so that the server sees only a few shapes, all of them warmed up. If
-    the queue is full, a request is rejected at once (`UNAVAILABLE`) instead of being answered too late.
+    Batches are not padded to a few sizes: padding a batch without images would end the server. A request with more
+    images than `max_batch_size` is rejected (`INVALID_ARGUMENT`). The queue holds two batches for each thread; if it is
+    full, a request is rejected at once (`UNAVAILABLE`) instead of being answered too late.
 
     Args:
         size: side of the model's images in pixels. The larger the images, the smaller the batches.
@@ -79,22 +80,17 @@ def batching_parameters(size: int, *, cores: int | None = None) -> str:
         max_batch_size { value: 8 }
         batch_timeout_micros { value: 2000 }
         num_batch_threads { value: 4 }
-        max_enqueued_batches { value: 100 }
-        allowed_batch_sizes: 1
-        allowed_batch_sizes: 2
-        allowed_batch_sizes: 4
-        allowed_batch_sizes: 8
+        max_enqueued_batches { value: 8 }
         <BLANKLINE>
     """
-    allowed = _batch_sizes(size)
+    threads = cores or os.cpu_count() or 1
     values = {
-        "max_batch_size": allowed[-1],
+        "max_batch_size": _batch_sizes(size)[-1],
         "batch_timeout_micros": 2000,
-        "num_batch_threads": cores or os.cpu_count() or 1,
-        "max_enqueued_batches": 100,
+        "num_batch_threads": threads,
+        "max_enqueued_batches": 2 * threads,
     }
-    lines = [f"{key} {{ value: {value} }}" for key, value in values.items()]
-    return "\n".join([*lines, *(f"allowed_batch_sizes: {count}" for count in allowed), ""])
+    return "".join(f"{key} {{ value: {value} }}\n" for key, value in values.items())
 
 
 def _batch_sizes(size: int) -> list[int]:
@@ -103,8 +99,12 @@ def _batch_sizes(size: int) -> list[int]:
     return [2**i for i in range(most.bit_length())]
 
 
-def warmup_requests(name: str, size: int) -> list[bytes]:
-    """One request for each signature and batch size: the first request of each shape is slow."""
+def warmup_requests(name: str, size: int, signatures: Collection[str]) -> list[bytes]:
+    """Requests of each signature in several batch sizes.
+
+    The first request of a signature is slow, because the server makes an executor for each set of outputs, and the
+    first one of a size, because kernels are prepared for each shape.
+    """
     import tensorflow as tf
 
     photo = tf.io.encode_jpeg(tf.zeros((size, size, 3), tf.uint8)).numpy()
@@ -115,9 +115,11 @@ def warmup_requests(name: str, size: int) -> list[bytes]:
             ("serving_default", "images", 0.0, tf.float32, (count, size, size, 3)),
             ("images_uint8", "images", 0, tf.uint8, (count, size, size, 3)),
             ("image_bytes", "image_bytes", photo, tf.string, (count,)),
+            ("labels", "image_bytes", photo, tf.string, (count,)),
         ]
         requests += [
             prediction_log(name, signature, {key: tf.make_tensor_proto(value, dtype, shape)})
             for signature, key, value, dtype, shape in blank
+            if signature in signatures
         ]
     return requests

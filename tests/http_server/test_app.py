@@ -134,6 +134,15 @@ def test_predict_takes_every_form_of_the_request(request_body: Any, by_row: bool
         np.testing.assert_allclose(row["scores"], sorted(RED)[::-1], atol=1e-5)
 
 
+def test_the_signature_labels_answers_without_probabilities(site: Any) -> None:
+    body = {"signature_name": "labels", "instances": [b64(png()), b64(b"no photo")]}
+    good, bad = site.ask(PREDICT, body).json["predictions"]
+    assert (set(good), good["classes"][0], bad["classes"][0]) == ({"classes", "scores"}, "red", "invalid")
+    body = {"signature_name": "labels", "inputs": [b64(png())]}
+    assert set(site.ask(PREDICT, body).json["outputs"]) == {"classes", "scores"}
+    assert site.ask(PREDICT, {"signature_name": "labels", "instances": [[[[255, 0, 0]] * 32] * 32]}).status == 400
+
+
 def test_predict_labels_a_bad_photo_invalid_as_our_saved_models_do(site: Any) -> None:
     bad, good = site.ask(PREDICT, {"instances": [b64(b"no photo"), b64(png())]}).json["predictions"]
     assert bad == {"classes": ["invalid"] * 3, "scores": [0.0] * 3, "probabilities": [0.0] * 3}
@@ -182,7 +191,8 @@ def test_status_and_metadata_have_the_form_of_tensorflow_serving(site: Any) -> N
     metadata = site.ask("/v1/models/colours/metadata").json
     assert metadata["model_spec"] == {"name": "colours", "signature_name": "", "version": "1"}
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
-    assert set(signatures) == {"serving_default", "images_uint8", "image_bytes"}
+    assert set(signatures) == {"serving_default", "images_uint8", "image_bytes", "labels"}
+    assert set(signatures["labels"]["outputs"]) == {"classes", "scores"}
     assert signatures["image_bytes"]["inputs"]["image_bytes"]["dtype"] == "DT_STRING"
 
 
@@ -359,10 +369,10 @@ def test_requests_of_several_clients_get_their_own_answers(site: Any) -> None:
 
 def test_json_is_compact_enough_for_a_thousand_classes() -> None:
     from keras_effnet.http_server.photo_scores import Scored
-    from keras_effnet.http_server.predict_api import answer
+    from keras_effnet.http_server.predict_api import PredictRequest, answer
 
     scores = np.random.default_rng(0).dirichlet(np.ones(1000)).astype(np.float32)
     classes = tuple((None, f"class {i}") for i in range(1000))
-    text = json.dumps(answer([Scored(scores)], classes, by_row=True))
+    text = json.dumps(answer([Scored(scores)], classes, PredictRequest((), by_row=True)))
     assert len(text) < 16_000
     np.testing.assert_allclose(json.loads(text)["predictions"][0]["probabilities"], scores, rtol=0, atol=1e-9)

@@ -243,14 +243,12 @@ def test_the_signatures_have_the_documented_inputs_and_outputs(exported):
         "serving_default": {"images": ("float32", [None, SIZE, SIZE, 3])},
         "images_uint8": {"images": ("uint8", [None, SIZE, SIZE, 3])},
         "image_bytes": {"image_bytes": ("string", [None])},
+        "labels": {"image_bytes": ("string", [None])},
     }
-    for signature in exported.signatures.values():
+    for name, signature in exported.signatures.items():
         outputs = {key: (x.dtype.name, x.shape.as_list()) for key, x in signature.structured_outputs.items()}
-        assert outputs == {
-            "probabilities": ("float32", [None, 10]),
-            "classes": ("string", [None, 3]),
-            "scores": ("float32", [None, 3]),
-        }
+        probabilities = {} if name == "labels" else {"probabilities": ("float32", [None, 10])}
+        assert outputs == {"classes": ("string", [None, 3]), "scores": ("float32", [None, 3]), **probabilities}
 
 
 @pytest.mark.parametrize("name", ["serving_default", "images_uint8"])
@@ -273,6 +271,10 @@ def test_the_file_signature_matches_the_model_and_labels_bad_files_invalid(pictu
     expected = expected_probabilities(exported.model, files[::2])
     assert np.abs(expected[0] - expected[1]).max() > 1e-2
     np.testing.assert_allclose(answer["probabilities"][::2], expected, rtol=0, atol=1e-5)
+    labels = exported.signatures["labels"](image_bytes=tf.constant(files))
+    assert {key: x.numpy().tolist() for key, x in labels.items()} == {
+        key: answer[key].tolist() for key in ("classes", "scores")
+    }
     assert answer["classes"][1::2].tolist() == [[b"invalid"] * 3] * 2
     assert not answer["probabilities"][1::2].any()
     assert not answer["scores"][1::2].any()
@@ -341,13 +343,13 @@ def test_the_warm_up_covers_every_signature_and_batch_size():
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
     from keras_effnet.serving.tf_serving_files import warmup_requests
 
-    requests = [parse(request) for request in warmup_requests("b4", 380)]
+    signatures = ("serving_default", "images_uint8", "image_bytes", "labels")
+    requests = [parse(request) for request in warmup_requests("b4", 380, signatures)]
     shapes = {
         (request.model_spec.signature_name, *(dim.size for dim in tensor.tensor_shape.dim[:1]))
         for request in requests
         for tensor in request.inputs.values()
     }
-    signatures = ("serving_default", "images_uint8", "image_bytes")
     assert shapes == {(name, count) for name in signatures for count in (1, 2, 4, 8)}
     assert {request.model_spec.name for request in requests} == {"b4"}
 
@@ -376,52 +378,88 @@ def test_the_warm_up_messages_equal_the_official_ones():
 def test_the_warm_up_file_is_where_the_server_expects_it(exported):
     assert WARMUP_FILE.as_posix() == "assets.extra/tf_serving_warmup_requests"
     records = list(tf.data.TFRecordDataset(str(exported.folder / WARMUP_FILE)))
-    assert len(records) == 3 * 6
+    assert len(records) == 4 * 6
     assert (exported.folder / "batching_params.pbtxt").read_text() == batching_parameters(SIZE)
 
 
 def test_the_batching_parameters_fit_the_model():
     for size, most in {32: 32, 224: 32, 300: 16, 380: 8, 600: 4, 800: 2, 4000: 1}.items():
         lines = batching_parameters(size, cores=3).splitlines()
-        allowed = [int(line.split()[1]) for line in lines if line.startswith("allowed_batch_sizes")]
-        assert allowed == [2**i for i in range(most.bit_length())]
+        # Padding a batch without images to an allowed size ends the server.
+        assert not [line for line in lines if line.startswith("allowed_batch_sizes")]
         assert f"max_batch_size {{ value: {most} }}" in lines
         assert "num_batch_threads { value: 3 }" in lines
+        assert "max_enqueued_batches { value: 6 }" in lines  # longer queues outlast the clients
 
 
 # --- The example clients and configurations ---
 
 
-def test_the_rest_client_prints_the_labels_of_the_model(exported, picture, tmp_path):
-    """Against a server with the row format of https://www.tensorflow.org/tfx/serving/api_rest."""
-    asked = []
+class BatchingServer(ThreadingHTTPServer):
+    """TensorFlow Serving's REST API with batching, as its sources describe it: a request that is larger than
+    max_batch_size is refused, one without photos is never answered, and a full queue answers 503."""
 
-    class Serving(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append((self.path, body["signature_name"]))
-            files = [base64.b64decode(row["image_bytes"]["b64"]) for row in body["instances"]]
-            outputs = exported.signatures[body["signature_name"]](image_bytes=tf.constant(files))
+    def __init__(self, exported, busy=0):
+        self.exported, self.busy, self.asked, self.closing = exported, busy, [], threading.Event()
+        parameters = (exported.folder / "batching_params.pbtxt").read_text()
+        self.largest = int(re.search(r"max_batch_size \{ value: (\d+) \}", parameters)[1])
+        super().__init__(("127.0.0.1", 0), BatchingHandler)
+
+
+class BatchingHandler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    def do_POST(self):
+        body, server = json.loads(self.rfile.read(int(self.headers["Content-Length"]))), self.server
+        files = [base64.b64decode(row["b64"]) for row in body["instances"]]
+        server.asked.append((self.path, body["signature_name"], len(files)))
+        if not files:
+            server.closing.wait(60)
+        elif server.busy:
+            server.busy -= 1
+            self.respond(503, {"error": "The batch scheduling queue to which this task was submitted is full"})
+        elif len(files) > server.largest:
+            fault = f"Task size {len(files)} is larger than maximum input batch size {server.largest}"
+            self.respond(400, {"error": fault})
+        else:
+            outputs = server.exported.signatures[body["signature_name"]](image_bytes=tf.constant(files))
             columns = {name: value.numpy() for name, value in outputs.items()}
             columns["classes"] = columns["classes"].astype(str)
             rows = [{name: value[i].tolist() for name, value in columns.items()} for i in range(len(files))]
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"predictions": rows}).encode())
+            self.respond(200, {"predictions": rows})
 
-        def log_message(self, *arguments):
-            pass
+    def respond(self, status, body):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
 
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def serve_rest(exported):
+    """Run the REST client against the stand-in."""
+
+    def run(*arguments, busy=0):
+        with BatchingServer(exported, busy) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            command = [sys.executable, SERVE / "rest_client.py", "--server", f"http://127.0.0.1:{server.server_port}"]
+            done = subprocess.run([*map(str, [*command, *arguments])], capture_output=True, text=True, timeout=60)
+            server.closing.set()
+            server.shutdown()
+        return done, server.asked
+
+    return run
+
+
+def test_the_rest_client_prints_the_labels_of_the_model(exported, picture, tmp_path, serve_rest):
     photo, text = tmp_path / "photo.jpg", tmp_path / "text.jpg"
     photo.write_bytes(encode(picture.convert("RGB"), "JPEG"))
     text.write_text("no image")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Serving) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        command = [sys.executable, str(SERVE / "rest_client.py"), str(photo), str(text)]
-        address = f"http://127.0.0.1:{server.server_port}"
-        done = subprocess.run([*command, "--server", address], capture_output=True, text=True, check=True)
-        server.shutdown()
-    assert asked == [("/v1/models/efficientnet:predict", "image_bytes")]
+    done, asked = serve_rest(photo, text)
+    assert done.returncode == 0, done.stderr
+    assert asked == [("/v1/models/efficientnet:predict", "labels", 2)]
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     (expected,) = expected_probabilities(exported.model, [photo.read_bytes()])
     best = np.argsort(expected)[::-1][:3]
@@ -430,12 +468,52 @@ def test_the_rest_client_prints_the_labels_of_the_model(exported, picture, tmp_p
     assert lines[3] == [str(text), "0.0000", "invalid"]
 
 
+def test_the_rest_client_sends_smaller_requests_to_a_server_that_demands_it(exported, picture, tmp_path, serve_rest):
+    paths = [tmp_path / f"{i:02}.png" for i in range(70)]
+    for i, path in enumerate(paths):
+        picture.convert("RGB").rotate(5 * i).save(path)
+    done, asked = serve_rest("--batch-size", 70, *paths)
+    assert done.returncode == 0, done.stderr
+    assert [count for *_, count in asked] == [70, 35, 17, 18, 35, 17, 18]
+    lines = [line.split("\t") for line in done.stdout.splitlines()][::3]
+    expected = expected_probabilities(exported.model, [path.read_bytes() for path in paths])
+    assert [(path, label) for path, _, label in lines] == [
+        (str(path), CLASSES[row.argmax()][1]) for path, row in zip(paths, expected, strict=True)
+    ]
+    done, asked = serve_rest(*paths[:20])
+    assert (done.returncode, [count for *_, count in asked]) == (0, [8, 8, 4])
+
+
+def test_the_rest_client_waits_for_a_busy_server_and_reports_what_it_refuses(picture, tmp_path, serve_rest):
+    path = tmp_path / "photo.png"
+    picture.save(path)
+    done, asked = serve_rest(path, busy=2)
+    assert (done.returncode, len(asked)) == (0, 3)
+    done, _ = serve_rest(path, "--server", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr.startswith("There is no server at http://127.0.0.1:9/")
+
+
+# The names in model_servers/main.cc of the server's sources.
+FLAGS = {
+    *("port", "rest_api_port", "rest_api_num_threads", "rest_api_timeout_in_ms", "enable_batching"),
+    *("allow_version_labels_for_unavailable_models", "batching_parameters_file", "model_config_file"),
+    *("enable_per_model_batching_parameters", "model_config_file_poll_wait_seconds", "file_system_poll_wait_seconds"),
+    *("monitoring_config_file", "tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"),
+    *("grpc_channel_arguments", "grpc_max_threads", "enable_grpc_healthcheck_service", "mixed_precision"),
+}
+
+
 def test_compose_and_kubernetes_start_the_server_with_the_same_flags():
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     (compose,) = yaml.safe_load((SERVE / "compose.yaml").read_text())["services"].values()
-    deployment, service = yaml.safe_load_all((SERVE / "kubernetes.yaml").read_text())
+    deployment, service, *_ = yaml.safe_load_all((SERVE / "kubernetes.yaml").read_text())
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert set(container["args"]) <= set(compose["command"])
+    assert container["args"] == compose["command"]
+    assert {flag.lstrip("-").partition("=")[0] for flag in container["args"]} <= FLAGS
+    tag = container["image"].partition(":")[2]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tag)
+    assert f":-{tag}}}" in compose["image"]
     assert {row["name"]: row["value"] for row in container["env"]} == compose["environment"]
     ports = sorted(port["containerPort"] for port in container["ports"])
     assert ports == sorted(port["port"] for port in service["spec"]["ports"]) == [8500, 8501]
@@ -444,4 +522,30 @@ def test_compose_and_kubernetes_start_the_server_with_the_same_flags():
         if "=/config/" in flag:
             assert (SERVE / flag.rsplit("/", 1)[1]).is_file()
     name = re.search(r'name: "(.*)"', (SERVE / "models.config").read_text())[1]
-    assert container["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}"
+    assert name == deployment["metadata"]["name"]
+    assert "--enable_grpc_healthcheck_service" in container["args"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["grpc"] == {"port": 8500}
+    # An editor replaces a file: a mounted file would stay the old one.
+    assert all(not volume.split(":")[0].endswith((".config", ".pbtxt")) for volume in compose["volumes"])
+
+
+def test_kubernetes_scales_one_deployment_and_gives_it_as_many_threads_as_cores():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    deployment, service, budget, scaler = yaml.safe_load_all((SERVE / "kubernetes.yaml").read_text())
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
+    assert budget["spec"]["selector"]["matchLabels"] == labels
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]  # they are the autoscaler's
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (compose,) = yaml.safe_load((SERVE / "compose.yaml").read_text())["services"].values()
+    cores = container["resources"]["limits"]["cpu"]
+    assert cores == container["resources"]["requests"]["cpu"] == str(compose["cpus"])
+    for kind in ("intra", "inter"):
+        assert f"--tensorflow_{kind}_op_parallelism={cores}" in container["args"]
+    assert f"num_batch_threads {{ value: {cores} }}" in (SERVE / "batching.config").read_text()
+    (seconds,) = container["lifecycle"]["preStop"]["exec"]["command"][1:]
+    assert int(seconds) < pod["terminationGracePeriodSeconds"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}

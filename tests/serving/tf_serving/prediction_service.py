@@ -1,6 +1,12 @@
-"""A PredictionService for a SavedModel, for tests: with the messages of TensorFlow Serving, but not its server."""
+"""A PredictionService for a SavedModel, for tests: with the messages of TensorFlow Serving, but not its server.
 
+Like the server with batching, it refuses requests that are larger than max_batch_size, and never answers one without
+images.
+"""
+
+import re
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +21,8 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, model):
         self.name = model.name
         self.version = max(int(folder.name) for folder in model.iterdir() if folder.name.isdigit())
+        parameters = (model / str(self.version) / "batching_params.pbtxt").read_text()
+        self.largest = int(re.search(r"max_batch_size \{ value: (\d+) \}", parameters)[1])
         graph = tf.Graph()
         self.session = tf.compat.v1.Session(graph=graph)
         with graph.as_default():
@@ -29,6 +37,14 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         signature = self.signatures.get(name)
         if signature is None or set(request.inputs) != set(signature.inputs):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"The signature {name!r} or its inputs do not exist.")
+        sizes = [tensor.tensor_shape.dim[0].size for tensor in request.inputs.values() if tensor.tensor_shape.dim]
+        if sizes == [0]:
+            given_up = threading.Event()
+            context.add_callback(given_up.set)
+            given_up.wait()
+        if max(sizes, default=0) > self.largest:
+            fault = f"Task size {max(sizes)} is larger than maximum input batch size {self.largest}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, fault)
         try:
             return self.respond(name, signature, request)
         except (KeyError, TypeError, ValueError, tf.errors.InvalidArgumentError) as error:

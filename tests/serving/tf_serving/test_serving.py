@@ -199,20 +199,39 @@ def test_an_invalid_request_gets_a_status_and_the_next_one_is_answered(
     assert tf.make_ndarray(response.outputs["classes"])[0, 0].decode() == best(served.probabilities)[0]
 
 
+def test_an_empty_batch_gets_an_empty_answer_without_batching(served):
+    """With batching, the server never answers it, as examples/serve/README.md warns."""
+    loaded = tf.saved_model.load(str(served.base / "10"))
+    empty = {
+        "image_bytes": {"image_bytes": tf.zeros(0, tf.string)},
+        "labels": {"image_bytes": tf.zeros(0, tf.string)},
+        "serving_default": {"images": tf.zeros((0, SIZE, SIZE, 3))},
+        "images_uint8": {"images": tf.zeros((0, SIZE, SIZE, 3), tf.uint8)},
+    }
+    for name, inputs in empty.items():
+        shapes = {key: tuple(value.shape) for key, value in loaded.signatures[name](**inputs).items()}
+        expected = {"probabilities": (0, 10), "classes": (0, 5), "scores": (0, 5)}
+        assert shapes == {key: expected[key] for key in shapes}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("inputs", "signature"),
-    [
-        ({"image_bytes": np.zeros(0, "S1")}, "image_bytes"),
-        ({"images": np.zeros((0, SIZE, SIZE, 3), "float32")}, "serving_default"),
-        ({"images": np.zeros((0, SIZE, SIZE, 3), "uint8")}, "images_uint8"),
-    ],
-    ids=["image_bytes", "serving_default", "images_uint8"],
-)
-def test_an_empty_batch_gets_an_empty_answer(inputs, signature, stub, message):
-    outputs = stub.Predict(message(inputs, signature), timeout=60).outputs
-    shapes = {key: tf.make_ndarray(value).shape for key, value in outputs.items()}
-    assert shapes == {"probabilities": (0, 10), "classes": (0, 5), "scores": (0, 5)}
+def test_an_empty_batch_waits_until_its_client_gives_up_and_stops_no_other(served, stub, message):
+    import grpc
+
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(message({"image_bytes": np.zeros(0, "S1")}), timeout=1)
+    assert caught.value.code().name == "DEADLINE_EXCEEDED"
+    stub.Predict(message({"image_bytes": [served.files[0].read_bytes()]}), timeout=60)
+
+
+@pytest.mark.slow
+def test_the_example_client_sends_more_photos_than_a_batch_holds(served, service, repository):
+    client, files = repository / "examples" / "serve" / "grpc_client.py", served.files * 12
+    command = [sys.executable, client, "--server", service.target, "--model", "tiny", "--timeout", "60"]
+    printed = run([*command, "--batch-size", 48, *files])
+    rows = [line.split("\t") for line in printed.splitlines()]
+    assert [row[0] for row in rows] == [str(file) for file in files for _ in range(5)]
+    assert [row[2] for row in rows[::5]] == best(served.probabilities) * 12
 
 
 @pytest.mark.parametrize("name", ["models.config", "models.canary.config"])
