@@ -248,8 +248,8 @@ def create_app(
         predictor = Predictor(source, settings.engine)
     if not predictor.classes:
         raise ValueError(
-            f"The model {settings.name!r} returns features. Expected a classifier. Serve a SavedModel of it with TensorFlow "
-            "Serving."
+            f"The model {settings.name!r} returns features. Expected a classifier. Export it, and serve it with "
+            "TensorFlow Serving."
         )
     info = {"model": settings.name, "engine": predictor.engine, "size": str(predictor.size)}
     metrics = Metrics([0.0] * SLOTS if counters is None else counters, worker, info)
