@@ -90,12 +90,14 @@ def classify(
         options = model_options(labels, size, crop)
         with naming("--out"):
             results = stack.enter_context(_results(out, top)) if out else None
-        if results:
-            earlier = [name for name in map(_name, photos) if name in results.failed]
-            photos = _not_done(photos, results, out)
         with muted(f"Loading {model} ..."):
             mode = "latency" if len(photos) == 1 else "throughput"
             predictor = _open(model, engine, weights=weights, mode=mode, **options)
+        if results and out:
+            with naming("--out"):
+                results.claim(predictor.identity(), out)
+            earlier = [name for name in map(_name, photos) if name in results.failed]
+            photos = _not_done(photos, results, out)
         chunks = _chunks(predictor(photos, top=top, batch_size=batch_size), batch_size, len(photos))
         failures = _save(chunks, results, out) if results else _show(chunks, as_json=as_json, json_lines=json_lines)
         if results and earlier:
@@ -116,13 +118,10 @@ def _results(path: str, top: int) -> AbstractContextManager["Results"]:
 
 
 def _not_done(photos: list["Photo"], results: "Results", out: str | None) -> list["Photo"]:
-    """The photos that are not in the file yet; reports the skipped ones, which another model may have labelled."""
+    """The photos that are not in the file yet; reports the skipped ones."""
     left = [photo for photo in photos if _name(photo) not in results.done]
     if len(left) < len(photos):
-        complain(
-            f"{len(photos) - len(left)} of {len(photos)} photos are already in {out!r} and were skipped. "
-            "To label them with another model, pass another file."
-        )
+        complain(f"{len(photos) - len(left)} of {len(photos)} photos are already in {out!r} and were skipped.")
     return left
 
 

@@ -154,7 +154,7 @@ def _load(model: str, engine: str, weights: str | None, options: "ModelOptions")
 
 
 def _describe(scorer: "Classifier | Predictor") -> dict[str, Any]:
-    from keras_effnet.inference.evaluate import provenance
+    from keras_effnet.inference.provenance import provenance
     from keras_effnet.serving.predictor import Predictor
 
     return scorer.provenance() if isinstance(scorer, Predictor) else provenance(scorer) | {"engine": "keras"}

@@ -12,7 +12,7 @@ import numpy as np
 from keras_effnet.artifacts import MODEL
 from keras_effnet.data.training_photos import TrainingPhotos
 from keras_effnet.inference.classifier import Classifier
-from keras_effnet.inference.evaluate import provenance
+from keras_effnet.inference.provenance import provenance
 
 
 @dataclass(frozen=True)

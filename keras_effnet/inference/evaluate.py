@@ -3,18 +3,14 @@
 Source: the evaluation of github.com/tensorflow/tpu, models/official/efficientnet (crop padding 32, bicubic).
 """
 
-import hashlib
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 import numpy as np
 
-from keras_effnet import __version__
 from keras_effnet.data.class_names import Classes
 from keras_effnet.data.labelled_photos import Examples, Location, names_photos, open_examples
 from keras_effnet.data.photos import Photo
@@ -22,8 +18,6 @@ from keras_effnet.inference.accuracy import Answer, Report
 from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.classify import Scored, score
 from keras_effnet.inference.labels import ImageOptions, Labels
-from keras_effnet.variants import find_variant
-from keras_effnet.weights.published import find_local, find_weights
 
 
 class Scorer(Protocol):
@@ -140,34 +134,3 @@ def _reports(examples: Examples, scorer: Classifier | Scorer, batch_size: int) -
             answers.append(Answer(row.path, target, int(order[0]), float(row.scores[order[0]])))
         yield report()
     yield report()
-
-
-def provenance(classifier: Classifier) -> dict[str, Any]:
-    """Describe how a report was made: the model, its weights with their sha256, and the versions of the libraries."""
-    file = _weight_file(classifier)
-    digest = None
-    if file is not None:
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    modules = ("keras", "tf_keras", "tensorflow", "jax", "torch", "numpy", "PIL")
-    versions = {
-        name: sys.modules[name].__version__ for name in modules if hasattr(sys.modules.get(name), "__version__")
-    }
-    return {
-        "model": classifier.name or classifier.model.name,
-        "weights": classifier.weights,
-        "weights_sha256": digest,
-        "resolution": classifier.size,
-        "versions": {"keras_effnet": __version__, **versions},
-    }
-
-
-def _weight_file(classifier: Classifier) -> Path | None:
-    """The file with a classifier's weights, if it is known."""
-    for name in (classifier.weights, classifier.name):
-        if name and Path(name).is_file():
-            return Path(os.fspath(name))
-    if not classifier.weights:
-        return None
-    found = find_local(find_weights(find_variant(classifier.name).name, classifier.weights))
-    return found.path if found else None

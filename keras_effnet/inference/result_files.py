@@ -20,24 +20,54 @@ ROW_GROUP = 10_000
 JSON_OPENING = '{"path":'
 
 
-@dataclass(frozen=True)
+@dataclass
 class Results:
     """An open file of predictions.
 
     Args:
         done: the paths that were already in the file.
         failed: those of them that have an error.
-        write: appends a prediction, which is kept even if the run is killed afterwards.
+        models: the models that made the predictions in the file.
+        append: appends a prediction with the name of its model.
+        model: the model that makes the predictions that are written.
     """
 
     done: frozenset[str]
     failed: frozenset[str]
-    write: Callable[[Prediction], None]
+    models: frozenset[str]
+    append: Callable[[Prediction, str], None]
+    model: str = ""
+
+    def claim(self, model: str, path: str | os.PathLike[str]) -> None:
+        """Say which model makes the predictions that are written.
+
+        Args:
+            model: its identity: a name, and a digest as the last word.
+            path: of the file, for the message.
+
+        Raises:
+            ValueError: the file contains predictions of another model.
+        """
+        others = sorted(other for other in self.models if other.split()[-1:] != model.split()[-1:])
+        if others:
+            raise ValueError(
+                f"The file {os.fspath(path)!r} contains predictions of the model {others[0]!r}. Expected the model "
+                f"{model!r}, with the same weights, labels and crop. Choose another file, or delete this one."
+            )
+        self.model = model
+
+    def write(self, prediction: Prediction) -> None:
+        """Append a prediction, which is kept even if the run is killed afterwards."""
+        self.append(prediction, self.model)
 
 
-def _results(failed: Mapping[str, bool], write: Callable[[Prediction], None]) -> Results:
-    """Results from a mapping of each path in the file to whether it has failed."""
-    return Results(frozenset(failed), frozenset(name for name, yes in failed.items() if yes), write)
+# Whether the photo has failed, and the model.
+Row = tuple[bool, str]
+
+
+def _results(rows: Mapping[str, Row], append: Callable[[Prediction, str], None]) -> Results:
+    failed = frozenset(name for name, (has_failed, _) in rows.items() if has_failed)
+    return Results(frozenset(rows), failed, frozenset(model for _, model in rows.values()), append)
 
 
 @contextmanager
@@ -83,44 +113,44 @@ def _csv(path: Path, top: int) -> Iterator[Results]:
     with _lines(path, _csv_paths, head) as (done, file):
         writer = csv.writer(file, lineterminator="\n")
 
-        def write(prediction: Prediction) -> None:
+        def append(prediction: Prediction, model: str) -> None:
             # Write the header lazily: a run without predictions must not leave one that the next run would reject.
             if not file.tell():
                 file.write(head)
-            writer.writerow(_cells(prediction, top))
+            writer.writerow(_cells(prediction, model, top))
             file.flush()
 
-        yield _results(done, write)
+        yield _results(done, append)
 
 
 @contextmanager
 def _json_lines(path: Path) -> Iterator[Results]:
     with _lines(path, _json_paths, JSON_OPENING) as (done, file):
 
-        def write(prediction: Prediction) -> None:
-            file.write(json.dumps(entry(prediction)) + "\n")
+        def append(prediction: Prediction, model: str) -> None:
+            file.write(json.dumps({**entry(prediction), "model": model}) + "\n")
             file.flush()
 
-        yield _results(done, write)
+        yield _results(done, append)
 
 
 def _head(top: int) -> list[str]:
     columns = [f"{name}_{i}" for i in range(1, top + 1) for name in ("wnid", "label", "score")]
-    return ["path", "error", *columns]
+    return ["path", "error", "model", *columns]
 
 
-def _cells(prediction: Prediction, top: int) -> list[Any]:
+def _cells(prediction: Prediction, model: str, top: int) -> list[Any]:
     labels = list(chain.from_iterable(prediction.labels))
-    return [prediction.path, prediction.error, *labels, *[None] * (3 * top - len(labels))]
+    return [prediction.path, prediction.error, model, *labels, *[None] * (3 * top - len(labels))]
 
 
 @contextmanager
 def _lines(
-    path: Path, read: Callable[[Path], tuple[dict[str, bool], int]], opening: str
-) -> Iterator[tuple[dict[str, bool], IO[str]]]:
+    path: Path, read: Callable[[Path], tuple[dict[str, Row], int]], opening: str
+) -> Iterator[tuple[dict[str, Row], IO[str]]]:
     """The paths in a file of lines, and the file, open at the end of its last complete line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    done: dict[str, bool] = {}
+    done: dict[str, Row] = {}
     length = 0
     if path.exists():
         with path.open("rb") as old:
@@ -149,20 +179,20 @@ def _damaged(path: Path) -> ValueError:
     )
 
 
-def _json_paths(path: Path) -> tuple[dict[str, bool], int]:
-    done: dict[str, bool] = {}
+def _json_paths(path: Path) -> tuple[dict[str, Row], int]:
+    done: dict[str, Row] = {}
     length = 0
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
                 row = json.loads(line)
-                done[os.fspath(row["path"])] = "error" in row
+                done[os.fspath(row["path"])] = "error" in row, str(row.get("model", ""))
                 length += len(line)
     return done, length
 
 
-def _csv_paths(path: Path) -> tuple[dict[str, bool], int]:
-    done: dict[str, bool] = {}
+def _csv_paths(path: Path) -> tuple[dict[str, Row], int]:
+    done: dict[str, Row] = {}
     length, record = 0, b""
     with path.open("rb") as file:
         for line in file:
@@ -170,9 +200,9 @@ def _csv_paths(path: Path) -> tuple[dict[str, bool], int]:
             # A line break inside quotes is part of a file name.
             if record.endswith(b"\n") and record.count(b'"') % 2 == 0:
                 text = record.decode("utf-8", "surrogateescape")
-                name, error, *_ = next(csv.reader(io.StringIO(text, newline="")))
+                name, error, model, *_ = next(csv.reader(io.StringIO(text, newline="")))
                 # The first line is the header.
-                done |= {name: bool(error)} if length else {}
+                done |= {name: (bool(error), model)} if length else {}
                 length, record = length + len(record), b""
     return done, length
 
@@ -184,8 +214,9 @@ def _parquet(path: Path) -> Iterator[Results]:
     journal = path.with_name(f".{path.name}.jsonl")
     before = _parquet_paths(path) if path.exists() else {}
     with _json_lines(journal) as results:
-        failed = results.failed | {name for name, has_failed in before.items() if has_failed}
-        yield Results(results.done | before.keys(), failed, results.write)
+        earlier = _results(before, results.append)
+        done, failed = results.done | earlier.done, results.failed | earlier.failed
+        yield Results(done, failed, results.models | earlier.models, results.append)
     with staged(path) as part, journal.open(encoding="utf-8") as lines:
         rows = (_unicode(json.loads(line)) for line in lines)
         # If an earlier run was killed before it deleted its journal, both files contain the same rows.
@@ -197,10 +228,12 @@ def _schema() -> Any:
     import pyarrow as pa
 
     label = pa.struct([("wnid", pa.string()), ("label", pa.string()), ("score", pa.float64())])
-    return pa.schema([("path", pa.string()), ("error", pa.string()), ("labels", pa.list_(label))])
+    return pa.schema(
+        [("path", pa.string()), ("error", pa.string()), ("model", pa.string()), ("labels", pa.list_(label))]
+    )
 
 
-def _parquet_paths(path: Path) -> dict[str, bool]:
+def _parquet_paths(path: Path) -> dict[str, Row]:
     import pyarrow.parquet as parquet
 
     try:
@@ -209,8 +242,9 @@ def _parquet_paths(path: Path) -> dict[str, bool]:
         raise _damaged(path) from error
     if not known:
         raise _damaged(path)
-    rows = parquet.read_table(path, columns=["path", "error"]).to_pydict()
-    return {name: error is not None for name, error in zip(rows["path"], rows["error"], strict=True)}
+    rows = parquet.read_table(path, columns=["path", "error", "model"]).to_pydict()
+    columns = zip(rows["path"], rows["error"], rows["model"], strict=True)
+    return {name: (error is not None, model or "") for name, error, model in columns}
 
 
 def _write_parquet(part: Path, before: Path | None, rows: Iterator[dict[str, Any]]) -> None:

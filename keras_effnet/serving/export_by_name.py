@@ -15,7 +15,7 @@ from keras_effnet.exporting.published_numpy import predict
 from keras_effnet.imagenet import CLASS_INDEXES, class_index
 from keras_effnet.images import View, sample
 from keras_effnet.inference.classifier import Classifier
-from keras_effnet.inference.evaluate import provenance
+from keras_effnet.inference.provenance import provenance
 from keras_effnet.serving.agreement import Images, compare
 from keras_effnet.serving.engines import ENGINES, start, version
 from keras_effnet.serving.export_cache import best_weights

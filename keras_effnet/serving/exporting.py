@@ -3,7 +3,6 @@
 Source of the folder layouts: TensorFlow Serving and OpenVINO Model Server, both <model>/<version>/.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,14 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
-
 from keras_effnet.artifacts import latest, staged
 from keras_effnet.errors import Range, first_line
 from keras_effnet.images import CROP_PADDING, View
 from keras_effnet.inference.classifier import Classifier, as_classifier
-from keras_effnet.inference.evaluate import provenance
 from keras_effnet.inference.labels import ModelOptions
+from keras_effnet.inference.provenance import provenance, variables_digest
 from keras_effnet.introspection import variant_of
 from keras_effnet.normalization import Normalization
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
@@ -210,9 +207,6 @@ def _store_record(record: ModelRecord, part: Path) -> None:
 def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  # noqa: A002
     source = provenance(classifier)
     engine = ENGINE_OF_FORMAT[format]
-    variables = hashlib.sha256()
-    for value in classifier.model.get_weights():
-        variables.update(np.ascontiguousarray(value).tobytes())
     return ModelRecord(
         format=format,
         size=classifier.size,
@@ -223,7 +217,7 @@ def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  
         variant=_variant_name(classifier.model),
         weights=source["weights"],
         weights_sha256=source["weights_sha256"],
-        variables_sha256=variables.hexdigest(),
+        variables_sha256=variables_digest(classifier.model),
         crop=classifier.crop,
         input=INPUT[classifier.crop],
         check=asdict(check),

@@ -1,5 +1,7 @@
 """Images in, labels out, with the fastest engine available. An exported model needs neither Keras nor TensorFlow."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from keras_effnet.forks import PerProcess
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, Scored, label_all, stream
 from keras_effnet.inference.labels import ModelOptions, unlabelled
+from keras_effnet.inference.provenance import provenance, variables_digest
 from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start, version
 from keras_effnet.serving.model_record import ALIASES
 from keras_effnet.serving.model_source import find_model, is_name
@@ -172,8 +175,6 @@ class Predictor:
 
     def provenance(self) -> dict[str, Any]:
         """Describe what runs: the model, its weights with their sha256, the engine, and the versions of libraries."""
-        from keras_effnet.inference.evaluate import provenance
-
         if isinstance(self._source, Classifier):
             return provenance(self._source) | {"engine": self.engine}
         record, used = self._source.export.record, ENGINES[self.engine]
@@ -187,6 +188,20 @@ class Predictor:
             "quantize": record.quantize,
             "engine": self.engine,
         }
+
+    def identity(self) -> str:
+        """The model's name, and a digest of all that its predictions depend on: weights, labels, images, quantization.
+
+        Two engines that run the same weights have the same digest.
+        """
+        if isinstance(self._source, Classifier):
+            found = provenance(self._source)
+            weights, quantize = found["weights_sha256"] or variables_digest(self._source.model), None
+        else:
+            record = self._source.export.record
+            weights, quantize = record.weights_sha256 or record.variables_sha256, record.quantize
+        parts = json.dumps([weights, quantize, self.classes, self.view.size, self.view.crop])
+        return f"{self.name} {hashlib.sha256(parts.encode()).hexdigest()[:16]}"
 
     def close(self) -> None:
         """Stop the threads once the images under way are labelled."""

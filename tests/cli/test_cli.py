@@ -253,6 +253,25 @@ def test_out_reports_how_many_photos_were_written_and_how_many_failed(model: str
     assert [row["labels"][0]["index"] for row in rows if "labels" in row] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_out_never_mixes_the_labels_of_two_models(model: str, photos: Path, tmp_path: Path, suffix: str) -> None:
+    out, other = tmp_path / f"labels{suffix}", tmp_path / "other.keras"
+    assert run("classify", photos, "--model", model, "--out", out).exit_code == 0
+    before = out.read_bytes()
+    again = run("classify", photos, "--model", model, "--out", out)
+    assert (again.exit_code, "3 of 3 photos are already in" in again.stderr) == (0, True)
+    network = keras.models.load_model(model)
+    network.layers[-1].set_weights([-value for value in network.layers[-1].get_weights()])
+    network.save(other)
+    (tmp_path / "names.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    same = ("--model", model)
+    for arguments in (("--model", other), (*same, "--labels", tmp_path / "names.txt"), (*same, "--crop", "none")):
+        result = run("classify", photos, *arguments, "--out", out)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"keras-effnet: --out: The file {str(out)!r} contains predictions of the model")
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(("total", "on_terminal"), [(5, True), (2, True), (5, False)])
 def test_progress_bar_is_shown_on_terminals_for_long_lists(monkeypatch: Any, total: int, on_terminal: bool) -> None:
     screen = io.StringIO()

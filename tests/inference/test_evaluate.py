@@ -19,7 +19,8 @@ from keras_effnet.imagenet import class_index
 from keras_effnet.images import center_crop_and_resize, find_images, sample
 from keras_effnet.inference.accuracy import Report
 from keras_effnet.inference.classifier import Classifier, load_classifier
-from keras_effnet.inference.evaluate import evaluate, provenance
+from keras_effnet.inference.evaluate import evaluate
+from keras_effnet.inference.provenance import provenance
 
 COLOURS = ((None, "rose"), (None, "sun_flower"), (None, "tulip"), (None, "daisy"), (None, "poppy"), (None, "iris"))
 NAMES = ("Rose", "sun flower", "tulip", "daisy", "poppy", "iris")

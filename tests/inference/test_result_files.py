@@ -130,3 +130,20 @@ def test_without_pyarrow_the_error_has_the_pip_command(tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match="pip install pyarrow"), open_results(tmp_path / "a.parquet", top=1):
         pass
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_keeps_the_predictions_of_one_model(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"labels{suffix}"
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    for photo, name in ((CAT, "lite0 1f3a"), (BAD, "exports/lite0.tflite 1f3a")):  # the digest decides
+        with open_results(file, top=2) as results:
+            results.claim(name, file)
+            results.write(photo)
+    with (
+        open_results(file, top=2) as results,
+        pytest.raises(ValueError, match=r"of the model '.* 1f3a'\. Expected the model 'b0 77aa'"),
+    ):
+        results.claim("b0 77aa", file)
+    assert results.models == {"lite0 1f3a", "exports/lite0.tflite 1f3a"}
