@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from keras_effnet.native_logs import quiet_import
+
 # The values that TensorFlow itself accepts as true.
 _WANTED = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 
 try:
-    if _WANTED:
-        import tf_keras as keras
-    else:
-        import keras
+    with quiet_import():
+        if _WANTED:
+            import tf_keras as keras
+        else:
+            import keras
 except ImportError as error:
     backend = "tensorflow" if _WANTED else os.environ.get("KERAS_BACKEND", "tensorflow")
     raise ImportError(

@@ -4,6 +4,7 @@ import glob
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 # HEIC needs a Pillow plugin. Without it, an error for the file is better than skipping it.
@@ -31,10 +32,14 @@ def is_ignored(name: str) -> bool:
 def normal_name(name: str) -> str:
     """A name in the normal form NFC, in which names are compared: macOS writes accents as separate characters (NFD).
 
+    In the C locale, Python reads accents in file names as undecoded bytes of UTF-8; these are decoded.
+
     Example:
-        >>> normal_name("Cafe" + chr(0x301)) == "Caf" + chr(0xE9)
+        >>> normal_name("Cafe" + chr(0x301)) == normal_name(b"Caf\\xc3\\xa9".decode("ascii", "surrogateescape"))
         True
     """
+    with suppress(UnicodeError):
+        name = name.encode("utf-8", "surrogateescape").decode("utf-8")
     return unicodedata.normalize("NFC", name)
 
 

@@ -12,7 +12,7 @@ import pytest
 import keras_effnet
 
 # The top-level files fall into three groups; every sub-package is a room of its own.
-TABLE = ("errors", "forks", "blocks", "scaling", "normalization", "variants", "complexity")
+TABLE = ("errors", "forks", "native_logs", "blocks", "scaling", "normalization", "variants", "complexity")
 GRAPH = ("_keras", "_keras_private", "layers", "network", "introspection", "artifacts")
 BUILDERS = ("builder_signature", "models", "center_crop", "image_files", "image_metadata", "images", "imagenet")
 # A file may import from its own room and from the rooms before it.
@@ -25,6 +25,7 @@ ROOMS = (
 STANDARD_LIBRARY_ONLY = (
     "errors",
     "forks",
+    "native_logs",
     "blocks",
     "scaling",
     "normalization",

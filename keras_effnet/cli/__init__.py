@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 import typer
 
@@ -83,6 +84,10 @@ app.callback()(begin)
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Labels and file names may not exist in the encoding of the terminal.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="keras-effnet")
     except KeyboardInterrupt:  # outside of a command, for example while it exits

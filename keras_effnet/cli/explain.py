@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -167,6 +168,8 @@ class _Album:
 
     def _file(self, photo: str, model: str, label: str) -> Path:
         stem = re.sub(r"[^\w.-]+", "_", f"{Path(photo).stem}-{model}-{label}")
+        # Labels may not exist in the encoding of file names, for example in the C locale.
+        stem = stem.encode(sys.getfilesystemencoding(), "replace").decode(sys.getfilesystemencoding()).replace("?", "_")
         name, number = stem, 1
         while name in self.names:
             number += 1

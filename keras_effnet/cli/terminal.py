@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
@@ -20,6 +19,7 @@ from rich.table import Column, Table
 
 from keras_effnet.cli.help_page import RUNNING, at_least
 from keras_effnet.errors import OfflineError
+from keras_effnet.native_logs import LEVEL, muted_stderr, wants_logs
 from keras_effnet.variants import VARIANTS
 
 Photos = Annotated[
@@ -170,19 +170,17 @@ def printable(text: str) -> str:
 
 
 def start_keras() -> None:
-    """Import Keras without the log messages of its backend; if TF_CPP_MIN_LOG_LEVEL is set, it decides."""
-    warnings.filterwarnings("ignore", module="PIL")
-    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        with muted("Starting Keras ..."):
-            silence_backend()
-            importlib.import_module("keras_effnet._keras")
+    """Import Keras without the log messages of its backend, unless TF_CPP_MIN_LOG_LEVEL asks for them."""
+    silence_backend()
+    with muted("Starting Keras ..."):
+        importlib.import_module("keras_effnet._keras")
 
 
 def silence_backend() -> None:
-    """Turn the backend's log messages off before it is imported, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    """Turn the backend's log messages off before it is imported, unless TF_CPP_MIN_LOG_LEVEL asks for them."""
     warnings.filterwarnings("ignore", module="PIL")
-    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    if not wants_logs():
+        os.environ.setdefault(LEVEL, "2")
         logging.getLogger("absl").setLevel(logging.ERROR)
 
 
@@ -213,18 +211,15 @@ def following(status: Status) -> Iterator[None]:
 
 @contextmanager
 def muted(status: str) -> Iterator[None]:
-    """Hide what native libraries write to stderr, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    # TensorFlow 2.21 logs some lines before it reads its log level, and LiteRT ignores the level.
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
-        yield
-        return
-    with os.fdopen(os.dup(2), "w") as terminal, Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            with Console(file=terminal).status(status) as shown, following(shown):
-                yield
-        finally:
-            os.dup2(terminal.fileno(), 2)
+    """Hide what native libraries write to stderr, and show a status instead, unless TF_CPP_MIN_LOG_LEVEL forbids it."""
+    with muted_stderr() as real:
+        if real is None or sys.stderr is None:
+            yield
+            return
+        # The status has its own copy of stderr, in its encoding: not every terminal shows the spinner.
+        terminal = os.fdopen(os.dup(real), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+        with terminal, Console(file=terminal).status(status) as shown, following(shown):
+            yield
 
 
 def millions(count: int) -> str:

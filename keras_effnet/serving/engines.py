@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_effnet.errors import first_line
 from keras_effnet.forks import check_fork
+from keras_effnet.native_logs import muted_stderr
 from keras_effnet.serving.model_record import Export
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -51,8 +52,9 @@ def _litert(path: Path, threads: int, copies: int) -> Sequence[Run]:
     from ai_edge_litert.interpreter import Interpreter
 
     def runner() -> Run:
-        interpreter = Interpreter(os.fspath(path), num_threads=threads)
-        interpreter.allocate_tensors()
+        with muted_stderr():  # reports its delegate
+            interpreter = Interpreter(os.fspath(path), num_threads=threads)
+            interpreter.allocate_tensors()
         (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 
         def run(images: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.labels import ModelOptions
 from keras_effnet.inference.provenance import provenance, variables_digest
 from keras_effnet.introspection import variant_of
+from keras_effnet.native_logs import muted_stderr
 from keras_effnet.normalization import Normalization
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
 from keras_effnet.serving.engines import ENGINE_OF_FORMAT, start, version
@@ -122,7 +123,8 @@ def export(
     network, fused = _serving_model(classifier, kind)
     is_file = target.suffix.lower() in FORMAT_OF_SUFFIX
     with clear_errors(target, kind), staged(target, numbered=not is_file) as part:
-        kept = WRITERS[kind](network, part, classifier, quantize, calibration.pixels)
+        with muted_stderr():  # converters report every step
+            kept = WRITERS[kind](network, part, classifier, quantize, calibration.pixels)
         run = start(part, engine)
         check = compare(classifier, run, others, quantize=quantize, min_agreement=min_agreement)
         record = replace(_record(classifier, kind, check), quantize=quantize, fused=fused, float_layers=kept)

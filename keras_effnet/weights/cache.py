@@ -5,8 +5,9 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -97,6 +98,9 @@ def locked(target: Path, timeout: float) -> Iterator[None]:
     try:
         yield
     finally:
+        # Before the release: a process that opened the file meanwhile notices that it is gone, and tries again.
+        with suppress(OSError):  # Windows does not delete an open file
+            Path(lock.lock_file).unlink()
         lock.release()
 
 
@@ -109,7 +113,7 @@ def pinned(path: Path) -> str:
     """The digest pinned when the file was first downloaded, "" if there is none."""
     try:
         return "sha256:" + pin_path(path).read_text(encoding="utf-8", errors="replace").partition(" ")[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
 
 
@@ -127,10 +131,20 @@ def pin_unpublished(path: Path) -> None:
 
 
 def cache_directories() -> list[Path]:
-    """The folders of weight files: KERAS_EFFNET_HOME if set (written to), then Keras's own cache, `~/.keras/models`."""
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+    """The folders of weight files: KERAS_EFFNET_HOME if set (written to), then Keras's own cache, `~/.keras/models`.
+
+    Without a home folder, Keras's cache is in the system's temporary folder.
+    """
+    keras_home = Path(os.environ.get("KERAS_HOME") or _home() / ".keras") / "models"
     ours = os.environ.get("KERAS_EFFNET_HOME")
     return [Path(ours), keras_home] if ours else [keras_home]
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # HOME is not set, and the system does not know the user
+        return Path(tempfile.gettempdir())
 
 
 def offline() -> bool:

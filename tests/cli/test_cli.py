@@ -283,7 +283,9 @@ def test_progress_bar_is_shown_on_terminals_for_long_lists(monkeypatch: Any, tot
 
 def test_without_tensorflow_the_error_names_the_package_to_install(tmp_path: Path) -> None:
     environment = {"KERAS_BACKEND": "tensorflow", "KERAS_EFFNET_HOME": str(tmp_path)}  # a cache without an export
-    result = python("sys.modules['tensorflow'] = None", "classify", "--sample", "chelsea", **environment)
+    result = python(
+        "sys.modules['tensorflow'] = None", "classify", "--sample", "chelsea", "--engine", "keras", **environment
+    )
     assert (result.returncode, result.stdout) == (1, "")
     assert "pip install tensorflow" in result.stderr
     assert len(result.stderr.splitlines()) == 1
