@@ -52,6 +52,16 @@ Resolution = Annotated[
 ]
 ValShare = Annotated[float, typer.Option(metavar="SHARE", help="Share of each class to hold out if there is no val/.")]
 Mirror = Annotated[bool, typer.Option(help="Mirror photos at random; switch it off for digits and letters.")]
+MixUp = Annotated[float, typer.Option("--mixup", metavar="ALPHA", help="Blend photos in phase 2; 0 for none.")]
+CutMix = Annotated[
+    float, typer.Option("--cutmix", metavar="ALPHA", help="Paste parts of other photos in phase 2; 0 for none.")
+]
+Progressive = Annotated[
+    bool,
+    typer.Option(
+        "--progressive", help="Let the images of phase 2 grow from 4/7 of their size, and the crops with them."
+    ),
+]
 MaxBatchSize = Annotated[
     int,
     typer.Option("--batch-size", metavar="N", callback=at_least(1), help="Maximum number of photos per batch."),
@@ -85,6 +95,9 @@ def finetune(
     resolution: Resolution = DEFAULTS.resolution,
     val_share: ValShare = DEFAULTS.val_share,
     mirror: Mirror = DEFAULTS.mirror,
+    mixup: MixUp = DEFAULTS.mixup,
+    cutmix: CutMix = DEFAULTS.cutmix,
+    progressive: Progressive = DEFAULTS.progressive,
     seed: Seed = DEFAULTS.seed,
     overwrite: Overwrite = False,
     strict: Strict = False,
@@ -99,6 +112,9 @@ def finetune(
         "resolution": resolution,
         "val_share": val_share,
         "mirror": mirror,
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "progressive": progressive,
         "seed": seed,
     }
     with plain_errors():

@@ -186,7 +186,14 @@ def _resized(image: np.ndarray, size: int, box: tuple[float, float, float, float
 
 
 def training_batches(
-    photos: Photos, view: Callable[..., np.ndarray], *, classes: int, batch_size: int, seed: int
+    photos: Photos,
+    view: Callable[..., np.ndarray],
+    *,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    epoch: int = 0,
+    mix: Callable[..., Batch] | None = None,
 ) -> Iterator[Batch]:
     """Endless batches; every epoch has a new order and new crops. An incomplete last batch is dropped.
 
@@ -196,10 +203,12 @@ def training_batches(
         classes: number of outputs of the model.
         batch_size: photos per batch, at most the number of photos.
         seed: of order and crops; the same seed gives the same batches with any number of threads.
+        epoch: the first epoch.
+        mix: maps the images and labels of a batch and a random generator `rng` to mixed ones.
     """
     labels = photos.labels(classes)
     with ThreadPoolExecutor(THREADS) as pool:
-        for epoch in count():
+        for epoch in count(epoch):  # noqa: B020  # the first one is not needed any more
 
             def draw(index: int, epoch: int = epoch) -> np.ndarray:
                 return view(photos.pixels(index), rng=np.random.default_rng((seed, epoch, index)))
@@ -207,7 +216,9 @@ def training_batches(
             order = np.random.default_rng((seed, epoch)).permutation(len(photos.rows))
             for start in range(0, len(order) - batch_size + 1, batch_size):
                 chosen = order[start : start + batch_size]
-                yield np.stack(list(pool.map(draw, chosen.tolist()))), labels[chosen]
+                batch = np.stack(list(pool.map(draw, chosen.tolist()))), labels[chosen]
+                # Photos have two numbers after the seed, a batch has three.
+                yield mix(*batch, rng=np.random.default_rng((seed, epoch, start, 1))) if mix else batch
 
 
 def ordered_batches(photos: Photos, view: Prepare | None, *, batch_size: int) -> Iterator[Batch]:

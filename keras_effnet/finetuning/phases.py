@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
-from keras_effnet.data.photo_batches import Photos, center_view, random_view, training_batches
+from keras_effnet.data.mixing import mix
+from keras_effnet.data.photo_batches import Batch, Photos, center_view, random_view, training_batches
 from keras_effnet.errors import first_line
+from keras_effnet.finetuning.growth import Stage, make_stages, open_copy
 from keras_effnet.finetuning.report import Epoch
 from keras_effnet.finetuning.run_state import Run
 from keras_effnet.finetuning.settings import Settings
@@ -148,27 +150,42 @@ def _train_blocks(run: Run) -> None:
     unfreeze(network, chosen.unfreeze)
     parts = with_frozen_trunk(network, str(first_block(network, chosen.unfreeze)))
     scores = _scores_of(parts, run.val)
+    copy, whole = open_copy(network, chosen.unfreeze) if chosen.progressive else (network, parts.whole)
     photos = len(run.train.rows)
     batch_size = _batch_size(photos, chosen.batch_size)
     steps = photos // batch_size
-    view = partial(random_view, size=run.size, smallest=chosen.smallest_crop, mirror=chosen.mirror)
-    batches = training_batches(
-        run.train, view, classes=network.output_shape[-1], batch_size=batch_size, seed=chosen.seed
-    )
 
     def measure() -> dict[str, float]:
+        if copy is not network:
+            network.set_weights(copy.get_weights())
         run.scores = scores()
         return _measure(run, run.scores)
 
-    _compile(parts.whole, _warmed_cosine(chosen.learning_rate, steps * chosen.epochs), chosen)
-    parts.whole.fit(
-        as_dataset(batches),
-        steps_per_epoch=steps,
-        epochs=chosen.epochs,
-        callbacks=_callbacks(run, "blocks", chosen.epochs, steps, measure),
-        shuffle=False,
-        verbose=0,
-    )
+    _compile(whole, _warmed_cosine(chosen.learning_rate, steps * chosen.epochs), chosen)
+    callbacks = _callbacks(run, "blocks", chosen.epochs, steps, measure)
+    epoch = 0
+    for stage in make_stages(chosen, run.size):
+        # Otherwise the next size would be compiled with an open shape.
+        whole.train_function = None
+        whole.fit(
+            as_dataset(_batches(run, stage, batch_size, epoch)),
+            steps_per_epoch=steps,
+            initial_epoch=epoch,
+            epochs=stage.until,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+        epoch = stage.until
+        if whole.stop_training:
+            break
+
+
+def _batches(run: Run, stage: Stage, batch_size: int, epoch: int) -> Iterator[Batch]:
+    view = partial(random_view, size=stage.size, smallest=stage.smallest_crop, mirror=run.settings.mirror)
+    mixed = partial(mix, mixup=stage.mixup, cutmix=stage.cutmix) if stage.mixup or stage.cutmix else None
+    options = {"classes": run.network.output_shape[-1], "batch_size": batch_size, "seed": run.settings.seed}
+    return training_batches(run.train, view, **options, epoch=epoch, mix=mixed)
 
 
 def _callbacks(

@@ -17,6 +17,8 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "label_smoothing": Range(least=0, most=0.99),
         "weight_decay": Range(least=0, most=1),
         "smallest_crop": Range(least=0.01, most=1),
+        "mixup": Range(least=0),
+        "cutmix": Range(least=0),
         "resolution": Range(least=32, whole=True),
         "seed": SEED,
     }
@@ -39,6 +41,10 @@ class Settings:
         weight_decay: decoupled (arXiv:1711.05101).
         smallest_crop: minimum area of a random crop, as a share of the photo's area.
         mirror: whether photos may be mirrored; False for digits and letters.
+        mixup, cutmix: alpha of MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899) in phase 2; 0 for none. With
+            both, each is applied to one half of each batch.
+        progressive: whether the images of phase 2 grow in four stages from 4/7 of their size, and crops, `mixup` and
+            `cutmix` with them (arXiv:2104.00298, section 4).
         resolution: side of the images in pixels; None for the network's own.
         val_share: share of each class to hold out if the data has no validation split.
         seed: of the split, the head, the crops, their order and dropout.
@@ -54,6 +60,9 @@ class Settings:
     weight_decay: float = 0.01
     smallest_crop: float = 0.5
     mirror: bool = True
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    progressive: bool = False
     resolution: int | None = None
     val_share: float = 0.2
     seed: int = 0
@@ -78,6 +87,9 @@ class SettingsArguments(TypedDict, total=False):
     weight_decay: float
     smallest_crop: float
     mirror: bool
+    mixup: float
+    cutmix: float
+    progressive: bool
     resolution: int | None
     val_share: float
     seed: int

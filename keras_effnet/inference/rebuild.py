@@ -21,8 +21,8 @@ def _finish(layer: Any) -> None:
     getattr(layer, "finalize_state", lambda: None)()
 
 
-def resized(model: Any, size: int) -> Any:
-    """Rebuild a model for images of shape (size, size, 3)."""
+def resized(model: Any, size: int | None) -> Any:
+    """Rebuild a model for images of shape (size, size, 3); None for any size."""
     copy = keras.models.clone_model(model, input_tensors=keras.Input((size, size, 3)))
     give_weights(copy, model.get_weights())
     return copy

@@ -1,10 +1,13 @@
 """MixUp and CutMix: labels are mixed in the proportion of the pixels."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
+from keras_effnet.data import mixing  # noqa: E402
 from keras_effnet.data.image_audit import OddFiles  # noqa: E402
 from keras_effnet.data.sharding import Position  # noqa: E402
 from keras_effnet.data.tf_batches import Batches, training_batches  # noqa: E402
@@ -12,6 +15,19 @@ from keras_effnet.data.tf_mixing import beta, mix  # noqa: E402
 from keras_effnet.data.tf_sources import from_rows  # noqa: E402
 
 COUNT, SIZE = 64, 20
+Mixed = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def in_tensorflow(images: np.ndarray, labels: np.ndarray, seed: int, **alphas: float) -> tuple[np.ndarray, np.ndarray]:
+    mixed, targets = mix(images, labels, seed=[seed, 1], **alphas)
+    return mixed.numpy(), targets.numpy()
+
+
+def in_numpy(images: np.ndarray, labels: np.ndarray, seed: int, **alphas: float) -> tuple[np.ndarray, np.ndarray]:
+    return mixing.mix(images, labels, rng=np.random.default_rng(seed), **alphas)
+
+
+both = pytest.mark.parametrize("mixed_in", [in_tensorflow, in_numpy])
 
 
 def flat(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
@@ -20,10 +36,11 @@ def flat(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
     return np.tile(values[:, None, None, None], (1, SIZE, SIZE, 3)), np.eye(count, dtype=np.float32)
 
 
+@both
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.2, 0.0), (0.0, 0.5), (0.5, 0.5), (1.0, 1.0)])
-def test_a_label_is_mixed_in_the_proportion_of_the_pixels(mixup: float, cutmix: float) -> None:
+def test_a_label_is_mixed_in_the_proportion_of_the_pixels(mixed_in: Mixed, mixup: float, cutmix: float) -> None:
     images, labels = flat()
-    mixed, targets = (part.numpy() for part in mix(images, labels, mixup=mixup, cutmix=cutmix, seed=[1, 2]))
+    mixed, targets = mixed_in(images, labels, 1, mixup=mixup, cutmix=cutmix)
     assert mixed.dtype == targets.dtype == np.float32
     np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
     # The mean of an image is the mean of its own value and its partner's, weighted by the label.
@@ -32,18 +49,20 @@ def test_a_label_is_mixed_in_the_proportion_of_the_pixels(mixup: float, cutmix: 
     assert 0.1 < changed <= 1
 
 
-def test_mixup_blends_and_keeps_the_larger_part() -> None:
+@both
+def test_mixup_blends_and_keeps_the_larger_part(mixed_in: Mixed) -> None:
     images, labels = flat()
-    mixed, targets = (part.numpy() for part in mix(images, labels, mixup=1.0, cutmix=0.0, seed=[3, 4]))
+    mixed, targets = mixed_in(images, labels, 3, mixup=1.0, cutmix=0.0)
     assert np.ptp(mixed, axis=(1, 2, 3)).max() < 1e-4
     own = targets[np.arange(COUNT), np.arange(COUNT)]
     assert own.min() >= 0.5
     np.testing.assert_allclose(targets[np.arange(COUNT), COUNT - 1 - np.arange(COUNT)], 1 - own, atol=1e-6)
 
 
-def test_cutmix_pastes_a_rectangle_of_the_partner() -> None:
+@both
+def test_cutmix_pastes_a_rectangle_of_the_partner(mixed_in: Mixed) -> None:
     images, labels = flat()
-    mixed, targets = (part.numpy() for part in mix(images, labels, mixup=0.0, cutmix=1.0, seed=[3, 4]))
+    mixed, targets = mixed_in(images, labels, 3, mixup=0.0, cutmix=1.0)
     for i, image in enumerate(mixed[..., 0]):
         pasted = image != images[i, 0, 0, 0]
         assert set(np.unique(image[pasted])) <= {images[COUNT - 1 - i, 0, 0, 0]}
@@ -52,9 +71,10 @@ def test_cutmix_pastes_a_rectangle_of_the_partner() -> None:
         assert targets[i, i] == pytest.approx(1 - pasted.mean(), abs=1e-6)
 
 
-def test_with_both_each_half_of_the_batch_gets_one() -> None:
+@both
+def test_with_both_each_half_of_the_batch_gets_one(mixed_in: Mixed) -> None:
     images, labels = flat()
-    mixed, targets = (part.numpy() for part in mix(images, labels, mixup=1.0, cutmix=1.0, seed=[5, 6]))
+    mixed, targets = mixed_in(images, labels, 5, mixup=1.0, cutmix=1.0)
     half = COUNT // 2
     assert np.ptp(mixed[:half], axis=(1, 2, 3)).max() < 1e-4
     assert set(np.unique(mixed[half:])) <= set(images[half:, 0, 0, 0])
