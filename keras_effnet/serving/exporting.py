@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from keras_effnet.artifacts import latest, staged
-from keras_effnet.errors import Range, first_line
+from keras_effnet.errors import Range, counted, first_line
+from keras_effnet.exporting.tflite_metadata import add_metadata, describe_classifier
 from keras_effnet.images import CROP_PADDING, View
 from keras_effnet.inference.classifier import Classifier, as_classifier
 from keras_effnet.inference.labels import ModelOptions
@@ -31,6 +32,7 @@ from keras_effnet.serving.model_record import (
 )
 from keras_effnet.serving.writers import WRITERS, check_arguments
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights.registry import WEIGHTS
 
 PIXELS = "RGB, float32, 0 to 255"
 # How the images of a network are made from photos, by `View.crop`.
@@ -201,9 +203,19 @@ def _store_record(record: ModelRecord, part: Path) -> None:
     if part.is_dir():
         (part / RECORD_FILE).write_text(record.to_json(), "utf-8")
     elif record.format == "litert":
+        part.write_bytes(add_metadata(part.read_bytes(), _metadata(record)))
         append_to_tflite(part, record)
     elif record.format == "onnx":
         add_to_onnx(part, record)
+
+
+def _metadata(record: ModelRecord) -> bytes:
+    """What MediaPipe Tasks and ML Kit read."""
+    labels = [label for _, label in record.classes]
+    purpose = f"Classifies images into {counted(len(labels), 'class')}." if labels else "Computes features of images."
+    published = WEIGHTS.get((record.variant or "", record.weights or ""))
+    authors, licence = (published.credit, published.licence) if published else ("", "")
+    return describe_classifier(record.variant or record.model, purpose, labels, authors, licence)
 
 
 def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  # noqa: A002
