@@ -130,7 +130,7 @@ def build(plan: Plan) -> tuple[Any, EMA | None]:
     speed_up(network)
     if recipe.ema_decay is None:
         return network, None
-    ema = EMA(recipe.ema_decay, every=recipe.accumulate, compile=compiled)
+    ema = EMA(recipe.ema_decay, every=recipe.accumulate, compile=compiled, in_checkpoints=False)
     ema.build(network)
     return network, ema
 

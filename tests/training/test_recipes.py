@@ -1,7 +1,9 @@
 """The recipes: optimizer, schedule and moving average against NumPy; weight decay by name against the network."""
 
+import contextlib
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -340,6 +342,47 @@ def test_a_compiled_update_gives_the_same_average(small: Any, photos: Any) -> No
     small.fit(*photos, 4, 2, callbacks=[compiled, plain], verbose=0)
     for a, b in zip(values(compiled.variables), values(plain.variables), strict=True):
         assert a == pytest.approx(b, abs=1e-6)
+
+
+class Stop(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends training after the first epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            raise InterruptedError
+
+
+@pytest.mark.skipif(LEGACY, reason="tf_keras saves no attributes of a model")
+@pytest.mark.parametrize("first", [True, False], ids=["before the backup", "after the backup"])
+def test_the_average_survives_backup_and_restore(photos: Any, tmp_path: Path, first: bool) -> None:
+    def fit(folder: Path, *stop: Any) -> tuple[Any, EMA]:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+        model.compile(keras.optimizers.SGD(1e-4, momentum=0.9), "mse")
+        ema, backup = EMA(0.9), keras.callbacks.BackupAndRestore(folder, save_freq="epoch")
+        callbacks = [ema, backup] if first else [backup, ema]
+        with contextlib.suppress(InterruptedError):
+            model.fit(photos[0], np.eye(3)[photos[1]], 4, 2, shuffle=False, verbose=0, callbacks=[*callbacks, *stop])
+        return model, ema
+
+    model, whole = fit(tmp_path / "a")
+    _, cut = fit(tmp_path / "b", Stop())
+    again, resumed = fit(tmp_path / "b")
+    assert (cut.batches, resumed.batches) == (3, whole.batches)
+    for ours, expected in zip(values(resumed.variables), values(whole.variables), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(values(whole.variables), model.get_weights(), strict=True))
+    assert not hasattr(again, "_keras_effnet_ema")  # files written after `fit` do not contain the average
+
+
+@pytest.mark.skipif(LEGACY, reason="tf_keras saves no attributes of a model")
+def test_a_checkpoint_with_an_average_loads_into_a_plain_model(small: Any, photos: Any, tmp_path: Path) -> None:
+    small.compile("sgd", "sparse_categorical_crossentropy")
+    saver = keras.callbacks.ModelCheckpoint(tmp_path / "m.keras")
+    small.fit(*photos, 4, 1, callbacks=[EMA(0.9), saver], verbose=0)
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    for ours, expected in zip(loaded.get_weights(), small.get_weights(), strict=True):
+        assert np.array_equal(ours, expected)
 
 
 def test_variables_without_decay_match_the_non_trainable_share_by_arithmetic() -> None:
