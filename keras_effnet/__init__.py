@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 # The public names by the module that defines them; `tests/test_types.py` compares them with the imports below.
 _NAMES = {
     "inference.activation_maps": ["explain"],
+    "curation.features": ["embed"],
+    "curation.inspection": ["inspect_photos"],
     "design.budget": ["fit_budget"],
     "blocks": ["B0_BLOCKS", "LITE_BLOCKS", "BlockArgs", "decode_blocks", "encode_blocks"],
     "training.ema": ["EMA"],
@@ -69,6 +71,8 @@ if _typing.TYPE_CHECKING:
     from keras_effnet.blocks import BlockArgs as BlockArgs
     from keras_effnet.blocks import decode_blocks as decode_blocks
     from keras_effnet.blocks import encode_blocks as encode_blocks
+    from keras_effnet.curation.features import embed as embed
+    from keras_effnet.curation.inspection import inspect_photos as inspect_photos
     from keras_effnet.design import latency as latency
     from keras_effnet.design import mnas as mnas
     from keras_effnet.design import rivals as rivals

@@ -29,6 +29,7 @@ EXTRAS = {
         "plots",
         "search",
         "serve",
+        "curation",
         "docs",
         "test",
         "dev",

@@ -8,10 +8,12 @@ import typer
 
 from keras_effnet.cli import (
     classify,
+    embed,
     evaluate,
     explain,
     export,
     finetune,
+    inspect,
     paper,
     search,
     serve,
@@ -52,6 +54,18 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     finetune.finetune: (
         "keras-effnet finetune flowers/ --out run",
         "keras-effnet classify photo.jpg --model run",
+    ),
+    inspect.inspect: (
+        "keras-effnet inspect flowers/",
+        "keras-effnet inspect flowers/ --model run --out inspection",
+    ),
+    embed.embed: (
+        "keras-effnet embed photos/ --out features.npz",
+        "keras-effnet embed photos/ --out features.parquet --model run",
+    ),
+    embed.similar: (
+        "keras-effnet similar photo.jpg --in features.npz",
+        "keras-effnet similar photos/ --in features.npz --top 1 --json",
     ),
     train.train: (
         "keras-effnet train --data imagenet/ --out run --model b0",
