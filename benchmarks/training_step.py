@@ -1,6 +1,6 @@
 """Time of a training step and of the first step: ours, `keras.applications` with the same `fit`, timm in PyTorch.
 
-command   python benchmarks/training_step.py [--size 128] [--batch 16] [--rounds 15] [--only NAME ...]
+command   python benchmarks/training_step.py [--model b0] [--size 128] [--batch 16] [--rounds 15] [--only NAME ...]
 prints    medians of the wall time per step (processes take turns, and are stopped while another runs) and of the CPU
           time per step, which other load disturbs less; the peak memory; the time from the start of the process to the
           end of the first step; the ratio of each to ours
@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 from peers import import_timm
 
+from keras_effnet.variants import find_variant
+
 # Name -> the kind of network, and the environment of its process.
 CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
     "ours": ("ours", {"TF_ENABLE_ONEDNN_OPTS": "1"}),
@@ -47,7 +49,7 @@ def batch(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, np.arange(count) % 1000
 
 
-def in_keras(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
+def in_keras(kind: str, network: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
     """The seconds of each step of one `fit`, which is paused between steps."""
     import threading
 
@@ -59,13 +61,14 @@ def in_keras(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[floa
         model.compile(optimizer, keras.losses.CategoricalCrossentropy(), jit_compile=False)
         return model
 
+    name = find_variant(network).builder
     if kind == "ours":
         import keras_effnet
 
         optimizer = keras_effnet.RMSpropTF1(1e-4, momentum=0.9)
-        model = keras_effnet.speed_up(compiled(keras_effnet.EfficientNetB0, optimizer))
+        model = keras_effnet.speed_up(compiled(getattr(keras_effnet, name), optimizer))
     else:
-        model = compiled(keras.applications.EfficientNetB0, keras.optimizers.RMSprop(1e-4, momentum=0.9))
+        model = compiled(getattr(keras.applications, name), keras.optimizers.RMSprop(1e-4, momentum=0.9))
     go, done, seconds = threading.Semaphore(0), threading.Semaphore(0), [0.0]
 
     class Turns(keras.callbacks.Callback):  # type: ignore[misc]
@@ -86,14 +89,16 @@ def in_keras(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[floa
         yield seconds[0]
 
 
-def in_torch(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
+def in_torch(kind: str, network: str, images: np.ndarray, labels: np.ndarray) -> Iterator[float]:
     """timm's network in training mode, with timm's RMSprop."""
     timm = import_timm()
     import torch
     from timm.optim import RMSpropTF
 
     layout = torch.channels_last if kind.endswith("channels last") else torch.contiguous_format
-    model = timm.create_model("tf_efficientnet_b0", drop_rate=0.2, drop_path_rate=0.2).train().to(memory_format=layout)
+    name = f"tf_efficientnet{network}" if network.startswith("v2-") else f"tf_efficientnet_{network}"
+    rates = {"drop_rate": find_variant(network).dropout_rate, "drop_path_rate": 0.2}
+    model = timm.create_model(name.replace("-", "_"), **rates).train().to(memory_format=layout)
     optimizer = RMSpropTF(model.parameters(), lr=1e-4, alpha=0.9, eps=1e-3, momentum=0.9)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     y, loss_of = torch.from_numpy(labels), torch.nn.CrossEntropyLoss()
@@ -107,9 +112,9 @@ def in_torch(kind: str, images: np.ndarray, labels: np.ndarray) -> Iterator[floa
         yield time.perf_counter() - start
 
 
-def child(kind: str, size: int, count: int) -> None:
+def child(kind: str, network: str, size: int, count: int) -> None:
     """Run one step for each line read from stdin, and print its time and the peak memory."""
-    steps = (in_torch if kind.startswith("timm") else in_keras)(kind, *batch(size, count))
+    steps = (in_torch if kind.startswith("timm") else in_keras)(kind, network, *batch(size, count))
     for _ in sys.stdin:
         before = time.process_time()
         took = next(steps)
@@ -121,9 +126,10 @@ def child(kind: str, size: int, count: int) -> None:
 class Contender:
     """A separate process, stopped between its turns, since waiting threads may spin and take cores from the others."""
 
-    def __init__(self, name: str, size: int, count: int) -> None:
+    def __init__(self, name: str, network: str, size: int, count: int) -> None:
         kind, environment = CONTENDERS[name]
-        command = [sys.executable, __file__, "--child", kind, "--size", str(size), "--batch", str(count)]
+        sizes = ["--size", str(size), "--batch", str(count)]
+        command = [sys.executable, __file__, "--child", kind, "--model", network, *sizes]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", **environment}
         start = time.perf_counter()
         self.process = subprocess.Popen(  # noqa: S603
@@ -164,19 +170,21 @@ class Contender:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="b0")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    network = find_variant(options.model).name
     if options.child:
-        child(options.child, options.size, options.batch)
+        child(options.child, network, options.size, options.batch)
         return
     contenders: list[Contender] = []
     try:
         for name in options.only:
-            contenders.append(Contender(name, options.size, options.batch))
+            contenders.append(Contender(name, network, options.size, options.batch))
         for _ in range(options.rounds):
             for contender in contenders:
                 contender.turn()
