@@ -3,7 +3,6 @@
 The search of arXiv:1807.11626, section 4.3, trains for five epochs on ImageNet; this is the same at a size for one CPU.
 """
 
-import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.design.photo_arrays import PhotoArrays, Split
+from keras_effnet.finetuning.tf_graphs import graphs_freed
 from keras_effnet.models import create
 from keras_effnet.training.speed_up import speed_up
 from keras_effnet.variants import Variant
@@ -54,6 +54,7 @@ def accuracy(variant: Variant, split: Split, training: ShortTraining | None = No
     return accuracies(variant, [split], training, seeds=[training.seed])[0]
 
 
+@graphs_freed()  # before the next network needs the memory
 def accuracies(
     variant: Variant, splits: Sequence[Split], training: ShortTraining, *, seeds: Sequence[int]
 ) -> list[float]:
@@ -77,9 +78,6 @@ def accuracies(
         for images, labels in _batches(split.training.resize(variant.resolution), training, seed):
             model.train_on_batch(images, labels)
         results.append(_score(model, split.held_out.resize(variant.resolution)))
-    # A Keras model is full of reference cycles: free it now, before the next network needs the memory.
-    del model
-    gc.collect()
     return results
 
 

@@ -23,6 +23,7 @@ from keras_effnet.finetuning.report import FineTuned
 from keras_effnet.finetuning.run_folder import write_or_fall_back
 from keras_effnet.finetuning.run_state import Progress, Run
 from keras_effnet.finetuning.settings import Settings, SettingsArguments
+from keras_effnet.finetuning.tf_graphs import graphs_freed
 from keras_effnet.finetuning.transfer import first_block, replace_head
 from keras_effnet.forks import check_fork
 from keras_effnet.images import View
@@ -86,6 +87,7 @@ def finetune(
     return finetune_inputs(inputs, model=model, weights=weights, strict=strict, progress=progress, callbacks=callbacks)
 
 
+@graphs_freed()
 def finetune_inputs(
     inputs: Inputs,
     *,

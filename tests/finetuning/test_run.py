@@ -1,6 +1,7 @@
 """Fine-tuning: what is trained, the files that a run writes, failures, interrupts and the command."""
 
 import csv
+import gc
 import json
 import math
 import os
@@ -523,6 +524,26 @@ def test_the_command_trains_and_prints_the_folder(
     assert json.loads(labelled.stdout)[0]["labels"][0]["label"] == "red"
     as_json = call(monkeypatch, "finetune", photos, "--out", out, *options[:4], "--epochs", 0, "--overwrite", "--json")
     assert json.loads(as_json.stdout) == json.loads((out / "report.json").read_text("utf-8"))
+
+
+def operations() -> int:
+    """The number of operations in all traced functions that are alive."""
+    gc.collect()
+    graphs = [each for each in gc.get_objects() if type(each).__name__ == "FuncGraph"]
+    return sum(len(graph.get_operations()) for graph in graphs)
+
+
+def test_a_run_leaves_no_graphs_behind_and_a_model_that_trains(photos: Path, pretrained: Path) -> None:
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    before = operations()
+    result = finetune(photos, model=pretrained, **FAST | {"epochs": 1, "head_epochs": 1})
+    model = result.model
+    del result
+    model.predict_function = None
+    assert operations() - before < 1500
+    model.compile("adam", "categorical_crossentropy")
+    inputs = np.zeros((2, *model.input_shape[1:]), "float32")
+    assert np.isfinite(model.train_on_batch(inputs, np.eye(3)[:2]))
 
 
 def test_the_timer_of_a_part_starts_with_the_part() -> None:
