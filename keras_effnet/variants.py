@@ -4,11 +4,10 @@ Sources: arXiv:1905.11946 (B0-B7), 1911.09665 (B8), 1911.04252 (L2), the release
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 
 from keras_effnet.blocks import (
     B0_BLOCKS,
@@ -67,6 +66,10 @@ class Variant:
     keeps_normalization: bool = True
     train_resolution: int | None = None
     crop: str | None = "center"
+
+    def __repr__(self) -> str:
+        factors = f"width {self.width_coefficient:g}, depth {self.depth_coefficient:g}"
+        return f"Variant({self.name!r}, {factors}, {self.resolution} pixels, {len(self.blocks)} rows of blocks)"
 
     @property
     def stages(self) -> tuple[BlockArgs, ...]:
@@ -170,7 +173,41 @@ _ROWS = (
     _v2("xl",        1.0,   1.0,   512,        384,   0.4,     V2_XL_BLOCKS,   32),
 )  # fmt: skip
 
-VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _ROWS})
+
+class Variants(Mapping[str, Variant]):
+    """The published networks by name. A row is found by any usual spelling, as `find_variant` finds it.
+
+    Example:
+        >>> VARIANTS["B3"].name, VARIANTS["EfficientNetB3"].name, "B3" in VARIANTS
+        ('b3', 'b3', False)
+    """
+
+    def __init__(self, rows: Sequence[Variant]) -> None:
+        self._rows = {row.name: row for row in rows}
+
+    def __getitem__(self, name: str) -> Variant:
+        if name in self._rows:
+            return self._rows[name]
+        try:
+            return find_variant(name)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise KeyError(f"{name!r}: {error}" if isinstance(error, ValueError) else name) from error
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows  # only the name itself, since a spelling can also be that of a folder
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        rows = (f"{r.name:8}{r.width_coefficient:7g}{r.depth_coefficient:7g}{r.resolution:7}" for r in self.values())
+        return "\n".join(("network   width  depth pixels", *rows))
+
+
+VARIANTS: Mapping[str, Variant] = Variants(_ROWS)
 
 
 def list_models(pattern: str = "*") -> list[str]:

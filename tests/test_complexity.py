@@ -151,6 +151,23 @@ def test_the_tiny_network_has_few_parameters():
     assert complexity(tiny()).parameters < 50_000
 
 
+@pytest.mark.parametrize("spelling", ["B3", "EfficientNetB3", "efficientnet-b3", "tf_efficientnet_b3"])
+def test_the_table_is_read_by_any_spelling(spelling: str) -> None:
+    assert VARIANTS[spelling] is VARIANTS["b3"]
+    assert VARIANTS.get(spelling) is VARIANTS["b3"]
+    assert spelling not in VARIANTS  # a file or a folder may be called so
+    with pytest.raises(KeyError, match="Did you mean"):
+        VARIANTS["efficientnetb33"]
+    assert VARIANTS.get("nothing") is None
+
+
+def test_rows_and_tables_print_in_short() -> None:
+    assert repr(VARIANTS["b3"]) == "Variant('b3', width 1.2, depth 1.4, 300 pixels, 7 rows of blocks)"
+    lines = repr(VARIANTS).splitlines()
+    assert len(lines) == 1 + len(VARIANTS)
+    assert lines[4].split() == ["b3", "1.2", "1.4", "300"]
+
+
 def test_networks_are_found_by_name_in_any_spelling_and_by_pattern() -> None:
     assert complexity("EfficientNet-B0") == complexity("b0") == complexity(VARIANTS["b0"])
     assert table("lite0") == table(VARIANTS["lite0"])

@@ -35,6 +35,10 @@ class TrainingPhotos:
     val: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train):,} to train on, {len(self.val):,} to evaluate on"
+        return f"TrainingPhotos({sizes}, {counted(len(self.classes), 'class')})"
+
 
 def open_training_photos(data: str | os.PathLike[str], *, val_share: float = 0.2, seed: int = 0) -> TrainingPhotos:
     """Find labelled photos, and hold out a share of each class if the data has no validation split.

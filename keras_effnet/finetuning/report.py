@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_effnet.artifacts import MODEL
 from keras_effnet.data.training_photos import TrainingPhotos
+from keras_effnet.errors import counted
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.provenance import provenance
 
@@ -55,6 +56,10 @@ class FineTuned:
     errors: tuple[str, ...] = ()
     interrupted: bool = False
     blocks_dropped: str = ""
+
+    def __repr__(self) -> str:
+        photos, epochs = counted(len(self.photos.val), "photo"), counted(len(self.history), "epoch")
+        return f"FineTuned({self.classifier!r}, {self.val_accuracy:.1%} of {photos} right, {epochs})"
 
     @property
     def model(self) -> Any:

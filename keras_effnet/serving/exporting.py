@@ -65,6 +65,9 @@ class Exported:
     record: ModelRecord
     check: Check
 
+    def __repr__(self) -> str:
+        return f"Exported({str(self.path)!r}, {self.record!r}, difference {self.check.difference:.1e})"
+
 
 def export(
     model: Any,

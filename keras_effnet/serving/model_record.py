@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_effnet.artifacts import LABELS, latest_folder
 from keras_effnet.center_crop import CROPS, View
-from keras_effnet.errors import require_packages
+from keras_effnet.errors import counted, require_packages
 
 RECORD_FILE = "model.json"
 PROPERTY = "keras_effnet"
@@ -65,6 +65,11 @@ class ModelRecord:
     input: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        kind = f"{self.format}, {self.quantize}" if self.quantize else self.format
+        outputs = counted(len(self.classes), "class") if self.classes else counted(self.scores, "feature")
+        return f"ModelRecord({self.model!r}, {kind}, {self.size} x {self.size} pixels, {outputs})"
 
     @property
     def view(self) -> View:

@@ -143,6 +143,10 @@ class Recipe:
                 "Choose a batch size that is a multiple of accumulate."
             )
 
+    def __repr__(self) -> str:
+        length = f"{self.epochs:g} epochs" if self.steps is None else f"{self.steps:,} steps"
+        return f"Recipe({self.name!r}, {length}, batch {self.batch_size:,}, {self.optimizer})"
+
     @property
     def scaled_learning_rate(self) -> float:
         """The peak learning rate at this batch size, by the linear scaling rule.

@@ -282,6 +282,13 @@ def test_the_record_describes_the_export(
     assert open_export(folder) == Export(done.path, done.record)
 
 
+def test_an_export_prints_in_short(exported: Callable[..., Any]) -> None:
+    _, done = exported("litert")
+    assert repr(done.record) == "ModelRecord('flowers', litert, 32 x 32 pixels, 7 classes)"
+    assert repr(done).startswith(f"Exported({str(done.path)!r}, ModelRecord('flowers', ")
+    assert len(repr(done)) < 250
+
+
 def test_a_tflite_file_contains_its_labels_and_record(exported: Callable[..., Any], tmp_path: Path) -> None:
     _, done = exported("litert")
     alone = Path(shutil.copy(done.path, tmp_path))
