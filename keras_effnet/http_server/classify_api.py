@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -37,11 +38,14 @@ async def read_photos(request: Request, most: int) -> list[tuple[str, bytes]]:
         body = await request.body()
         return [("photo", body)] if body else []
     photos = []
-    async with request.form(max_files=most, max_fields=MOST_FIELDS) as form:
-        for name, value in form.multi_items():
-            if not isinstance(value, UploadFile):
-                raise Refused(400, f"The field {name[:LONGEST_NAME]!r} of the form is text. Expected files only.")
-            photos.append(((value.filename or name)[:LONGEST_NAME], await value.read()))
+    try:
+        async with request.form(max_files=most, max_fields=MOST_FIELDS) as form:
+            for name, value in form.multi_items():
+                if not isinstance(value, UploadFile):
+                    raise Refused(400, f"The field {name[:LONGEST_NAME]!r} of the form is text. Expected files only.")
+                photos.append(((value.filename or name)[:LONGEST_NAME], await value.read()))
+    except FormParserError as error:  # Starlette before 1.8 does not convert it
+        raise Refused(400, f"The form is malformed: {error}. Expected multipart/form-data with a boundary.") from error
     return photos
 
 
