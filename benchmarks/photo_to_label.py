@@ -3,7 +3,8 @@
 command   python benchmarks/photo_to_label.py [DIR] [--model b0] [--size 224] [--photos 300] [--rounds 5]
 prints    for each contender the median and the 95th percentile of one photo in ms, and photos per second, from
           interleaved rounds with five (label, score) pairs a photo, start-up excluded; then where the time of one photo
-          goes in the Predictor, and the whole command `keras-effnet classify DIR`
+          goes in the Predictor, exact and fast decoding of 12-megapixel photos (those of DIR, or the others enlarged)
+          beside the decoder's own time, and the whole command `keras-effnet classify DIR`
 needs     pip install ".[peers]"; a contender whose package is missing is skipped. DIR is a folder of JPEG files, for
           example your own photographs; without it, the samples of scikit-image are used over and over
 measured  2026-11, 2 cores with AVX-512, B0 at 224, flowers, --photos 100 --rounds 2, torch not installed: one photo
@@ -248,6 +249,49 @@ def where_the_time_goes(file: Path, paths: list[str], size: int) -> None:
     print(f"everything else {rest:.2f} ms")
 
 
+def large_photos(file: Path, paths: list[str], folder: Path, own: bool) -> None:
+    """12-megapixel photos: exact and fast decoding, the decoder's own floor, and what fast changes in the labels."""
+    from keras_effnet import Predictor
+    from keras_effnet.images import View, shrink_on_load
+
+    large = [] if not own else [path for path in paths if os.path.getsize(path) > 1_000_000]  # noqa: PTH202
+    what = "of the folder" if large else "made by enlarging the photos"
+    for number, path in enumerate(() if large else dict.fromkeys(paths)):
+        with Image.open(path) as image:
+            scale = (12e6 / (image.width * image.height)) ** 0.5
+            size = round(image.width * scale), round(image.height * scale)
+            large.append(str(folder / f"large{number}.jpg"))
+            image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(large[-1], quality=90)
+    large = large[:40]
+    times: dict[str, list[float]] = {"the decoder alone": [], "reduced": [], "exact": [], "fast": []}
+    predictors = {decode: Predictor(file, mode="latency", decode=decode) for decode in ("exact", "fast")}
+    found: dict[str, list[Any]] = {"exact": [], "fast": []}
+    for path in large:
+        start = time.perf_counter()
+        with Image.open(path) as image:
+            image.load()
+        times["the decoder alone"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        with Image.open(path) as image:
+            shrink_on_load(image, View(predictors["fast"].size, decode="fast"))
+            image.load()
+        times["reduced"].append(time.perf_counter() - start)
+        for decode, predictor in predictors.items():
+            start = time.perf_counter()
+            [row] = predictor.score([path])
+            times[decode].append(time.perf_counter() - start)
+            found[decode].append(row.scores)
+    exact, fast = np.array(found["exact"]), np.array(found["fast"])
+    first = exact.argmax(axis=1)
+    changes = np.take_along_axis(fast - exact, first[:, None], axis=1)[:, 0]
+    print(f"\n{len(large)} photos of 12 megapixels, {what}, file to label, median ms:")
+    print(", ".join(f"{name} {1e3 * statistics.median(each):.1f}" for name, each in times.items()))
+    print(
+        f"the same first label: {np.mean(first == fast.argmax(axis=1)):.1%}; the score of exact's first label "
+        f"changes by {np.mean(changes):+.3f} on average, {np.mean(abs(changes)):.3f} in size"
+    )
+
+
 def command(file: Path, paths: list[str]) -> None:
     """`keras-effnet classify` as a process."""
     start = time.perf_counter()
@@ -271,6 +315,7 @@ def main() -> None:
         lanes = [*ours(files), *scripts(files, options.size), *keras_applications(options), *timm_lanes]
         measure(lanes, paths, options.rounds)
         where_the_time_goes(files["litert"], paths, options.size)
+        large_photos(files["litert"], paths[:40], Path(folder), options.folder is not None)
         command(files["litert"], paths)
 
 

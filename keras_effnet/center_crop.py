@@ -16,6 +16,7 @@ CROP_PADDING = 32
 # Left, top, right and bottom in pixels.
 Box = tuple[int, int, int, int]
 CROPS = ("center", None)
+DECODES = ("exact", "fast")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class View:
         size: side of the network's images in pixels.
         crop: "center": the central square, as `center_crop_and_resize`; None: the whole photo, resized to a square
             without keeping its aspect ratio, which is how EfficientNetV2-S to XL were evaluated.
+        decode: "exact", or "fast": a large JPEG file is decoded at a half, a quarter or an eighth of its size, the
+            smallest at which the part that is used still has twice the size.
 
     Example:
         >>> View(384, None).box(300, 400), View(384).box(300, 400)
@@ -34,6 +37,20 @@ class View:
 
     size: int
     crop: str | None = "center"
+    decode: str = "exact"
+
+    def reduction(self, height: int, width: int) -> int:
+        """By how much a JPEG file may be reduced while it is decoded: 1, 2, 4 or 8.
+
+        Example:
+            >>> View(224, decode="fast").reduction(3000, 4000), View(224).reduction(3000, 4000)
+            (4, 1)
+        """
+        if self.decode == "exact":
+            return 1
+        left, top, right, bottom = self.box(height, width)
+        side = min(right - left, bottom - top)
+        return next((factor for factor in (8, 4, 2) if side // factor >= 2 * self.size), 1)
 
     def box(self, height: int, width: int) -> Box:
         """The part of a photo that the network sees: left, top, right and bottom in pixels."""

@@ -15,10 +15,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from keras_effnet.center_crop import (
     CROP_PADDING,
     CROPS,
+    DECODES,
     Box,
     View,
     center_crop_and_resize,
@@ -33,6 +35,7 @@ from keras_effnet.image_metadata import upright, without_metadata
 __all__ = [
     "CROPS",
     "CROP_PADDING",
+    "DECODES",
     "SUFFIXES",
     "Box",
     "ImageError",
@@ -46,6 +49,7 @@ __all__ = [
     "resize_bicubic",
     "resize_bilinear",
     "sample",
+    "shrink_on_load",
 ]
 
 MAX_PIXELS = "KERAS_EFFNET_MAX_PIXELS"
@@ -106,6 +110,20 @@ def _open(source: Any, inspect: Callable[[Image.Image], object] | None) -> np.nd
         if inspect:
             inspect(image)
         return np.array(_to_rgb(upright(image)))
+
+
+def shrink_on_load(image: Image.Image, view: View) -> None:
+    """Let an opened JPEG file be decoded at a fraction of its size, as `view.decode` allows.
+
+    JPEG's own transform is computed for fewer frequencies, which smooths; other formats are not changed.
+
+    Args:
+        image: an image that was opened and not yet decoded.
+        view: the pixels that will be used.
+    """
+    factor = view.reduction(image.height, image.width)
+    if factor > 1 and isinstance(image, JpegImageFile):
+        image.draft(image.mode, (image.width // factor, image.height // factor))
 
 
 def _bytes(source: Any) -> bytes:

@@ -136,16 +136,18 @@ def check_unfreeze(network: Variant | None, stages: int | str) -> None:
         )
 
 
-def model_options(labels: str | None, size: int | None, crop: str) -> "ModelOptions":
-    """The options --labels, --size and --crop, checked, as arguments of the Python API.
+def model_options(labels: str | None, size: int | None, crop: str, decode: str | None = None) -> "ModelOptions":
+    """The options --labels, --size, --crop and --decode, checked, as arguments of the Python API.
 
     Raises:
-        ValueError: the file of labels cannot be read, or the crop is unknown.
+        ValueError: the file of labels cannot be read, or the crop or the way of decoding is unknown.
     """
     from keras_effnet.inference.labels import as_classes
 
     if crop not in ("auto", "center", "none"):
         raise ValueError(f"--crop is {crop!r}. Expected center or none.")
+    if decode not in (None, "exact", "fast"):
+        raise ValueError(f"--decode is {decode!r}. Expected exact or fast.")
     with naming("--labels"):
         classes = as_classes(labels) if labels is not None else None
-    return {"labels": classes, "size": size, "crop": None if crop == "none" else crop}
+    return {"labels": classes, "size": size, "crop": None if crop == "none" else crop, "decode": decode}

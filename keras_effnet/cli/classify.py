@@ -19,6 +19,7 @@ from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
     Crop,
+    Decode,
     Labels,
     Model,
     Photos,
@@ -69,6 +70,7 @@ def classify(
     labels: Labels = None,
     size: Size = None,
     crop: Crop = "auto",
+    decode: Decode = None,
     engine: Engine = "auto",
     top: Top = 5,
     batch_size: BatchSize = 32,
@@ -87,7 +89,7 @@ def classify(
     with plain_errors(resume="Repeat the same command to resume." if out else ""), ExitStack() as stack:
         photos = find_photos(files, sample)
         check_model(model, weights)
-        options = model_options(labels, size, crop)
+        options = model_options(labels, size, crop, decode)
         with naming("--out"):
             results = stack.enter_context(_results(out, top)) if out else None
         with muted(f"Loading {model} ..."):

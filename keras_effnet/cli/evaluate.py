@@ -15,6 +15,7 @@ from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
     Crop,
+    Decode,
     Model,
     Size,
     Weights,
@@ -89,6 +90,7 @@ def evaluate(
     labels: Labels = None,
     size: Size = None,
     crop: Crop = "auto",
+    decode: Decode = None,
     engine: Engine = "auto",
     split: Split = None,
     limit: Limit = None,
@@ -115,7 +117,7 @@ def evaluate(
         from keras_effnet.inference.accuracy import check_out, write_answers
 
         of_photos = labels if labels is not None and names_photos(labels, data) else None
-        options = model_options(None if of_photos else labels, size, crop)
+        options = model_options(None if of_photos else labels, size, crop, decode)
         if out:
             with naming("--out"):
                 check_out(out)

@@ -18,6 +18,7 @@ from keras_effnet.cli.photo_arguments import find_photos
 from keras_effnet.cli.terminal import (
     AsJson,
     Crop,
+    Decode,
     Photos,
     Samples,
     Size,
@@ -75,6 +76,7 @@ def explain(
     labels: LabelFiles = None,
     size: Size = None,
     crop: Crop = "auto",
+    decode: Decode = None,
     classes: Classes = None,
     top: Top = 1,
     layer: Layer = None,
@@ -95,7 +97,7 @@ def explain(
         photos = find_photos(files, sample)
         for name, chosen in zip_longest(models, weights or ()):
             check_model(name, chosen)
-        options = [model_options(file, size, crop) for _, file in zip_longest(models, labels or ())]
+        options = [model_options(file, size, crop, decode) for _, file in zip_longest(models, labels or ())]
         start_keras()
         # With several models TensorFlow warns of retracing, as if one model were traced again and again.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

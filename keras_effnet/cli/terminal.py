@@ -72,6 +72,13 @@ Crop = Annotated[
         help="center for the central square, none for the whole photo. Default: as the model was exported, or center.",
     ),
 ]
+Decode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WAY",
+        help="exact, or fast to decode large JPEG photos at a smaller size. Default: as exported, or exact.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(metavar="N", callback=at_least(1), help="Photos per batch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from keras_effnet.errors import first_line
-from keras_effnet.images import ImageError, View, from_array, from_pil, load_image
+from keras_effnet.images import ImageError, View, from_array, from_pil, load_image, shrink_on_load
 
 # An image without a name, and a photo with one: a path is its own name. Whatever NumPy can convert is an array: tensors
 # of TensorFlow, PyTorch and JAX are.
@@ -57,6 +58,12 @@ class NamedPhoto(NamedTuple):
             f"it is of type {type(source).__name__}. Expected a path, the bytes of a file, an open file, an array, "
             "a tensor or a Pillow image. Pass one of these, or a pair (name, image)."
         )
+
+    def decode_for(self, view: View) -> np.ndarray:
+        """Open the photo as `pixels` does; with `view.decode="fast"`, a large JPEG file is read at a smaller size."""
+        # An image that was opened by the caller is not changed.
+        is_file = not isinstance(self.source, Image.Image)
+        return self.pixels(partial(shrink_on_load, view=view) if view.decode == "fast" and is_file else None)
 
     def describe(self, error: ValueError) -> str:
         """Error message with the name of the photo; errors about a path contain it already."""
@@ -135,7 +142,7 @@ def prepare(photo: NamedPhoto, view: View) -> tuple[str, np.ndarray, str | None]
         error in that case, None otherwise.
     """
     try:
-        return photo.name, view.pixels(photo.pixels()), None
+        return photo.name, view.pixels(photo.decode_for(view)), None
     except ValueError as error:
         # A black image takes the place of a bad one, so that all batches have the shape that was compiled.
         return photo.name, np.zeros((view.size, view.size, 3), np.float32), photo.describe(error)

@@ -95,7 +95,7 @@ def explain(
         classes: the classes to explain, each as index, label or wnid.
         top: without `classes`, the number of top classes to explain.
         layer: name of a layer, possibly in a nested model, whose feature map is explained with Grad-CAM.
-        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
+        **options: `labels`, `size`, `crop` and `decode` of the model, as in `ModelOptions`.
 
     Returns:
         An iterator with one `Explanation` per image, in order.
@@ -123,7 +123,7 @@ def explain(
 def _explain(source: NamedPhoto, classifier: Classifier, head: Head, wanted: list[int] | int) -> Explanation:
     path = source.name
     try:
-        photo = source.pixels()
+        photo = source.decode_for(classifier.view)
         pixels = classifier.view.pixels(photo)[None]
     except ValueError as error:
         return Explanation(path, error=source.describe(error))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_effnet.artifacts import MODEL
-from keras_effnet.center_crop import CROPS, View
+from keras_effnet.center_crop import CROPS, DECODES, View
 from keras_effnet.data.class_names import Classes
 from keras_effnet.errors import check_choice, counted
 from keras_effnet.forks import check_fork
@@ -46,6 +46,7 @@ class Classifier:
         weights: the weight set or weight file of a network by name; None for a saved model.
         crop: "center" for the central square of each photo, None for the whole photo, resized to a square without
             keeping its aspect ratio; by default what the network was evaluated with.
+        decode: "exact", or "fast" for smaller decoding of large JPEG files, as in `ImageOptions`.
 
     Raises:
         ValueError: there are more or fewer labels than outputs.
@@ -57,9 +58,11 @@ class Classifier:
     name: str = ""
     weights: str | None = None
     crop: str | None = "auto"
+    decode: str = "exact"
 
     def __post_init__(self) -> None:
         check_choice("crop", self.crop, ("auto", *CROPS))
+        check_choice("decode", self.decode, DECODES)
         if self.crop == "auto":
             object.__setattr__(self, "crop", crop_of(self.model))
         pairs = as_classes(self.classes)
@@ -79,7 +82,7 @@ class Classifier:
     @property
     def view(self) -> View:
         """How a photo becomes an image of the model."""
-        return View(self.size, self.crop)
+        return View(self.size, self.crop, self.decode)
 
     def inputs(self, images: np.ndarray) -> np.ndarray:
         """The model's inputs, of images (batch, size, size, 3) with pixels 0..255."""
@@ -124,6 +127,7 @@ def load_classifier(
     labels: Labels | None = None,
     size: int | None = None,
     crop: str | None = "auto",
+    decode: str | None = None,
 ) -> Classifier:
     """Build a pretrained network by name, or load a saved model.
 
@@ -132,7 +136,7 @@ def load_classifier(
             model.keras.
         weights: the name of a weight set or the path of a weight file, for a network by name; by default the best
             published set.
-        labels, size, crop: as in `ModelOptions`.
+        labels, size, crop, decode: as in `ModelOptions`.
 
     Raises:
         ValueError: the network or the file does not exist, the model does not take square RGB images, or the labels or
@@ -144,7 +148,7 @@ def load_classifier(
         224
     """
     check_fork()
-    options: ModelOptions = {"labels": labels, "size": size, "crop": crop}
+    options: ModelOptions = {"labels": labels, "size": size, "crop": crop, "decode": decode}
     path = Path(model)
     if str(model) not in VARIANTS and (path / MODEL).is_file():  # the folder of a fine-tuning run
         path /= MODEL
@@ -172,7 +176,12 @@ def _load_saved(path: Path, weights: str | None, options: ModelOptions) -> Class
 
 
 def as_classifier(
-    model: Any, labels: Labels | None = None, *, size: int | None = None, crop: str | None = "auto"
+    model: Any,
+    labels: Labels | None = None,
+    *,
+    size: int | None = None,
+    crop: str | None = "auto",
+    decode: str | None = None,
 ) -> Classifier:
     """Combine a Keras model with its labels, by default ImageNet's.
 
@@ -181,7 +190,7 @@ def as_classifier(
 
     Args:
         model: a Keras model, a `Classifier`, or an argument of `load_classifier`.
-        labels, size, crop: as in `ModelOptions`.
+        labels, size, crop, decode: as in `ModelOptions`.
 
     Raises:
         ValueError: the model does not take square RGB images, has another number of outputs than labels, or returns a
@@ -189,9 +198,9 @@ def as_classifier(
     """
     check_fork()
     if isinstance(model, Classifier):
-        return _with_options(model, labels, size, crop)
+        return _with_options(model, labels, size=size, crop=crop, decode=decode)
     if isinstance(model, str | os.PathLike):
-        return load_classifier(model, labels=labels, size=size, crop=crop)
+        return load_classifier(model, labels=labels, size=size, crop=crop, decode=decode)
     if not hasattr(model, "output_shape"):
         raise ValueError(
             f"The model is {model!r}. Expected a Keras model, a Classifier, the name of a network or the path of a "
@@ -207,12 +216,14 @@ def as_classifier(
         classes = as_classes(labels)
     elif not outputs.features:
         classes = default_classes(outputs.count)
-    found = Classifier(model, classes, image_size(model, size), crop=crop)
+    found = Classifier(model, classes, image_size(model, size), crop=crop, decode=decode or "exact")
     vars(found)["outputs"] = outputs
     return found
 
 
-def _with_options(classifier: Classifier, labels: Labels | None, size: int | None, crop: str | None) -> Classifier:
+def _with_options(
+    classifier: Classifier, labels: Labels | None, *, size: int | None, crop: str | None, decode: str | None
+) -> Classifier:
     """A classifier with other options; the classifier itself if nothing changes."""
     changes: dict[str, Any] = {}
     if labels is not None:
@@ -223,6 +234,8 @@ def _with_options(classifier: Classifier, labels: Labels | None, size: int | Non
         changes["size"] = image_size(classifier.model, size)
     if crop not in ("auto", classifier.crop):
         changes["crop"] = crop
+    if decode not in (None, classifier.decode):
+        changes["decode"] = decode
     return _changed(classifier, **changes) if changes else classifier
 
 

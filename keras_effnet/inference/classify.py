@@ -72,7 +72,7 @@ def classify(
         model: a network's name, the path of a saved model, a `Classifier`, or a Keras model.
         top: the number of labels for each photo.
         batch_size: the number of photos that the model gets at a time.
-        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
+        **options: `labels`, `size`, `crop` and `decode` of the model, as in `ModelOptions`.
 
     Raises:
         ValueError: `top` or `batch_size` is below 1, the labels or the size do not fit the model, or it returns

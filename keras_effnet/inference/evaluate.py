@@ -58,7 +58,7 @@ def evaluate(
         split, limit: as in `open_examples`.
         batch_size: number of photos per batch.
         progress: called with the report so far, after each photo.
-        **options: `size` and `crop` of the model, as in `ModelOptions`.
+        **options: `size`, `crop` and `decode` of the model, as in `ModelOptions`.
 
     Raises:
         ImportError: the data needs TensorFlow or TensorFlow Datasets, which is not installed.

@@ -30,6 +30,7 @@ def provenance(classifier: Classifier) -> dict[str, Any]:
         "weights": classifier.weights,
         "weights_sha256": digest,
         "resolution": classifier.size,
+        "decode": classifier.decode,
         "versions": {"keras_effnet": __version__, **versions},
     }
 

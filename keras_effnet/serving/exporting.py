@@ -102,7 +102,7 @@ def export(
         held_out: photos that "int8" is compared on; by default every fourth of `representative`, which is then not used
             for calibration.
         min_agreement: the share of the photos on which a quantized model must have the same first label.
-        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
+        **options: `labels`, `size`, `crop` and `decode` of the model, as in `ModelOptions`.
 
     Raises:
         ImportError: the engine or the converter of the format is not installed.
@@ -236,6 +236,7 @@ def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  
         weights_sha256=source["weights_sha256"],
         variables_sha256=variables_digest(classifier.model),
         crop=classifier.crop,
+        decode=classifier.decode,
         input=INPUT[classifier.crop],
         check=asdict(check),
         versions=source["versions"] | {engine.package: version(engine)},

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.artifacts import LABELS, latest_folder
-from keras_effnet.center_crop import CROPS, View
+from keras_effnet.center_crop import CROPS, DECODES, View
 from keras_effnet.errors import counted, require_packages
 
 RECORD_FILE = "model.json"
@@ -43,6 +43,7 @@ class ModelRecord:
         weights_sha256: the digest of the weight file.
         variables_sha256: the digest of the variables, in the order of `get_weights()`.
         crop: "center" if an image is the central square of a photo; None if it is the whole photo, resized to a square.
+        decode: "exact", or "fast" if large JPEG files are decoded at a smaller size.
         input: the format of an image, for people.
         check: the difference between the export and the model, and the images it was measured on.
         versions: the versions of the packages that made the export.
@@ -62,6 +63,7 @@ class ModelRecord:
     weights_sha256: str | None = None
     variables_sha256: str | None = None
     crop: str | None = "center"
+    decode: str = "exact"
     input: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class ModelRecord:
     @property
     def view(self) -> View:
         """How a photo becomes an image of the model."""
-        return View(self.size, self.crop)
+        return View(self.size, self.crop, self.decode)
 
     @property
     def scores(self) -> int:
@@ -195,7 +197,12 @@ def _from_json(text: str) -> ModelRecord:
     record = ModelRecord(**{name: given[name] for name in ModelRecord.__dataclass_fields__ if name in given})
     classes = tuple((wnid, label) for wnid, label in record.classes)
     names_are_text = all(type(name) is str for _, name in classes)
-    known = record.format in FORMATS and record.crop in CROPS and isinstance(record.outputs, int | None)
+    known = (
+        record.format in FORMATS
+        and record.crop in CROPS
+        and record.decode in DECODES
+        and isinstance(record.outputs, int | None)
+    )
     if not known or type(record.size) is not int or not names_are_text or not record.scores:
         raise ValueError("not the record of an exported model")
     return replace(record, classes=classes, float_layers=tuple(record.float_layers))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.artifacts import MODEL
+from keras_effnet.center_crop import DECODES
 from keras_effnet.errors import check_choice
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.labels import ModelOptions, as_classes, fit_labels
@@ -137,13 +138,17 @@ def with_options(found: Export, options: ModelOptions) -> Export:
     """
     record, labels = found.record, options.get("labels")
     size, crop = options.get("size"), options.get("crop", "auto")
+    decode = options.get("decode") or record.decode
     check_choice("crop", crop, ("auto", "center", None))
+    check_choice("decode", decode, DECODES)
     if size not in (None, record.size):
         raise ValueError(
             f"size is {size}, but the exported model {str(found.path)!r} takes images of {record.size} x {record.size} "
             f"pixels. Expected {record.size}. Leave size out, or export the model again."
         )
     changes: dict[str, Any] = {} if crop in ("auto", record.crop) else {"crop": crop}
+    if decode != record.decode:
+        changes["decode"] = decode
     if labels is not None:
         changes["classes"] = fit_labels(as_classes(labels), record.scores, str(found.path))
     if not changes:

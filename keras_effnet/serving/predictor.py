@@ -43,7 +43,7 @@ class Predictor:
             Runtime if that is installed with onnx, otherwise LiteRT, otherwise Keras. The attributes `engine` and
             `milliseconds` hold the choice and the measurement.
         weights: the name of a weight set or the path of a weight file, for a network given by name.
-        **options: `labels`, `size` and `crop` of the model, as in `ModelOptions`.
+        **options: `labels`, `size`, `crop` and `decode` of the model, as in `ModelOptions`.
         mode: "throughput": several images are processed at once, each on one core; "latency": all cores work on one
             image, and its labels are yielded before the next image is drawn.
 
@@ -183,6 +183,7 @@ class Predictor:
             "weights": record.weights,
             "weights_sha256": record.weights_sha256,
             "resolution": self.size,
+            "decode": self.view.decode,
             "versions": {**record.versions, used.package: version(used)},
             "format": record.format,
             "quantize": record.quantize,
@@ -200,7 +201,8 @@ class Predictor:
         else:
             record = self._source.export.record
             weights, quantize = record.weights_sha256 or record.variables_sha256, record.quantize
-        parts = json.dumps([weights, quantize, self.classes, self.view.size, self.view.crop])
+        seen = [self.view.size, self.view.crop, *([] if self.view.decode == "exact" else [self.view.decode])]
+        parts = json.dumps([weights, quantize, self.classes, *seen])
         return f"{self.name} {hashlib.sha256(parts.encode()).hexdigest()[:16]}"
 
     def close(self) -> None:
