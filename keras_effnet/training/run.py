@@ -166,19 +166,19 @@ def _train(session: Session, *, verbose: int | str, keep_checkpoint: bool) -> Tr
         saver.finish()
         _wait_for_all(session)
         load_weights(network, folder / BEST)
-        if session.plan.input_size is None:
-            network = resized(network, session.plan.held_out_size)
+        # The optimizer belongs to the network in training, which takes images of any size in a progressive run.
+        kept = network if session.plan.input_size else resized(network, session.plan.held_out_size)
         whole = report is not None and zipfile.is_zipfile(folder / MODEL)
         if report is None:
             report = {**_report(session), "seconds": round(time.perf_counter() - start, 1)}
         if not whole:
             with saver.output_folder() as output:
                 # In every process: with JAX, saving creates variables, which all processes have to do together.
-                _write(output, network, session.data, report)
+                _write(output, kept, session.data, report)
         finish_state(folder, network, saver.progress, keep=keep_checkpoint, writes=saver.saving.writes)
     except OSError as error:
         raise OSError(_unwritten(folder, error)) from error
-    return Trained(network, folder, report, saver.progress.epoch - before)
+    return Trained(kept, folder, report, saver.progress.epoch - before)
 
 
 def _wait_for_all(session: Session) -> None:
