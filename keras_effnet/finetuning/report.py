@@ -14,6 +14,8 @@ from keras_effnet.data.training_photos import TrainingPhotos
 from keras_effnet.errors import counted
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.provenance import provenance
+from keras_effnet.reports.model_card import RUN_LOAD, Card, Metric, model_card
+from keras_effnet.weights.registry import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,30 @@ def markdown(run: FineTuned, plots: Sequence[str] = (), why_none: str = "") -> s
         "",
     ]
     return "\n".join(lines)
+
+
+def card(run: FineTuned) -> str:
+    """The model card, README.md."""
+    report = run.report()
+    trained, held_out = len(run.photos.train), len(run.photos.val)
+    started = (report["model"], report["weights"] or "")
+    limits = ["The validation photos also decided which model was kept, so unseen photos may get a lower accuracy."]
+    if run.interrupted:
+        limits.append("The training was interrupted.")
+    return model_card(
+        Card(
+            name=f"{report['model']}, fine-tuned on {len(run.photos.classes)} classes",
+            labels=run.photos.classes,
+            size=report["resolution"],
+            library="keras",
+            base=f"{report['model']}, weights {report['weights'] or 'of its own'}",
+            weights=started if started in WEIGHTS else None,
+            data=f"{counted(trained, 'photo')} for training, {counted(held_out, 'photo')} for validation",
+            metrics=[Metric("accuracy", run.val_accuracy, held_out, "validation photos")],
+            load=RUN_LOAD,
+            limits=limits,
+        )
+    )
 
 
 def _cell(text: str) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from keras_effnet.artifacts import LABELS, MODEL, REPORT, staged
 from keras_effnet.finetuning.plots import confusion_matrix, learning_curves
-from keras_effnet.finetuning.report import Epoch, FineTuned, markdown
+from keras_effnet.finetuning.report import Epoch, FineTuned, card, markdown
+from keras_effnet.reports.model_card import CARD
 
 WEIGHTS = "model.weights.h5"
 HISTORY = "history.csv"
@@ -48,8 +49,8 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
     plots, why_none = _plot(run)
     writers |= {name: partial(Path.write_bytes, data=data) for name, data in plots.items()}
     # Folder names need not be valid Unicode.
-    text = markdown(run, tuple(plots), why_none).encode("utf-8", "backslashreplace")
-    writers[MARKDOWN] = partial(Path.write_bytes, data=text)
+    for name, page in ((MARKDOWN, markdown(run, tuple(plots), why_none)), (CARD, card(run))):
+        writers[name] = partial(Path.write_bytes, data=page.encode("utf-8", "backslashreplace"))
     with ExitStack() as stack:
         for name, write in writers.items():
             parts[name] = stack.enter_context(staged(folder / name))

@@ -19,8 +19,9 @@ from keras_effnet.inference.provenance import provenance
 from keras_effnet.serving.agreement import Images, compare
 from keras_effnet.serving.engines import ENGINES, start, version
 from keras_effnet.serving.export_cache import best_weights
+from keras_effnet.serving.export_card import write_beside
 from keras_effnet.serving.exporting import INPUT, Exported, clear_errors
-from keras_effnet.serving.model_record import PROPERTY, ModelRecord, json_path
+from keras_effnet.serving.model_record import PROPERTY, ModelRecord
 from keras_effnet.variants import Variant, find_variant, published_crop
 from keras_effnet.weights.formats.layer_names import layer_names, shapes, variables
 from keras_effnet.weights.opening import Pretrained, open_weights
@@ -104,8 +105,8 @@ def export_network(network: PublishedNetwork, path: str | os.PathLike[str]) -> E
         record = _record(network, asdict(check))
         model.metadata_props.add(key=PROPERTY, value=record.to_json())
         onnx.save(model, part)
-    with clear_errors(target, "onnx"), staged(json_path(target)) as part:
-        part.write_text(record.to_json(), "utf-8")
+    with clear_errors(target, "onnx"):
+        write_beside(target, record)
     return Exported(target, record, check)
 
 

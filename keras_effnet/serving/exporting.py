@@ -22,13 +22,13 @@ from keras_effnet.native_logs import muted_stderr
 from keras_effnet.normalization import Normalization
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
 from keras_effnet.serving.engines import ENGINE_OF_FORMAT, start, version
+from keras_effnet.serving.export_card import card_path, export_card, write_beside
 from keras_effnet.serving.model_record import (
     FORMAT_OF_SUFFIX,
     RECORD_FILE,
     ModelRecord,
     add_to_onnx,
     append_to_tflite,
-    json_path,
 )
 from keras_effnet.serving.writers import WRITERS, check_arguments
 from keras_effnet.variants import VARIANTS
@@ -133,13 +133,13 @@ def export(
         run = start(part, engine)
         check = compare(classifier, run, others, quantize=quantize, min_agreement=min_agreement)
         record = replace(_record(classifier, kind, check), quantize=quantize, fused=fused, float_layers=kept)
-        _store_record(record, part)
+        _store_record(record, part, target.name)
         if part.suffix.lower() == ".xml":
             with staged(target.with_suffix(".bin")) as weights:
                 part.with_suffix(".bin").replace(weights)
     if is_file:
-        with clear_errors(target, kind), staged(json_path(target)) as part:
-            part.write_text(record.to_json(), "utf-8")
+        with clear_errors(target, kind):
+            write_beside(target, record)
     return Exported(target if is_file else target / str(latest(target)), record, check)
 
 
@@ -202,9 +202,10 @@ def _normalized(images: Any, constants: Normalization) -> Any:
     return keras.layers.Rescaling(constants.scale, constants.offset, name="normalization")(images)
 
 
-def _store_record(record: ModelRecord, part: Path) -> None:
+def _store_record(record: ModelRecord, part: Path, name: str) -> None:
     if part.is_dir():
         (part / RECORD_FILE).write_text(record.to_json(), "utf-8")
+        card_path(part).write_text(export_card(record, name), "utf-8")
     elif record.format == "litert":
         part.write_bytes(add_metadata(part.read_bytes(), _metadata(record)))
         append_to_tflite(part, record)

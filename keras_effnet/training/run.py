@@ -15,8 +15,10 @@ from keras_effnet._keras import LEGACY, keras
 from keras_effnet.artifacts import LABELS, MODEL, REPORT, staged
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.training_data import Data, TrainingData, open_training_data
+from keras_effnet.errors import counted
 from keras_effnet.forks import check_fork
 from keras_effnet.inference.rebuild import resized
+from keras_effnet.reports.model_card import CARD, RUN_LOAD, Card, Metric, model_card
 from keras_effnet.training.checkpointing import Saver, Saving
 from keras_effnet.training.devices import Devices, check_plan, lost_workers_reported, open_devices, wait_for_all
 from keras_effnet.training.fit import Session, fit_epochs
@@ -259,3 +261,25 @@ def _write(folder: Path, network: Any, data: TrainingData, report: dict[str, Any
         part.write_text("".join(f"{name}\n" for name in data.classes), "utf-8")
     with staged(folder / REPORT) as part:
         part.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    with staged(folder / CARD) as part:
+        part.write_text(_card(report, data.classes), "utf-8")
+
+
+def _card(report: dict[str, Any], labels: Sequence[str]) -> str:
+    images, accuracy = report["images"], report["val_accuracy"]
+    count = images["held_out"]
+    measured = [Metric("accuracy", accuracy, count, "held-out images")] if accuracy is not None and count else []
+    return model_card(
+        Card(
+            name=f"{report['model']}, trained on {len(labels)} classes",
+            labels=labels,
+            size=report["resolution"],
+            library="keras",
+            base=f"{report['model']}, recipe {report['recipe']}, {report['epochs']} epochs",
+            weights=None,
+            data=f"{counted(images['train'], 'image')} for training, {counted(count, 'image')} held out",
+            metrics=measured,
+            load=RUN_LOAD,
+            limits=("The held-out images also decided which epoch was kept, so unseen ones may get a lower accuracy.",),
+        )
+    )

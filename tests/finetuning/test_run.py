@@ -178,7 +178,7 @@ def test_nothing_is_written_if_the_data_is_invalid(file: str, tmp_path: Path) ->
 def test_a_run_writes_model_labels_reports_and_plots(run: SimpleNamespace) -> None:
     pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        *("confusion_matrix.png", "history.csv", "labels.txt", "learning_curves.png"),
+        *("README.md", "confusion_matrix.png", "history.csv", "labels.txt", "learning_curves.png"),
         *("model.keras", "model.weights.h5", "report.json", "report.md"),
     ]
     assert (run.folder / "labels.txt").read_text("utf-8") == "blue\ngreen\nred\n"

@@ -318,7 +318,7 @@ def test_an_xml_path_writes_an_openvino_model_and_its_record(
     needs("openvino")
     for _ in range(2):  # the second time replaces the files
         done = export(classifier, tmp_path / "flowers.xml")
-    names = ["flowers.bin", "flowers.xml", "flowers.xml.json"]
+    names = ["flowers.bin", "flowers.xml", "flowers.xml.json", "flowers.xml.md"]
     assert (done.path.name, sorted(path.name for path in tmp_path.iterdir())) == ("flowers.xml", names)
     assert open_export(tmp_path / "flowers.bin") == Export(done.path, done.record)
     expected = classifier.model.predict(images, verbose=0)

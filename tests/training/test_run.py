@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> training.Trained:
 
 
 FILES = {
-    *("best.weights.h5", "history.jsonl", "labels.txt", "model.keras", "progress.json", "report.json"),
+    *("README.md", "best.weights.h5", "history.jsonl", "labels.txt", "model.keras", "progress.json", "report.json"),
     "settings.json",
 }
 
