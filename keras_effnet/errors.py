@@ -18,7 +18,7 @@ class OfflineError(WeightsError):
 
 
 # The names by which packages are installed, where these differ from their import names.
-_DISTRIBUTIONS = {"skimage": "scikit-image"}
+_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 def require_packages(purpose: str, *packages: str, otherwise: str = "") -> None:

@@ -68,8 +68,8 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "keras-effnet similar photos/ --in features.npz --top 1 --json",
     ),
     train.train: (
-        "keras-effnet train --data imagenet/ --out run --model b0",
-        "keras-effnet train --data 'tfrecords/train-*' --out run --strategy mirrored",
+        "keras-effnet train imagenet/ --out run --model b0",
+        "keras-effnet train 'tfrecords/train-*' --out run --strategy mirrored",
         "To train on a few hundred photos of your own, use keras-effnet finetune.",
     ),
     train.recipes: (),
@@ -82,8 +82,8 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "keras-effnet serve run --port 9000 --workers 2",
     ),
     search.search: (
-        "keras-effnet search --data photos/ --target-macs 8M --size 32",
-        "keras-effnet search --data photos/ --storage sqlite:///search.db",
+        "keras-effnet search photos/ --target-macs 8M --size 32",
+        "keras-effnet search photos/ --storage sqlite:///search.db",
     ),
     summary.summary: ("keras-effnet summary b0",),
     summary.models: (),

@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from keras_effnet.variants import VARIANTS, Variant, find_variant
+
+if TYPE_CHECKING:
+    from keras_effnet.data.training_photos import TrainingPhotos
 
 if TYPE_CHECKING:
     from keras_effnet.inference.labels import ModelOptions
@@ -102,17 +107,29 @@ def check_data(names: list[str], expected: str) -> None:
             raise ValueError(f"There is no data {name!r}. Expected {expected}. Check the path.")
 
 
-def check_training_data(name: str, val_share: float = 0.2) -> None:
-    """Check that photos to train on exist and have classes; a name in TensorFlow Datasets is not checked.
+def find_training_photos(name: str) -> "TrainingPhotos | str":
+    """List the photos to train on; a name in TensorFlow Datasets, which needs TensorFlow, is returned unchanged.
 
     Raises:
         ValueError: there is no data, it has fewer than two classes, or an unknown layout.
     """
     reject_address(name)
-    if not name.startswith("tfds:"):
-        from keras_effnet.data.training_photos import open_training_photos
+    if name.startswith("tfds:"):
+        return name
+    from keras_effnet.data.training_photos import open_training_photos
 
-        open_training_photos(name, val_share=val_share)
+    return open_training_photos(name)
+
+
+def merge_data(given: list[str] | None, option: list[str] | None) -> tuple[list[str], str]:
+    """The data of a command that takes it as an argument or as --data, and how it was given.
+
+    Raises:
+        typer.BadParameter: there is none.
+    """
+    if not given and not option:
+        raise typer.BadParameter("give the data to train on.", param_hint="DATA")
+    return [*(given or ()), *(option or ())], "DATA" if given else "--data"
 
 
 def check_unfreeze(network: Variant | None, stages: int | str) -> None:

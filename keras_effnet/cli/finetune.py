@@ -48,7 +48,13 @@ Epochs = Annotated[int, typer.Option(metavar="N", callback=at_least(0), help="Ep
 Rate = Annotated[float, typer.Option(metavar="RATE", help="Peak learning rate of phase 2.")]
 Resolution = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", callback=at_least(32), help="Side of the images. Default: the network's own."),
+    typer.Option(
+        "--size",
+        "--resolution",
+        metavar="PIXELS",
+        callback=at_least(32),
+        help="Side of the images. Default: the network's own.",
+    ),
 ]
 ValShare = Annotated[float, typer.Option(metavar="SHARE", help="Share of each class to hold out if there is no val/.")]
 Mirror = Annotated[bool, typer.Option(help="Mirror photos at random; switch it off for digits and letters.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from keras_effnet.cli.argument_checks import check_model, check_training_data
+from keras_effnet.cli.argument_checks import check_model, find_training_photos
 from keras_effnet.cli.terminal import AsJson, BatchSize, Model, complain, console, plain_errors, start_keras
 from keras_effnet.errors import counted, require_packages
 
@@ -38,7 +38,7 @@ def inspect(
     """
     with plain_errors():
         check_model(model)
-        check_training_data(data)
+        find_training_photos(data)
         require_packages("inspect", "sklearn")
         if Path(out).is_file():
             raise ValueError(f"--out is {out!r}, a file. Expected a folder. Choose another name.")

@@ -143,7 +143,8 @@ def _in_option_names(message: str) -> str:
     """A message of the Python API, with the options of the running command instead of Python's arguments."""
     command = RUNNING.get()
     for parameter in command.params if command else ():
-        option = max(parameter.opts, key=len)
+        typed = [option for option in parameter.opts if any(word.split("=")[0] == option for word in sys.argv)]
+        option = (typed or parameter.opts)[0]
         if option.startswith("--") and parameter.name:
             message = re.sub(rf"(?:^|(?<=\. )|(?<= and )){parameter.name}(?= is | was )", option, message)
             message = re.sub(rf"\b{parameter.name}=(?=[,.])", option, message)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_effnet.cli.argument_checks import check_data, check_model, naming
+from keras_effnet.cli.argument_checks import check_data, check_model, merge_data, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
@@ -29,16 +29,17 @@ from keras_effnet.variants import find_variant
 if TYPE_CHECKING:
     from keras_effnet.training.run import Trained
 
-DataPath = Annotated[
-    list[str],
-    typer.Option(
-        "--data",
-        "--dataset",
+Data = Annotated[
+    list[str] | None,
+    typer.Argument(
         metavar="DATA",
         help="Folder with one subfolder per class (or with train/ and val/ that contain these), CSV file with the "
         "columns path, label and optionally split, TFRecord files in ImageNet's layout (a pattern, or their folder), "
         "or tfds:NAME or tfds:NAME:SPLIT for TensorFlow Datasets. Can be repeated for TFRecord files.",
     ),
+]
+DataOption = Annotated[
+    list[str] | None, typer.Option("--data", "--dataset", metavar="DATA", help="Another way to give DATA.")
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; an unfinished run in it is resumed.")]
 ModelName = Annotated[str, typer.Option("--model", metavar="MODEL", help="Network name (see keras-effnet models).")]
@@ -89,6 +90,8 @@ Rate = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
+        "--size",
+        "--resolution",
         metavar="PIXELS",
         callback=at_least(32),
         rich_help_panel=OPTIMISATION,
@@ -179,8 +182,9 @@ Accumulate = Annotated[
 
 
 def train(
-    data: DataPath,
     out: Out,
+    data: Data = None,
+    data_option: DataOption = None,
     model: ModelName = "b0",
     recipe: RecipeName = "imagenet",
     epochs: Epochs = None,
@@ -221,6 +225,7 @@ def train(
         # A number of epochs overrides the recipe's number of steps.
         **({} if epochs is None else {"epochs": epochs, "steps": None}),
     }
+    names, given_as = merge_data(data, data_option)
     given = {name: value for name, value in changes.items() if value is not None or name == "steps"}
     with plain_errors(resume=RESUME):
         with naming("--recipe"):
@@ -230,8 +235,8 @@ def train(
             check_model(find_variant(model).name, weights)
         check_choice("strategy", strategy, STRATEGIES)
         require_packages("Training", "tensorflow")  # reads photos, whatever the backend is
-        with naming("--data"):
-            check_data(data, "a folder, a CSV file, TFRecord files or tfds:NAME")
+        with naming(given_as):
+            check_data(names, "a folder, a CSV file, TFRecord files or tfds:NAME")
         # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()
@@ -242,7 +247,7 @@ def train(
         epochs_known = int(chosen.epochs) if chosen.steps is None else 0
         with TrainingProgress({"training": "Training"}, console(stderr=True), epochs=epochs_known) as shown:
             options["callbacks"] = [shown.callback("training")]
-            trained = run.train(data[0] if len(data) == 1 else data, out, **options)
+            trained = run.train(names[0] if len(names) == 1 else names, out, **options)
         _print(trained, as_json=as_json)
 
 

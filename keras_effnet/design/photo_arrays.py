@@ -10,7 +10,7 @@ from PIL import Image
 
 from keras_effnet.data.labelled_photos import Example
 from keras_effnet.data.photo_batches import read_photos
-from keras_effnet.data.training_photos import open_training_photos
+from keras_effnet.data.training_photos import TrainingPhotos, open_training_photos
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,12 @@ class Split(NamedTuple):
         return PhotoArrays(images, labels, self.training.classes)
 
 
-def load_split(data: str | os.PathLike[str], size: int, *, seed: int = 0) -> Split:
+def load_split(data: str | os.PathLike[str] | TrainingPhotos, size: int, *, seed: int = 0) -> Split:
     """Read the central squares of all photos of a data set.
 
     Args:
-        data: as in `open_training_photos`: for example a folder with one subfolder per class, or with train/ and val/.
+        data: the result of `open_training_photos`, or its argument: for example a folder with one subfolder per class,
+            or with train/ and val/.
         size: side of the squares in pixels.
         seed: if the data has no held-out photos, seed of the random fifth that is held out.
 
@@ -90,7 +91,7 @@ def load_split(data: str | os.PathLike[str], size: int, *, seed: int = 0) -> Spl
         ...     load_split(folder, 8).training.images.shape
         (2, 8, 8, 3)
     """
-    found = open_training_photos(data, seed=seed)
+    found = data if isinstance(data, TrainingPhotos) else open_training_photos(data, seed=seed)
     return Split(*(_read(rows, found.classes, size) for rows in (found.train, found.val)))
 
 
