@@ -59,6 +59,8 @@ Out = Annotated[
 ]
 JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per line, as soon as it is known.")]
 
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print the engine that was chosen, and how photos are read.")]
+
 COLUMNS = ("photo", "rank", "label", "score")
 
 
@@ -77,6 +79,7 @@ def classify(
     out: Out = None,
     as_json: AsJson = False,
     json_lines: JsonLines = False,
+    verbose: Verbose = False,
 ) -> None:
     """Classify photos. Exits with 1 if any photo cannot be read."""
     if not files and not sample:
@@ -94,7 +97,11 @@ def classify(
             results = stack.enter_context(_results(out, top)) if out else None
         with muted(f"Loading {model} ..."):
             mode = "latency" if len(photos) == 1 else "throughput"
+            if results and engine == "auto":
+                engine = _engine_of(results)
             predictor = _open(model, engine, weights=weights, mode=mode, **options)
+        if verbose:
+            _describe(predictor)
         if results and out:
             with naming("--out"):
                 results.claim(predictor.identity(), out)
@@ -139,6 +146,23 @@ def _open(model: str, engine: str, **arguments: Any) -> "Predictor":
     if engine == "auto" and is_keras_file(model):
         engine = "keras"  # exporting the model for a single run would take longer than it saves
     return Predictor(model, engine, **arguments)
+
+
+def _engine_of(results: "Results") -> str:
+    """The engine of an earlier run that is resumed, so that all rows have the same one; "auto" for a new file."""
+    from keras_effnet.serving.engines import ENGINES
+
+    used = {word for model in results.models for word in model.split()[-2:-1]}
+    kept = used & {"keras", *(name for name, each in ENGINES.items() if each.installed)}
+    return kept.pop() if len(kept) == 1 else "auto"
+
+
+def _describe(predictor: "Predictor") -> None:
+    """Print the engine, with the times that decided for it, and how photos are read."""
+    times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in predictor.milliseconds.items())
+    engine = f"engine {predictor.engine}{f' (measured: {times})' if times else ''}"
+    crop = "central square" if predictor.view.crop else "whole photo"
+    complain(f"{engine}; {predictor.size} x {predictor.size} pixels of the {crop}, {predictor.view.decode} decoding.")
 
 
 def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Iterator[list["Prediction"]]:

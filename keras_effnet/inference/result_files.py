@@ -42,7 +42,7 @@ class Results:
         """Say which model makes the predictions that are written.
 
         Args:
-            model: its identity: a name, and a digest as the last word.
+            model: its identity: its name, its engine, and a digest as the last word.
             path: of the file, for the message.
 
         Raises:

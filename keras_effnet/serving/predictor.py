@@ -191,7 +191,7 @@ class Predictor:
         }
 
     def identity(self) -> str:
-        """The model's name, and a digest of all that its predictions depend on: weights, labels, images, quantization.
+        """Name, engine, and a digest of all that the predictions depend on: weights, labels, images, quantization.
 
         Two engines that run the same weights have the same digest.
         """
@@ -203,7 +203,7 @@ class Predictor:
             weights, quantize = record.weights_sha256 or record.variables_sha256, record.quantize
         seen = [self.view.size, self.view.crop, *([] if self.view.decode == "exact" else [self.view.decode])]
         parts = json.dumps([weights, quantize, self.classes, *seen])
-        return f"{self.name} {hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+        return f"{self.name} {self.engine} {hashlib.sha256(parts.encode()).hexdigest()[:16]}"
 
     def close(self) -> None:
         """Stop the threads once the images under way are labelled."""

@@ -219,3 +219,37 @@ def test_a_cached_export_of_another_engine_is_measured_against_it(lite0: Path, m
     with Predictor("lite0", mode="latency") as predictor:
         assert predictor.engine == "onnx"
         assert predictor.milliseconds == {"onnx": 2.0, "litert": 3.0}
+
+
+# --- on the command line ---
+
+
+def test_a_resumed_run_keeps_its_engine_and_verbose_prints_it(home: Path, lite0: Path) -> None:
+    from typer.testing import CliRunner
+
+    from keras_effnet.cli import app
+
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    out = home / "labels.jsonl"
+
+    def classify(photo: str) -> str:
+        arguments = ["classify", "--sample", photo, "--out", str(out), "--verbose"]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    first = classify("coffee")
+    assert "engine onnx; 224 x 224 pixels of the central square, exact decoding." in first
+    if not ENGINES["litert"].installed:
+        pytest.skip("LiteRT is not installed")
+    # As if the first run had used LiteRT.
+    out.write_text(out.read_text().replace(" onnx ", " litert "))
+    with pytest.MonkeyPatch.context() as patch:
+        chosen: list[str] = []
+        original = model_source.find_model
+        patch.setattr(
+            "keras_effnet.serving.predictor.find_model",
+            lambda model, engine, *rest, **options: chosen.append(engine) or original(model, "onnx", *rest, **options),
+        )
+        CliRunner().invoke(app, ["classify", "--sample", "chelsea", "--out", str(out)])
+    assert chosen == ["litert"]
