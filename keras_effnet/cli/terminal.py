@@ -63,7 +63,9 @@ Labels = Annotated[
 ]
 Size = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", callback=at_least(1), help="Side of the images, for a model that takes any size."),
+    typer.Option(
+        metavar="PIXELS", callback=at_least(1), help="Side of the images, for a network by name or a model of any size."
+    ),
 ]
 Crop = Annotated[
     str,

@@ -154,13 +154,23 @@ def load_classifier(
         path /= MODEL
     if path.suffix or len(path.parts) > 1:
         return _load_saved(path, weights, options)
-    name = find_variant(str(model)).builder
-    from keras_effnet import models
+    return _build(str(model), weights, options)
 
-    builder = getattr(models, name)
+
+def _build(name: str, weights: str | None, options: ModelOptions) -> Classifier:
+    """A network by name, for images of its resolution or of another size."""
+    from keras_effnet import models
+    from keras_effnet.inference.pixels import log_other_views, network_size
+
+    variant = find_variant(name)
+    builder = getattr(models, variant.builder)
     if weights is None:
         weights = inspect.signature(builder).parameters["weights"].default
-    return _changed(as_classifier(builder(weights=weights), **options), name=str(model), weights=weights)
+    size = network_size(name, weights, options.get("size"))
+    shape = {} if size == variant.resolution else {"input_shape": (size, size, 3)}
+    found = _changed(as_classifier(builder(weights=weights, **shape), **options), name=name, weights=weights)
+    log_other_views(weights, found.view)
+    return found
 
 
 def _load_saved(path: Path, weights: str | None, options: ModelOptions) -> Classifier:

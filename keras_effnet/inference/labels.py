@@ -19,7 +19,7 @@ class ImageOptions(TypedDict, total=False):
     """How photos become the images of a model.
 
     Args:
-        size: side of the images in pixels, for a model that takes images of any size.
+        size: side of the images in pixels, for a network by name or a model that takes images of any size.
         crop: "center" for the central square of each photo, None for the whole photo, resized to a square without
             keeping its aspect ratio. By default "auto": what the network was evaluated with or an export was made for.
         decode: "exact", or "fast": JPEG files are decoded at the smallest size (a half, a quarter, an eighth) at which

@@ -4,15 +4,19 @@ Every use of a model asks here: `classify`, `evaluate`, `explain`, `export`, `Pr
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from keras_effnet.center_crop import CROP_PADDING, View
 from keras_effnet.errors import COUNT
 from keras_effnet.imagenet import normalizes_inside
 from keras_effnet.introspection import variant_of
 from keras_effnet.normalization import Normalization
 from keras_effnet.variants import VARIANTS, Variant, find_variant
+from keras_effnet.weights.formats.preprocessing_files import StoredView, stored_view
 
 log = logging.getLogger("keras_effnet")
 
@@ -85,6 +89,47 @@ def _named_network(model: Any) -> Variant | None:
         found = variant_of(model)
         return VARIANTS.get(found.name)
     return None
+
+
+def network_size(name: str, weights: str | os.PathLike[str] | None, size: int | None = None) -> int:
+    """The side of the images that a network by name is built for.
+
+    Args:
+        name: the network.
+        weights: its weight set or file. timm's and transformers' configuration beside a file specifies a size.
+        size: the size that was asked for; None for that of the configuration, or the resolution of the network.
+
+    Raises:
+        ValueError: the network does not exist, or the size is not a whole number of at least 1.
+    """
+    if size is not None:
+        COUNT.check("size", size)
+        return size
+    stored = _stored(weights)
+    return (stored and stored.size) or find_variant(name).resolution
+
+
+def log_other_views(weights: str | os.PathLike[str] | None, view: View) -> None:
+    """Log in which ways a library evaluates its weights otherwise than on this view of a photo."""
+    stored = _stored(weights)
+    if stored is None:
+        return
+    given = view.size / (view.size + CROP_PADDING) if view.crop else 1.0
+    differences = []
+    if stored.size not in (None, view.size):
+        differences.append(f"images of {stored.size} pixels instead of {view.size}")
+    if stored.crop is not None and abs(stored.crop - given) > 0.01:
+        differences.append(f"the central {stored.crop:.1%} of a photo instead of {given:.1%}")
+    if stored.interpolation not in (None, "bicubic" if view.crop else "bilinear"):
+        differences.append(f"{stored.interpolation} interpolation instead of {'bicubic' if view.crop else 'bilinear'}")
+    if differences:
+        log.warning(
+            "%s specifies %s. Scores can differ slightly from the library's.", stored.file, ", ".join(differences)
+        )
+
+
+def _stored(weights: str | os.PathLike[str] | None) -> StoredView | None:
+    return stored_view(Path(weights)) if weights is not None and Path(weights).exists() else None
 
 
 def input_normalization(model: Any) -> Normalization | None:

