@@ -80,6 +80,15 @@ Out = Annotated[
     typer.Option(metavar="FILE", help="Write the prediction for each photo to a .csv file."),
 ]
 
+ReportFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        help="Write report.html: confusions, classes, reliability, and the wrong photos with their maps.",
+    ),
+]
+
 DATA = "one folder of photos, TFRecord files or glob patterns, or one tfds:NAME"
 
 
@@ -98,6 +107,7 @@ def evaluate(
     per_class: PerClass = False,
     wrong: Wrong = 0,
     out: Out = None,
+    report_folder: ReportFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure accuracy on labelled photos. Exits with 1 if any photo cannot be read.
@@ -121,6 +131,8 @@ def evaluate(
         if out:
             with naming("--out"):
                 check_out(out)
+        if report_folder and Path(report_folder).is_file():
+            raise ValueError(f"--report is {report_folder!r}, a file. Expected a folder. Choose another name.")
         with muted(f"Loading {model} ..."):
             scorer = _load(model, engine, weights, options)
             examples = open_examples(data, scorer.classes, labels=of_photos, split=split, limit=limit)
@@ -129,6 +141,8 @@ def evaluate(
         report = _watched(examples, scorer, batch_size)
         if out:
             write_answers(out, report)
+        if report_folder:
+            _write_page(Path(report_folder), report, scorer, data)
         if as_json:
             print(json.dumps({"data": data, **_describe(scorer), **_figures(report)}, indent=2))
         else:
@@ -153,6 +167,28 @@ def _load(model: str, engine: str, weights: str | None, options: "ModelOptions")
     from keras_effnet.serving.predictor import Predictor
 
     return Predictor(model, engine, weights=weights, **options)
+
+
+def _write_page(folder: Path, report: "Report", scorer: "Classifier | Predictor", data: list[str]) -> None:
+    from keras_effnet.artifacts import staged
+    from keras_effnet.inference.classifier import Classifier
+    from keras_effnet.inference.report_page import PAGE, report_page
+
+    facts = _describe(scorer)
+    top5 = [] if report.top5 is None else [(f"{report.top5:.1f}%", "top-5 accuracy")]
+    text = report_page(
+        f"{facts['model']} on {', '.join(data)}",
+        report.answers,
+        report.classes,
+        classifier=scorer if isinstance(scorer, Classifier) else None,
+        subtitle=f"keras_effnet {facts['versions']['keras_effnet']}",
+        facts=top5,
+        notes=(*report.notes, *report.errors),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with staged(folder / PAGE) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    complain(f"The report is {folder / PAGE}.")
 
 
 def _describe(scorer: "Classifier | Predictor") -> dict[str, Any]:

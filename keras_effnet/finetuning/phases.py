@@ -33,7 +33,7 @@ def train_phases(run: Run) -> tuple[np.ndarray, str]:
     An interrupt after the first epoch, and a failure of phase 2, stop the training.
 
     Returns:
-        The predicted classes of the validation photos, and why phase 2 was discarded, "" if it was not.
+        The scores of the validation photos, float32 (photos, classes), and why phase 2 was discarded, "" if it was not.
     """
     try:
         with _timed(run, "features"):
@@ -84,7 +84,7 @@ def _keep_better(run: Run) -> tuple[np.ndarray, str]:
     if worse:
         run.network.set_weights(run.head)
     scores = run.head_scores if worse or run.scores is None else run.scores
-    return scores.argmax(axis=-1), worse
+    return scores, worse
 
 
 def _worse(run: Run) -> str:

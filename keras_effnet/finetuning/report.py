@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.artifacts import MODEL
+from keras_effnet.data.photos import named
 from keras_effnet.data.training_photos import TrainingPhotos
 from keras_effnet.errors import counted
+from keras_effnet.inference.accuracy import Answer
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.provenance import provenance
+from keras_effnet.inference.report_page import report_page
 from keras_effnet.reports.model_card import RUN_LOAD, Card, Metric, model_card
 from keras_effnet.weights.registry import WEIGHTS
 
@@ -46,6 +49,7 @@ class FineTuned:
         errors: one message for each unreadable photo.
         interrupted: whether the run was interrupted.
         blocks_dropped: why phase 2 was discarded and the model of phase 1 kept; empty if it was not.
+        confidence: the score of each predicted class, 0..1, (validation photos,).
     """
 
     classifier: Classifier
@@ -58,6 +62,7 @@ class FineTuned:
     errors: tuple[str, ...] = ()
     interrupted: bool = False
     blocks_dropped: str = ""
+    confidence: np.ndarray | None = None
 
     def __repr__(self) -> str:
         photos, epochs = counted(len(self.photos.val), "photo"), counted(len(self.history), "epoch")
@@ -181,6 +186,35 @@ def card(run: FineTuned) -> str:
             load=RUN_LOAD,
             limits=limits,
         )
+    )
+
+
+def page(run: FineTuned) -> str:
+    """The report as one HTML page: accuracy, curves, confusions, classes, and the wrong photos with their maps."""
+    rows = run.photos.val
+    scores = [None] * len(rows) if run.confidence is None else run.confidence.tolist()
+    answers = [
+        Answer(named(row.photo, i).name, row.target, int(predicted), score)
+        for i, (row, predicted, score) in enumerate(zip(rows, run.predicted, scores, strict=True))
+    ]
+    history = {
+        what: {
+            "training": [getattr(epoch, what) for epoch in run.history],
+            "held out": [getattr(epoch, f"val_{what}") for epoch in run.history],
+        }
+        for what in ("loss", "accuracy")
+    }
+    model = run.classifier.name or run.classifier.model.name
+    return report_page(
+        f"{model}, fine-tuned on {counted(len(run.photos.classes), 'class')}",
+        answers,
+        run.classifier.classes,
+        photos=[row.photo for row in rows],
+        classifier=run.classifier,
+        subtitle=f"{counted(len(run.photos.train), 'photo')} to train on; the figures are of the held-out photos.",
+        facts=[(f"{sum(run.seconds.values()):.0f} s", "of training")],
+        history=history,
+        notes=(*run.notes, *run.errors),
     )
 
 

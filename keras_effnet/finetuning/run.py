@@ -110,18 +110,19 @@ def finetune_inputs(
     _check_readable(photos, errors, strict=strict)
     seconds = {"building": built - start, "reading": time.perf_counter() - built}
     run = Run(classifier.model, classifier.size, train, val, labels, chosen, report, tuple(callbacks), seconds)
-    predicted, dropped = train_phases(run)
+    scores, dropped = train_phases(run)
     result = FineTuned(
         classifier,
         replace(photos, notes=(*photos.notes, *_converted(train.odd), *_replaced(train, val))),
         tuple(run.history),
-        predicted,
+        scores.argmax(axis=-1),
         {"data": inputs.data, **asdict(chosen)},
         run.seconds,
         time.process_time() - cpu_start,
         errors,
         run.interrupted,
         dropped,
+        scores.max(axis=-1),
     )
     if inputs.folder is not None:
         write_or_fall_back(inputs.folder, result)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 import signal
 import tempfile
@@ -16,9 +17,13 @@ from io import BytesIO
 from pathlib import Path
 
 from keras_effnet.artifacts import LABELS, MODEL, REPORT, staged
+from keras_effnet.errors import first_line
 from keras_effnet.finetuning.plots import confusion_matrix, learning_curves
-from keras_effnet.finetuning.report import Epoch, FineTuned, card, markdown
+from keras_effnet.finetuning.report import Epoch, FineTuned, card, markdown, page
+from keras_effnet.inference.report_page import PAGE
 from keras_effnet.reports.model_card import CARD
+
+log = logging.getLogger("keras_effnet")
 
 WEIGHTS = "model.weights.h5"
 HISTORY = "history.csv"
@@ -49,15 +54,26 @@ def write_run(folder: Path, run: FineTuned) -> tuple[str, ...]:
     plots, why_none = _plot(run)
     writers |= {name: partial(Path.write_bytes, data=data) for name, data in plots.items()}
     # Folder names need not be valid Unicode.
-    for name, page in ((MARKDOWN, markdown(run, tuple(plots), why_none)), (CARD, card(run))):
-        writers[name] = partial(Path.write_bytes, data=page.encode("utf-8", "backslashreplace"))
+    for name, text in ((MARKDOWN, markdown(run, tuple(plots), why_none)), (CARD, card(run))):
+        writers[name] = partial(Path.write_bytes, data=text.encode("utf-8", "backslashreplace"))
+    if (shown := _page(run)) is not None:
+        writers[PAGE] = partial(Path.write_bytes, data=shown)
     with ExitStack() as stack:
         for name, write in writers.items():
             parts[name] = stack.enter_context(staged(folder / name))
             write(parts[name])
-    for name in {CURVES, CONFUSION} - plots.keys():
+    for name in {CURVES, CONFUSION, PAGE} - writers.keys():
         (folder / name).unlink(missing_ok=True)  # from an earlier run
     return tuple(writers)
+
+
+def _page(run: FineTuned) -> bytes | None:
+    """The report as an HTML page; None if it fails: the model must be written whatever happens."""
+    try:
+        return page(run).encode("utf-8", "backslashreplace")
+    except Exception as error:
+        log.warning("The page %s was not written (%s: %s).", PAGE, type(error).__name__, first_line(error))
+        return None
 
 
 def _plot(run: FineTuned) -> tuple[dict[str, bytes], str]:

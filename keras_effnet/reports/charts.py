@@ -16,7 +16,7 @@ def curves(series: Mapping[str, Sequence[float]], *, x_label: str, y_label: str)
         series: the values of each line, in order.
         x_label, y_label: what the axes show.
     """
-    width, height, left, bottom, top = 520, 260, 56, 44, 28
+    width, height, left, bottom, top = 500, 260, 56, 44, 28
     finite = [value for values in series.values() for value in values if math.isfinite(value)]
     if not finite:
         return ""

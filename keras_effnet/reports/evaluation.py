@@ -15,7 +15,7 @@ LISTED = 24
 
 
 @dataclass(frozen=True)
-class Answers:
+class Evaluation:
     """A model's answers on labelled photos.
 
     Args:
@@ -54,7 +54,7 @@ class Answers:
 
 def evaluation_page(
     title: str,
-    answers: Answers,
+    evaluation: Evaluation,
     *,
     subtitle: str = "",
     facts: Sequence[tuple[str, str]] = (),
@@ -65,23 +65,23 @@ def evaluation_page(
 
     Args:
         title: for example "lite0 on flowers".
-        answers: what the model answered.
+        evaluation: what the model answered.
         subtitle: one line below the title.
         facts: more pairs (value, name) after accuracy and number of photos.
         history: curves of a training, by the name of what they show: {"loss": {"training": [...], ...}}.
         notes: sentences at the end.
     """
-    right, total = int(answers.correct.sum()), len(answers.targets)
+    right, total = int(evaluation.correct.sum()), len(evaluation.targets)
     accuracy = f"{right / total:.1%}" if total else "-"
     boxes = [(accuracy, f"accuracy ({right:,} of {total:,} photos)"), *facts]
     charts = [curves(lines, x_label="epoch", y_label=name) for name, lines in (history or {}).items()]
-    known = np.isfinite(answers.confidence)
+    known = np.isfinite(evaluation.confidence)
     sections = [
         Section("Learning curves", f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""),
-        Section("Confusions", _confusions(answers) if total else ""),
-        Section("Classes", _classes(answers) if total else ""),
-        Section("Can the scores be trusted?", _reliability(answers, known) if known.any() else ""),
-        Section("Wrong photos, the most confident first", _wrong_photos(answers)),
+        Section("Confusions", _confusions(evaluation) if total else ""),
+        Section("Classes", _classes(evaluation) if total else ""),
+        Section("Can the scores be trusted?", _reliability(evaluation, known) if known.any() else ""),
+        Section("Wrong photos, the most confident first", _wrong_photos(evaluation)),
         Section("Notes", bullets(notes)),
     ]
     return page(title, subtitle, boxes, sections)
@@ -96,45 +96,45 @@ def class_metrics(confusion: np.ndarray) -> list[tuple[int, float, float, float]
     return list(zip(confusion.sum(axis=1).tolist(), precision.tolist(), recall.tolist(), f1.tolist(), strict=True))
 
 
-def _confusions(answers: Answers) -> str:
-    counts = answers.confusion()
-    if len(answers.classes) <= MATRIX_CLASSES:
+def _confusions(evaluation: Evaluation) -> str:
+    counts = evaluation.confusion()
+    if len(evaluation.classes) <= MATRIX_CLASSES:
         caption = '<p class="soft">Rows are true classes, columns are predicted ones; numbers are photos.</p>'
-        return caption + confusion_matrix(counts, answers.classes)
+        return caption + confusion_matrix(counts, evaluation.classes)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:LISTED]
     pairs = [np.unravel_index(i, counts.shape) for i in order if counts.flat[i]]
-    rows = [(answers.classes[i], answers.classes[j], counts[i, j]) for i, j in pairs]
+    rows = [(evaluation.classes[i], evaluation.classes[j], counts[i, j]) for i, j in pairs]
     return table(("true class", "predicted as", "photos"), rows) if rows else ""
 
 
-def _classes(answers: Answers) -> str:
+def _classes(evaluation: Evaluation) -> str:
     rows = [
         (name, n, *("-" if np.isnan(share) else f"{share:.1%}" for share in shares))
-        for name, (n, *shares) in zip(answers.classes, class_metrics(answers.confusion()), strict=True)
+        for name, (n, *shares) in zip(evaluation.classes, class_metrics(evaluation.confusion()), strict=True)
         if n or not np.isnan(shares[0])
     ]
     return table(("class", "photos", "precision", "recall", "F1"), rows)
 
 
-def _reliability(answers: Answers, known: np.ndarray) -> str:
-    confidence, correct = answers.confidence[known], answers.correct[known]
+def _reliability(evaluation: Evaluation, known: np.ndarray) -> str:
+    confidence, correct = evaluation.confidence[known], evaluation.correct[known]
     mean = f"Mean score {confidence.mean():.3f}, share correct {correct.mean():.3f}."
     text = f"On the dashed line, a score of 0.8 is right in 8 of 10 cases. {mean}"
     return f'<p class="soft">{text}</p>' + reliability(confidence, correct)
 
 
-def _wrong_photos(answers: Answers) -> str:
+def _wrong_photos(evaluation: Evaluation) -> str:
     figures, pairs = [], False
-    for i in answers.most_confident_errors():
-        shown, mapped = answers.open_photo(i), answers.open_map(i)
-        images = [photo(image, answers.names[i]) for image in (shown, mapped) if image is not None]
+    for i in evaluation.most_confident_errors():
+        shown, mapped = evaluation.open_photo(i), evaluation.open_map(i)
+        images = [photo(image, evaluation.names[i]) for image in (shown, mapped) if image is not None]
         pairs = pairs or len(images) == 2
         inside = f'<div class="pair">{"".join(images)}</div>' if len(images) == 2 else "".join(images)
-        score = f" {answers.confidence[i]:.2f}" if np.isfinite(answers.confidence[i]) else ""
-        said, true = (escape(answers.classes[part[i]]) for part in (answers.predicted, answers.targets))
+        score = f" {evaluation.confidence[i]:.2f}" if np.isfinite(evaluation.confidence[i]) else ""
+        said, true = (escape(evaluation.classes[part[i]]) for part in (evaluation.predicted, evaluation.targets))
         figures.append(
-            f"<figure>{inside}<figcaption><b>{said}</b>{score}, not {true}<br>{escape(answers.names[i])}"
+            f"<figure>{inside}<figcaption><b>{said}</b>{score}, not {true}<br>{escape(evaluation.names[i])}"
             "</figcaption></figure>"
         )
     return f'<div class="photos{" pairs" if pairs else ""}">{"".join(figures)}</div>' if figures else ""

@@ -179,7 +179,7 @@ def test_a_run_writes_model_labels_reports_and_plots(run: SimpleNamespace) -> No
     pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
     assert sorted(path.name for path in run.folder.iterdir()) == [
         *("README.md", "confusion_matrix.png", "history.csv", "labels.txt", "learning_curves.png"),
-        *("model.keras", "model.weights.h5", "report.json", "report.md"),
+        *("model.keras", "model.weights.h5", "report.html", "report.json", "report.md"),
     ]
     assert (run.folder / "labels.txt").read_text("utf-8") == "blue\ngreen\nred\n"
     for name in ("confusion_matrix.png", "learning_curves.png"):
@@ -323,7 +323,7 @@ def test_an_unwritable_folder_is_rejected_before_training(run: SimpleNamespace, 
 
 
 def test_an_unknown_setting_is_rejected(photos: Path) -> None:
-    with pytest.raises(TypeError, match="There is no setting 'epoch'. Expected one of batch_size, epochs"):
+    with pytest.raises(TypeError, match="There is no setting 'epoch'. Expected one of batch_size, cutmix, epochs"):
         finetune(photos, epoch=3)
 
 

@@ -8,20 +8,20 @@ import pytest
 from PIL import Image
 
 from keras_effnet.reports.charts import curves
-from keras_effnet.reports.evaluation import Answers, class_metrics, evaluation_page
+from keras_effnet.reports.evaluation import Evaluation, class_metrics, evaluation_page
 
 CLASSES = ("daisy", "rose", "tulip <b>")
 VOID = {"meta", "img", "br"}
 
 
 @pytest.fixture
-def answers() -> Answers:
+def answers() -> Evaluation:
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 3, 60)
     predicted = np.where(rng.random(60) < 0.7, targets, rng.integers(0, 3, 60))
     names = [f"{i}.jpg" for i in range(60)]
     photo = Image.new("RGB", (300, 200), (200, 30, 30))
-    return Answers(CLASSES, targets, predicted, rng.uniform(0.3, 1, 60), names, lambda _: photo)
+    return Evaluation(CLASSES, targets, predicted, rng.uniform(0.3, 1, 60), names, lambda _: photo)
 
 
 class Checker(HTMLParser):
@@ -46,7 +46,7 @@ class Checker(HTMLParser):
             self.wrong.append(tag)
 
 
-def test_page_is_well_formed_and_loads_nothing(answers: Answers) -> None:
+def test_page_is_well_formed_and_loads_nothing(answers: Evaluation) -> None:
     history = {"loss": {"training": [1.0, 0.5], "held out": [0.9, float("nan")]}}
     text = evaluation_page("lite0 & co", answers, facts=[("3 s", "training")], history=history, notes=["A <note>."])
     checker = Checker()
@@ -60,7 +60,7 @@ def test_page_is_well_formed_and_loads_nothing(answers: Answers) -> None:
     assert "A &lt;note&gt;." in text
 
 
-def test_metrics_of_classes_equal_those_of_scikit_learn(answers: Answers) -> None:
+def test_metrics_of_classes_equal_those_of_scikit_learn(answers: Evaluation) -> None:
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     expected = metrics.confusion_matrix(answers.targets, answers.predicted, labels=range(3))
     np.testing.assert_array_equal(answers.confusion(), expected)
@@ -68,7 +68,7 @@ def test_metrics_of_classes_equal_those_of_scikit_learn(answers: Answers) -> Non
     np.testing.assert_allclose(class_metrics(answers.confusion()), np.stack([n, precision, recall, f1], 1), rtol=1e-12)
 
 
-def test_wrong_photos_come_with_the_most_confident_first(answers: Answers) -> None:
+def test_wrong_photos_come_with_the_most_confident_first(answers: Evaluation) -> None:
     order = answers.most_confident_errors()
     assert not answers.correct[order].any()
     assert len(order) == min(24, int((~answers.correct).sum()))
@@ -79,7 +79,8 @@ def test_many_classes_get_a_list_of_confusions_instead_of_a_matrix() -> None:
     targets = np.arange(50) % 40
     predicted = np.where(targets < 3, 39, targets)
     classes = [f"class{i}" for i in range(40)]
-    text = evaluation_page("x", Answers(classes, targets, predicted, np.full(50, np.nan), [str(i) for i in range(50)]))
+    unknown = np.full(50, np.nan)
+    text = evaluation_page("x", Evaluation(classes, targets, predicted, unknown, [str(i) for i in range(50)]))
     assert "confusion matrix" not in text
     assert re.findall(r"<td>class0</td><td>class39</td><td>(\d+)</td>", text) == ["2"]
     assert "reliability" not in text  # no score is known
@@ -87,7 +88,7 @@ def test_many_classes_get_a_list_of_confusions_instead_of_a_matrix() -> None:
 
 def test_a_page_without_photos_has_no_figures_of_accuracy() -> None:
     none = np.array([], int)
-    text = evaluation_page("x", Answers(CLASSES, none, none, none.astype(float), []))
+    text = evaluation_page("x", Evaluation(CLASSES, none, none, none.astype(float), []))
     assert "<b>-</b>accuracy (0 of 0 photos)" in text
 
 
