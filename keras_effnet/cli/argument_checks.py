@@ -64,7 +64,10 @@ def _check_path(model: str, weights: str | None) -> None:
     path = Path(model)
     if not path.exists():
         if not path.suffix and len(path.parts) == 1:
-            find_variant(model)
+            try:
+                find_variant(model)
+            except ValueError as error:
+                raise ValueError(f"{error} There is no file or folder of this name either.") from None
         raise ValueError(
             f"There is no model {model!r}. Expected one of {', '.join(VARIANTS)}, or the path of a saved model. Check "
             "the path."

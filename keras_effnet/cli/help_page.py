@@ -46,7 +46,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
+Version = Annotated[
+    bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version.")
+]
 
 
 def begin(version: Version = False) -> None:

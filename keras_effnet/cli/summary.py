@@ -35,7 +35,7 @@ def summary(model: Network, as_json: AsJson = False) -> None:
             f"\n{variant.builder}, {variant.resolution} x {variant.resolution} pixels\n"
             f"parameters  {total.parameters:,}, {total.trainable:,} of them trainable\n"
             f"MACs        {millions(total.macs)} per image (the paper calls them FLOPS)\n"
-            f"memory      {total.weight_bytes / 1e6:.1f} MB of weights and at least {total.peak_bytes / 1e6:.1f} MB "
+            f"memory      {total.weight_bytes / 1e6:,.1f} MB of weights and at least {total.peak_bytes / 1e6:,.1f} MB "
             "of activations, float32"
         )
 

@@ -151,6 +151,8 @@ def _in_option_names(message: str) -> str:
             message = re.sub(rf"(?:^|(?<=\. )|(?<= and )){parameter.name}(?= is | was )", option, message)
             message = re.sub(rf"\b{parameter.name}=(?=[,.])", option, message)
             message = re.sub(rf"(?<![\w.-]){parameter.name}=(?=\S)", f"{option} ", message)
+    # A message may name both interfaces.
+    message = re.sub(r"(--[\w-]+)(?: \S+)?, or \1 on the command line", r"\1", message)
     # None is what an option is that is left out.
     return message.replace(", None or ", " or ").replace("None, ", "")
 
@@ -233,8 +235,13 @@ def muted(status: str) -> Iterator[None]:
 
 
 def millions(count: int) -> str:
-    """A count in millions."""
-    return f"{count / 1e6:,.1f} M"
+    """A count in millions, from 1,000 millions on in billions (G).
+
+    Example:
+        >>> millions(999_900_000), millions(1_827_100_000)
+        ('999.9 M', '1.8 G')
+    """
+    return f"{count / 1e6:,.1f} M" if count < 1e9 else f"{count / 1e9:,.1f} G"
 
 
 def plain_table(*columns: str, left: Sequence[str] = ()) -> Table:

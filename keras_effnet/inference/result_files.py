@@ -95,7 +95,10 @@ def open_results(path: str | os.PathLike[str], top: int) -> Iterator[Results]:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"The file {str(path)!r} has an unknown suffix. Expected one of {', '.join(SUFFIXES)}.")
+        advice = " For JSON, choose .jsonl: one object per line." if path.suffix.lower() == ".json" else ""
+        raise ValueError(
+            f"The file {str(path)!r} has an unknown suffix. Expected one of {', '.join(SUFFIXES)}.{advice}"
+        )
     if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in path.parents):
         raise ValueError(
             f"The file {str(path)!r} cannot be written: it is a folder, or one of its parents is a file. Expected a "

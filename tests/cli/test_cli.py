@@ -483,7 +483,8 @@ def test_the_examples_in_help_can_be_parsed(example: str) -> None:
 
 
 def test_version_matches_the_package() -> None:
-    assert run("--version").stdout == f"keras-effnet {keras_effnet.__version__}\n"
+    for option in ("--version", "-V"):
+        assert run(option).stdout == f"keras-effnet {keras_effnet.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["summary", "b0"], ["models"], ["--help"], ["evaluate", "--help"]])

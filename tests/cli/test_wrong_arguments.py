@@ -35,6 +35,8 @@ CASES = {
     "classify x.jpg --model b0 --engine keras --weights gone.h5": "There are no weights 'gone.h5'",
     "classify x.jpg --model b9 --out new/labels.csv": "There is no network 'b9'",
     "classify x.jpg --out new/labels.txt": "has an unknown suffix",
+    "classify x.jpg --out new/labels.json": "For JSON, choose .jsonl",
+    "classify x.jpg --model run": "no file or folder of this name either",
     "classify x.jpg --model colours.keras --weights imagenet": "has its own weights",
     "explain x.jpg --model b9 --out maps": "There is no network 'b9'",
     "explain x.jpg --model gone.h5 --out maps": "There is no model 'gone.h5'",
