@@ -88,10 +88,19 @@ def depthwise_bn_act(x: Any, kernel_size: int, strides: int, *, conventions: Con
         padding,
         use_bias=False,
         depthwise_initializer=conv_initializer(conventions),
+        dtype=depthwise_dtype(),
         name=f"{name}_{conventions.depthwise}",
     )(x)
     x = batch_norm(x, conventions, name=f"{name}_bn")
     return activate(x, conventions, name=f"{name}_activation")
+
+
+def depthwise_dtype() -> str | None:
+    """The dtype of depthwise convolutions: float32 under "mixed_float16", otherwise that of the policy.
+
+    In float16 they were reported to be 50 times slower on a V100 (tensorflow#41715); this was not measured here.
+    """
+    return "float32" if keras.mixed_precision.global_policy().name == "mixed_float16" else None
 
 
 def squeeze_excite(x: Any, filters: int, *, conventions: Conventions, name: str) -> Any:

@@ -188,6 +188,19 @@ def test_other_numbers_of_channels_and_classes_are_built():
 
 
 @builders
+@pytest.mark.parametrize(
+    ("policy", "depthwise"),
+    [("mixed_float16", "float32"), ("mixed_bfloat16", "bfloat16"), ("float32", "float32")],
+)
+def test_depthwise_convolutions_compute_in_float32_under_mixed_float16(policy, depthwise):
+    model = create(tiny(), dtype=policy)
+    kinds = (keras.layers.DepthwiseConv2D, keras.layers.BatchNormalization, keras.layers.Activation)
+    found = {kind: {layer.compute_dtype for layer in model.layers if type(layer) is kind} for kind in kinds}
+    others = policy.removeprefix("mixed_")
+    assert list(found.values()) == [{depthwise}, {others}, {others}]
+
+
+@builders
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_keeps_normalisation_and_logits_in_float32(policy, photo, randomise, run):
     full = create(tiny(), classifier_activation=None)
@@ -195,7 +208,7 @@ def test_mixed_precision_keeps_normalisation_and_logits_in_float32(policy, photo
     mixed = create(tiny(), classifier_activation=None, dtype=policy)
     mixed.set_weights(full.get_weights())
     assert keras.mixed_precision.global_policy().name == "float32"
-    assert mixed.get_layer("block1a_dwconv").compute_dtype == policy.removeprefix("mixed_")
+    assert mixed.get_layer("stem_conv").compute_dtype == policy.removeprefix("mixed_")
     assert mixed.get_layer("normalization").compute_dtype == "float32"
     result = run(mixed, photo(32))
     assert result.dtype == np.float32
