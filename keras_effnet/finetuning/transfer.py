@@ -5,7 +5,10 @@ small batches are worse than ImageNet's.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from keras_effnet._keras import keras
 from keras_effnet.errors import Range
@@ -14,25 +17,39 @@ from keras_effnet.introspection import find_network, variant_of
 from keras_effnet.network import classify
 
 
-def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None, activation: Any = "softmax") -> Any:
+def replace_head(
+    model: Any,
+    classes: int,
+    *,
+    dropout_rate: float | None = None,
+    activation: Any = "softmax",
+    start: float | Sequence[float] | None = None,
+) -> Any:
     """Replace the classifier of a model by a new one. All other layers are shared with the model.
 
-    In the new classifier, all classes start equally likely: the first loss is ln(classes).
+    In the new classifier, all classes start equally likely: the first loss is ln(classes). For a regression, pass
+    `activation=None` and the mean of the targets as `start`, so that the first loss is their variance.
 
     Args:
         model: an EfficientNet, with or without a classifier, alone or nested in another model.
         classes: number of outputs of the new classifier.
         dropout_rate: of the dropout before the classifier; by default the model's own rate.
         activation: of the new classifier; None for logits.
+        start: the outputs at the start: one number, or one for each output; only without an activation.
 
     Raises:
-        ValueError: the model is not an EfficientNet, or ends in feature maps.
+        ValueError: the model is not an EfficientNet or ends in feature maps, or `start` does not fit the outputs.
 
     Example:
         >>> import keras_effnet
         >>> replace_head(keras_effnet.EfficientNetLite0(weights=None), 5).output_shape
         (None, 5)
     """
+    if start is not None and (activation not in (None, "linear") or np.shape(start) not in ((), (classes,))):
+        raise ValueError(
+            f"start is {start!r} for {classes} outputs with the activation {activation!r}. Expected one number, or one "
+            "for each output, and activation=None."
+        )
     network = find_network(model)
     last = next((layer for layer in network.layers if layer.name == "top_activation"), None)
     if last is None:
@@ -42,7 +59,10 @@ def replace_head(model: Any, classes: int, *, dropout_rate: float | None = None,
         )
     rate = variant_of(network).dropout_rate if dropout_rate is None else dropout_rate
     outputs = classify(last.output, classes, activation, rate)
-    return keras.Model(network.input, outputs, name=network.name)
+    replaced = keras.Model(network.input, outputs, name=network.name)
+    if start is not None:
+        replaced.get_layer("predictions").bias.assign(np.full(classes, start, np.float32))
+    return replaced
 
 
 def blocks_of(model: Any) -> tuple[str, ...]:

@@ -49,6 +49,20 @@ def test_networks_without_a_head_and_nested_ones_get_a_head() -> None:
     assert replace_head(bare, 4).output_shape == replace_head(nested, 4).output_shape == (None, 4)
 
 
+@pytest.mark.parametrize(("outputs", "start"), [(1, 41.5), (2, [41.5, -20.0]), (3, 7)])
+def test_a_regression_starts_at_the_mean_of_its_targets(
+    model: Any, images: np.ndarray, run: Any, outputs: int, start: Any
+) -> None:
+    found = run(replace_head(model, outputs, activation=None, start=start), images)
+    assert np.allclose(found, np.broadcast_to(start, (len(images), outputs)), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("activation", "start"), [("softmax", 1.0), (None, [1.0, 2.0, 3.0])])
+def test_a_start_that_does_not_fit_the_outputs_is_refused(model: Any, activation: Any, start: Any) -> None:
+    with pytest.raises(ValueError, match="Expected one number, or one for each output, and activation=None"):
+        replace_head(model, 2, activation=activation, start=start)
+
+
 def test_a_model_with_feature_maps_gets_no_head() -> None:
     with pytest.raises(ValueError, match="ends in feature maps"):
         replace_head(create(tiny(), features=True), 4)
