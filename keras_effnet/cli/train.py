@@ -248,6 +248,10 @@ def train(
         with TrainingProgress({"training": "Training"}, console(stderr=True), epochs=epochs_known) as shown:
             options["callbacks"] = [shown.callback("training")]
             trained = run.train(names[0] if len(names) == 1 else names, out, **options)
+        from keras_effnet.cli.training_report import write_training_report
+
+        if trained.new_epochs and trained.report["processes"] == 1:
+            write_training_report(trained.folder, trained.report)
         _print(trained, as_json=as_json)
 
 

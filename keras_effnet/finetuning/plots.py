@@ -12,16 +12,16 @@ _MOST_NAMES, _MOST_NUMBERS = 60, 25
 
 
 def learning_curves(file: BinaryIO, history: Sequence[Any]) -> None:
-    """Plot loss and accuracy of every epoch; a dotted line separates the phases."""
+    """Plot loss and accuracy of every epoch; a dotted line separates the phases of fine-tuning."""
     figure = _figure(9, 3.8)
     epochs = range(1, len(history) + 1)
-    parting = sum(row.phase == "head" for row in history) + 0.5
+    head = sum(row.phase == "head" for row in history)
     for ax, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         ax.plot(epochs, [getattr(row, name) for row in history], color=THEIRS, label="training photos")
         ax.plot(epochs, [getattr(row, f"val_{name}") for row in history], color=OURS, label="validation photos")
-        if parting < len(history):
-            ax.axvline(parting, color="black", linewidth=0.8, linestyle=":")
-        ax.set_xlabel("epoch (head, then blocks)")
+        if 0 < head < len(history):
+            ax.axvline(head + 0.5, color="black", linewidth=0.8, linestyle=":")
+        ax.set_xlabel("epoch (head, then blocks)" if head else "epoch")
         ax.set_title(name)
         ax.grid(alpha=0.3)
         ax.legend()

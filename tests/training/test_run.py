@@ -385,6 +385,10 @@ def test_the_command_trains_on_a_folder_and_reports_unreadable_files(
     assert [(row["count"], row["done"]) for row in odd] == [(1, "left out")]
     assert "1 unreadable, left out" in done.stderr
     assert "Training, epoch 1/1: loss " in done.stderr
+    page = (tmp_path / "run" / "report.md").read_text("utf-8")
+    assert f"Validation accuracy: **{report['val_accuracy']:.1%}** of " in page
+    assert "| 1 | " in page
+    assert (tmp_path / "run" / "learning_curves.png").is_file() == ("learning_curves.png" in page)
     # The same command again, on the run that is finished now.
     again = CliRunner().invoke(app, command)
     assert "nothing was trained. To continue it, pass a larger --epochs." in again.stderr
