@@ -127,8 +127,12 @@ def test_the_training_step_is_compiled_once_for_each_size(
     whole: training.Trained, traced: dict[str, list[int | None]]
 ) -> None:
     assert whole.report["stages"]
+    sizes = traced["sizes"]
+    if keras.backend.backend() == "jax":
+        # Keras traces the first step once more to find the shapes of the metrics.
+        assert sizes.pop(0) == 37
     # The second one is validation.
-    assert traced["sizes"] == [37, 48, 42, 48]
+    assert sizes == [37, 48, 42, 48]
 
 
 # The last step of a stage, its border, the first step of the next one, and the middle of the last.
