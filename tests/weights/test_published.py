@@ -65,12 +65,18 @@ def publish(model, name, folder, url):
     return Source(f"{url}/{file.name}", "md5:" + hashlib.md5(file.read_bytes()).hexdigest())
 
 
+@pytest.fixture(scope="module")
+def peers(randomise):
+    """Models with and without a classifier, whose weights no test changes."""
+    return peer(randomise, True), peer(randomise, False)
+
+
 @pytest.fixture
-def published(server, randomise, tmp_path, monkeypatch):
+def published(server, peers, tmp_path, monkeypatch):
     """Files with and without a classifier on the server, and the models that wrote them."""
     monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    full, headless = peer(randomise, True), peer(randomise, False)
+    full, headless = peers
     sources = (publish(full, "efficientnetb0", *server),), (publish(headless, "efficientnetb0_notop", *server),)
     record = Weights("b0", "imagenet", 77.1, 93.35, IMAGENET, *sources)
     monkeypatch.setattr(sets, "WEIGHTS", MappingProxyType({("b0", "imagenet"): record}))

