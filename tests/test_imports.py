@@ -18,7 +18,7 @@ BUILDERS = ("builder_signature", "models", "center_crop", "image_files", "image_
 # A file may import from its own room and from the rooms before it.
 ROOMS = (
     *("table", "weights.formats", "graph", "weights", "builders", "data", "reports", "inference", "exporting"),
-    *("training", "serving", "finetuning", "curation", "design", "http_server", "paper", "cli", "__main__"),
+    *("training", "serving", "finetuning", "curation", "design", "http_server", "sharing", "paper", "cli", "__main__"),
 )
 
 # These files must work with nothing but Python installed ...

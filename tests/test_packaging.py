@@ -29,6 +29,7 @@ EXTRAS = {
         "plots",
         "search",
         "serve",
+        "hub",
         "curation",
         "docs",
         "test",

@@ -13,6 +13,7 @@ from keras_effnet.cli import (
     explain,
     export,
     finetune,
+    hub,
     inspect,
     paper,
     search,
@@ -80,6 +81,14 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     serve.serve: (
         "keras-effnet serve lite0",
         "keras-effnet serve run --port 9000 --workers 2",
+    ),
+    hub.push: (
+        "keras-effnet push hf:ann/flowers run",
+        "keras-effnet push hf:ann/flowers flowers.tflite --private",
+    ),
+    hub.pull: (
+        "keras-effnet pull hf:ann/flowers flowers",
+        "keras-effnet pull hf:ann/flowers@v1 flowers",
     ),
     search.search: (
         "keras-effnet search photos/ --target-macs 8M --size 32",

@@ -21,6 +21,8 @@ COMMANDS = {
     "finetune photos --out run": "finetune.check_model",
     "train --data photos --out run": "train.find_recipe",
     "recipes": "train.plain_table",
+    "push hf:ann/x run": "hub.silence_backend",
+    "pull hf:ann/x new": "hub.silence_backend",
     "export lite0.tflite": "export.check_model",
     "serve lite0": "serve.check_model",
     "inspect photos": "inspect.check_model",
