@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Unpack, cast
 
 from keras_effnet._keras import deep_graphs, dtype_policy, keras
@@ -100,6 +101,8 @@ def _load(model: Any, pretrained: weight_sets.Pretrained, below: Sequence[Any], 
 def _check(*, pooling: str | None, classes: int, dropout_rate: float, drop_connect_rate: float) -> None:
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling is {pooling!r}. Expected None, 'avg' or 'max'.")
+    if not isinstance(classes, Integral):
+        raise TypeError(f"classes is {classes!r}. Expected a whole number. Pass the number of labels.")
     if classes < 1:
         raise ValueError(f"classes is {classes!r}. Expected at least 1. Pass the number of labels.")
     for name, rate in (("dropout_rate", dropout_rate), ("drop_connect_rate", drop_connect_rate)):

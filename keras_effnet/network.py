@@ -1,6 +1,6 @@
 """The graph of a network: stem, stages of blocks, head (arXiv:1905.11946, Table 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras_effnet._keras import channel_axis, is_keras_tensor, keras
@@ -111,6 +111,8 @@ def image_input(
         sides = [size, size]
         sides.insert(axis, in_channels or 3)
         input_shape = sides
+    if not isinstance(input_shape, Iterable):
+        raise TypeError(f"input_shape is {input_shape!r}. Expected three numbers. Pass for example (224, 224, 3).")
     shape = tuple(input_shape)
     channels = shape[axis] if len(shape) == 3 else None
     if channels is None or in_channels not in (None, channels):

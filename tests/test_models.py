@@ -336,6 +336,19 @@ def test_invalid_arguments_are_rejected_with_what_was_expected(options, message)
 
 
 @builders
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": "5"}, "classes is '5'. Expected a whole number"),
+        ({"input_shape": 224}, r"input_shape is 224. Expected three numbers. Pass for example \(224, 224, 3\)"),
+    ],
+)
+def test_arguments_of_another_type_are_named(options, message):
+    with pytest.raises(TypeError, match=message):
+        keras_effnet.EfficientNetB0(weights=None, **options)
+
+
+@builders
 def test_an_array_as_input_tensor_is_rejected():
     with pytest.raises(TypeError, match="Expected a Keras tensor"):
         keras_effnet.EfficientNetB0(weights=None, input_tensor=np.zeros((1, 224, 224, 3)))

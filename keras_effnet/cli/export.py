@@ -20,6 +20,7 @@ from keras_effnet.cli.terminal import (
     plain_errors,
     start_keras,
 )
+from keras_effnet.errors import counted
 
 if TYPE_CHECKING:
     from keras_effnet.serving.exporting import Exported
@@ -118,4 +119,4 @@ def _print(exported: "Exported") -> None:
         soft_wrap=True,
     )
     if exported.record.float_layers:
-        view.print(f"in float32: {', '.join(exported.record.float_layers)}", soft_wrap=True)
+        view.print(f"{counted(len(exported.record.float_layers), 'layer')} in float32; --json lists them")
