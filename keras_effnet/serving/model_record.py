@@ -14,6 +14,7 @@ from typing import Any
 from keras_effnet.artifacts import LABELS, latest_folder
 from keras_effnet.center_crop import CROPS, DECODES, View
 from keras_effnet.errors import counted, require_packages
+from keras_effnet.weights.formats.torch_files import open_zip
 
 RECORD_FILE = "model.json"
 PROPERTY = "keras_effnet"
@@ -217,7 +218,7 @@ def _read(path: Path) -> str:
     if kind == ".onnx":
         return _read_onnx(path)
     # Not the JSON next to the file, which may belong to another file of this name.
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         info = archive.getinfo(RECORD_FILE)
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > path.stat().st_size:
             raise ValueError("a compressed record, which could have any size")

@@ -20,7 +20,8 @@ import atheris
 import h5py
 import numpy as np
 
-with atheris.instrument_imports(include=["keras_effnet"]):
+# The tables of names are slow when instrumented, and read no input.
+with atheris.instrument_imports(include=["keras_effnet"], exclude=["keras_effnet.weights.formats.layer_names"]):
     from keras_effnet.serving.model_record import ModelRecord, append_to_tflite, open_export
     from keras_effnet.variants import tiny
     from keras_effnet.weights.formats.checkpoints import read_checkpoint
@@ -134,10 +135,10 @@ TARGETS = {
 def check(target: Target, folder: Path, data: bytes) -> None:
     (folder / target.name).write_bytes(data)
     tracemalloc.reset_peak()
-    before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()
+    before, start = tracemalloc.get_traced_memory()[0], time.process_time()
     with suppress(ValueError):  # WeightsError is one
         target.parse(folder / (target.path or target.name))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     taken = tracemalloc.get_traced_memory()[1] - before
     if seconds > SECONDS:
         raise RuntimeError(f"{seconds:.1f} s for {len(data)} bytes")

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -25,7 +24,7 @@ from keras_effnet.weights.formats.keras_hub import BACKBONE, TASK, find_preset, 
 from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, from_torch, layer_names, torch_axes, unknown_names
 from keras_effnet.weights.formats.other_formats import refuse_other_format, weight_file
 from keras_effnet.weights.formats.safetensors import read_safetensors
-from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, read_member, read_torch
+from keras_effnet.weights.formats.torch_files import ZIP_MAGIC, broken, open_zip, read_member, read_torch
 
 log = logging.getLogger("keras_effnet")
 
@@ -106,7 +105,7 @@ def _read(path: Path, variant: Variant, ema: bool) -> Checkpoint:
         return _read_tensorflow(path, variant, ema)
     path.stat()  # raises an error if there is nothing
     if start.startswith(ZIP_MAGIC):
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             if KERAS_MEMBER in archive.namelist():
                 data = read_member(archive, KERAS_MEMBER)
                 file = read_keras(data, variant, json.loads(read_member(archive, "config.json")))

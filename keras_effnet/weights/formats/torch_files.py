@@ -3,7 +3,9 @@
 import math
 import struct
 import zipfile
-from io import BytesIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         zipped = file.read(4) == ZIP_MAGIC
     if zipped:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             return _read_zip(archive)
     return _read_legacy(path.read_bytes())
 
@@ -61,6 +63,25 @@ def broken(error: Exception) -> str:
         f"The file cannot be read ({type(error).__name__}: {str(error)[:200]}). Expected a complete weight file. It is "
         "missing, cut off, damaged or of another kind: download it again."
     )
+
+
+class _Bounded(BufferedReader):
+    """A file that reads at most what is left of it: Python allocates all bytes that are asked for before it reads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(self._size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file whose directory may declare any size."""
+    with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
+        yield archive
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
