@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from keras_effnet.cli.terminal import (
 from keras_effnet.errors import counted
 
 if TYPE_CHECKING:
+    from keras_effnet.inference.labels import ModelOptions
     from keras_effnet.serving.exporting import Exported
 
 Target = Annotated[str, typer.Argument(metavar="PATH", help="A .tflite, .onnx or .xml file, or a folder.")]
@@ -71,21 +72,22 @@ def export(
     with plain_errors():
         from keras_effnet.serving.writers import check_arguments
 
-        check_model(model, weights)
+        network = check_model(model, weights)
         options = model_options(labels, size, crop)
-        check_arguments(path, format, quantize=quantize, representative=representative, held_out=held_out)
+        kind, _ = check_arguments(path, format, quantize=quantize, representative=representative, held_out=held_out)
         for option, folder in (("--representative", representative), ("--held-out", held_out)):
             with naming(option):
                 check_data([folder] if folder else [], "a folder of photos")
         with muted(f"Exporting {model} ..."):
-            start_keras()
-            from keras_effnet.inference.classifier import load_classifier
-            from keras_effnet.serving.exporting import export
-
-            exported = export(
-                load_classifier(model, weights, **options),
+            plain = network is not None and not representative and set(options.values()) <= {None, "auto"}
+            exported = _export_without_keras(model, path, weights) if plain and kind == "onnx" else None
+            by = "NumPy" if exported else "Keras"
+            exported = exported or _export_from_keras(
+                model,
                 path,
-                format,
+                weights,
+                options,
+                format=format,
                 quantize=quantize,
                 representative=representative,
                 held_out=held_out,
@@ -102,10 +104,28 @@ def export(
                 )
             )
         else:
-            _print(exported)
+            _print(exported, by)
 
 
-def _print(exported: "Exported") -> None:
+def _export_without_keras(model: str, path: str, weights: str | None) -> "Exported | None":
+    """Write a network by name to ONNX; None if its weights are not exactly those of the network."""
+    from keras_effnet.serving.export_by_name import export_network, open_network
+
+    network = open_network(model, weights)
+    return export_network(network, path) if network else None
+
+
+def _export_from_keras(
+    model: str, path: str, weights: str | None, options: "ModelOptions", **arguments: Any
+) -> "Exported":
+    start_keras()
+    from keras_effnet.inference.classifier import load_classifier
+    from keras_effnet.serving.exporting import export
+
+    return export(load_classifier(model, weights, **options), path, **arguments)
+
+
+def _print(exported: "Exported", by: str) -> None:
     check, files = exported.check, [exported.path, *exported.path.rglob("*")]
     if exported.path.suffix.lower() == ".xml":
         files.append(exported.path.with_suffix(".bin"))
@@ -114,7 +134,7 @@ def _print(exported: "Exported") -> None:
     view.print(f"{exported.path}: {megabytes:.1f} MB, {'fused' if exported.record.fused else 'not fused'}")
     agreement = f", first labels agree on {check.agreement:.1%}" if exported.record.classes else ""
     view.print(
-        f"against Keras on {check.count} {check.images}: scores differ by at most {check.difference:.1e} of the "
+        f"against {by} on {check.count} {check.images}: scores differ by at most {check.difference:.1e} of the "
         f"largest{agreement}",
         soft_wrap=True,
     )

@@ -131,28 +131,20 @@ for name in ("keras", "tf_keras", "tensorflow", "tf2onnx", "jax", "torch"):
 from keras_effnet.cli import main
 main()
 """
-    for _ in range(2):  # without and with the export in the cache
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                code,
-                "classify",
-                "--sample",
-                "chelsea",
-                "--sample",
-                "coffee",
-                "--json",
-                "--top",
-                "1",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        assert [row["labels"][0]["label"] for row in json.loads(done.stdout)] == ["tiger_cat", "espresso"]
+        return done.stdout
+
+    for _ in range(2):  # without and with the export in the cache
+        done = run("classify", "--sample", "chelsea", "--sample", "coffee", "--json", "--top", "1")
+        assert [row["labels"][0]["label"] for row in json.loads(done)] == ["tiger_cat", "espresso"]
     assert len(list((home / "exports").glob("*.onnx"))) == 1
+    assert "against NumPy on 2 photographs of scikit-image" in run("export", str(home / "lite0.onnx"))
+    with Predictor(home / "lite0.onnx") as predictor:
+        assert predictor.name == "lite0"
 
 
 def test_an_export_by_name_has_the_record_of_an_export_from_keras(lite0: Path, tmp_path: Path) -> None:
