@@ -16,7 +16,7 @@ from keras_effnet.errors import at_least_one
 from keras_effnet.forks import PerProcess
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.classify import Prediction, Scored, label_all, stream
-from keras_effnet.inference.labels import ModelOptions, unlabelled
+from keras_effnet.inference.labels import ModelOptions, as_classes, unlabelled
 from keras_effnet.inference.provenance import provenance, variables_digest
 from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start, version
 from keras_effnet.serving.model_record import ALIASES
@@ -75,6 +75,8 @@ class Predictor:
         if engine not in ("auto", "keras", *ENGINES):
             names = ", ".join(sorted(("auto", "keras", *ENGINES)))
             raise ValueError(f"engine is {engine!r}. Expected one of {names}.")
+        if (labels := options.get("labels")) is not None:  # a process that reads the file may have another folder
+            options["labels"] = as_classes(labels)
         self._arguments = {"model": model, "engine": engine, "weights": weights, "mode": mode, **options}
         # Kept because a temporary export is deleted together with it.
         self._source = find_model(model, engine, weights, parallel=mode == "throughput", options=options)

@@ -5,6 +5,7 @@ The references are Keras's own `predict`, the constants that each model was buil
 
 import io
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,18 @@ def test_the_command_evaluates_an_export(tmp_path: Path) -> None:
     text = CliRunner().invoke(cli.app, [*command, "--per-class", "--wrong", "2"]).stdout
     assert "precision" in text
     assert "predicted" in text
+
+
+def test_a_pickled_predictor_keeps_its_labels_and_its_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ENGINES["litert"].installed:
+        pytest.skip("ai_edge_litert is not installed")
+    path = export(inner(), tmp_path / "m.tflite").path
+    (tmp_path / "names.txt").write_text("\n".join(LABELS), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(Predictor(path, labels="names.txt", crop=None))
+    monkeypatch.chdir(tmp_path.parent)
+    again = pickle.loads(pickled)
+    assert (again.classes, again.view.crop) == (tuple((None, label) for label in LABELS), None)
 
 
 # --- features ---
