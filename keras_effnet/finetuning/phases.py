@@ -37,13 +37,14 @@ def train_phases(run: Run) -> tuple[np.ndarray, str]:
     """
     try:
         with _timed(run, "features"):
-            features = _features(run)
+            fused = fuse(keras.Model(run.network.input, run.network.get_layer("avg_pool").output))
+            features = _features(fused, run)
         with _timed(run, "head"):
             _train_head(features, run)
         if run.settings.unfreeze and run.settings.epochs:
             run.head = run.network.get_weights()
             with _timed(run, "blocks"):
-                _train_blocks(run)
+                _train_blocks(fused, run)
     except KeyboardInterrupt:
         if not run.history:
             raise
@@ -103,14 +104,13 @@ def _worse(run: Run) -> str:
     return ""
 
 
-def _features(run: Run) -> list[np.ndarray]:
+def _features(fused: Any, run: Run) -> list[np.ndarray]:
     """The inputs of the classifier: features of the training photos, their mirror images, and the validation photos."""
-    frozen = fuse(keras.Model(run.network.input, run.network.get_layer("avg_pool").output))
     mirrors = (False, True) if run.settings.mirror else (False,)
     jobs: list[tuple[Photos, View | None]] = [
         (run.train, partial(center_view, size=run.size, mirrored=mirror)) for mirror in mirrors
     ]
-    return predict_all(frozen, [*jobs, (run.val, None)], partial(run.report, "features"))
+    return predict_all(fused, [*jobs, (run.val, None)], partial(run.report, "features"))
 
 
 def _train_head(features: list[np.ndarray], run: Run) -> None:
@@ -145,10 +145,10 @@ def _train_head(features: list[np.ndarray], run: Run) -> None:
         )
 
 
-def _train_blocks(run: Run) -> None:
+def _train_blocks(fused: Any, run: Run) -> None:
     network, chosen = run.network, run.settings
     unfreeze(network, chosen.unfreeze)
-    parts = with_frozen_trunk(network, str(first_block(network, chosen.unfreeze)))
+    parts = with_frozen_trunk(network, str(first_block(network, chosen.unfreeze)), fused)
     scores = _scores_of(parts, run.val)
     copy, whole = open_copy(network, chosen.unfreeze) if chosen.progressive else (network, parts.whole)
     photos = len(run.train.rows)

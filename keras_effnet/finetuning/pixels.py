@@ -10,6 +10,7 @@ import numpy as np
 from keras_effnet._keras import keras
 from keras_effnet.inference.classifier import Classifier
 from keras_effnet.inference.head_finder import replaced, to_numpy
+from keras_effnet.inference.pixels import input_normalization
 from keras_effnet.inference.rebuild import give_weights
 from keras_effnet.introspection import find_network
 
@@ -33,9 +34,10 @@ def with_same_pixels(network: Any, classifier: Classifier) -> Any:
     """
     scale, offset = _changes_before_network(classifier)
     if np.allclose(scale, 1) and np.allclose(offset, 0):
-        if classifier.normalization is None:
+        normalization = input_normalization(classifier.model)
+        if normalization is None:
             return network
-        scale, offset = np.array(classifier.normalization.scale), np.array(classifier.normalization.offset)
+        scale, offset = np.array(normalization.scale), np.array(normalization.offset)
     return _rescaled(network, scale, offset)
 
 

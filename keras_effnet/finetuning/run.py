@@ -135,8 +135,9 @@ def _build(
     """A pretrained network with a new, seeded head, at the chosen resolution."""
     keras.utils.set_random_seed(chosen.seed)
     loaded = load_classifier(model, weights)
-    network = with_same_pixels(replace_head(loaded.model, len(classes)), loaded)
+    network = replace_head(loaded.model, len(classes))
     first_block(network, chosen.unfreeze)
+    network = with_same_pixels(network, loaded)
     size = chosen.resolution or loaded.size
     if network.input_shape[1] != size:
         network = resized(network, size)

@@ -172,10 +172,15 @@ class FrozenTrunk(NamedTuple):
     tail: Any
 
 
-def with_frozen_trunk(model: Any, block: str) -> FrozenTrunk:
+def with_frozen_trunk(model: Any, block: str, fused: Any = None) -> FrozenTrunk:
     """Replace all layers before a block by a fused, frozen copy: `fit` is faster, and the copy has no dropout.
 
     The layers from the block on are shared with the model, so training them trains the model.
+
+    Args:
+        model: an EfficientNet.
+        block: the first block that is not frozen.
+        fused: a fused copy of the network with at least all layers before the block; None to make one.
 
     Raises:
         ValueError: the model is not an EfficientNet, or has no such block.
@@ -185,9 +190,13 @@ def with_frozen_trunk(model: Any, block: str) -> FrozenTrunk:
         return FrozenTrunk(network, None, network)
     # Keras 3 passes training=True of the outer model on, even to a nested model called with training=False.
     trunk, tail = split(model, block)
-    fused = fuse(trunk)
-    fused.trainable = False
-    for layer in fused.layers:
+    if fused is None:
+        frozen = fuse(trunk)
+    else:
+        cut = next(layer.input for layer in fused.layers if part_of(layer) == block)
+        frozen = keras.Model(fused.input, cut, name="trunk")
+    frozen.trainable = False
+    for layer in frozen.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    return FrozenTrunk(keras.Model(fused.input, tail(fused.output), name=model.name), fused, tail)
+    return FrozenTrunk(keras.Model(frozen.input, tail(frozen.output), name=model.name), frozen, tail)

@@ -221,12 +221,13 @@ def as_classifier(
 
     count = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
     outputs = outputs_of(model, labelled=labels is not None or count in CLASS_INDEXES)
+    side = image_size(model, size)
     classes: Classes = ()
     if labels is not None:
         classes = as_classes(labels)
     elif not outputs.features:
         classes = default_classes(outputs.count)
-    found = Classifier(model, classes, image_size(model, size), crop=crop, decode=decode or "exact")
+    found = Classifier(model, classes, side, crop=crop, decode=decode or "exact")
     vars(found)["outputs"] = outputs
     return found
 
