@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from keras_effnet.native_logs import quiet_import
 
 # The values that TensorFlow itself accepts as true.
@@ -28,12 +30,17 @@ except ImportError as error:
 # Whether the API is Keras 2: that of tf_keras, and of `keras` up to TensorFlow 2.15.
 LEGACY = int(keras.__version__.split(".")[0]) < 3
 
-__all__ = ["LEGACY", "channel_axis", "deep_graphs", "dtype_policy", "is_keras_tensor", "keras"]
+__all__ = ["LEGACY", "array_of", "channel_axis", "deep_graphs", "dtype_policy", "is_keras_tensor", "keras"]
 
 
 def channel_axis() -> int:
     """The channel axis of a batch of images in Keras's current image data format."""
     return 1 if keras.backend.image_data_format() == "channels_first" else 3
+
+
+def array_of(variable: Any) -> np.ndarray:
+    """The value of a variable."""
+    return np.asarray(keras.backend.get_value(variable) if LEGACY else keras.ops.convert_to_numpy(variable))
 
 
 def is_keras_tensor(x: Any) -> bool:

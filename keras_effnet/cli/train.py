@@ -228,15 +228,15 @@ def train(
     names, given_as = merge_data(data, data_option)
     given = {name: value for name, value in changes.items() if value is not None or name == "steps"}
     with plain_errors(resume=RESUME):
-        with naming("--recipe"):
-            base = find_recipe(recipe)
-        chosen = replace(base, **given)
         with naming("--model"):
             check_model(find_variant(model).name, weights)
+        with naming("--recipe"):
+            base = find_recipe(recipe)
         check_choice("strategy", strategy, STRATEGIES)
         require_packages("Training", "tensorflow")  # reads photos, whatever the backend is
         with naming(given_as):
             check_data(names, "a folder, a CSV file, TFRecord files or tfds:NAME")
+        chosen = replace(base, **given)
         # Makes training at least 1.3 times faster; TensorFlow reads it once, at import.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         start_keras()

@@ -152,13 +152,11 @@ def validation_batches(source: Source, batches: Batches, *, odd: OddFiles, share
         return image, tf.one_hot(label, batches.classes), valid & _has_class(name, label, batches.classes, odd)
 
     size, count = share.held_out(source.total, batches.batch_size)
+    piece = share.size(size)
     rows = _of_share(source.read(None).enumerate(), share, size).map(lambda place, row: row)
     images = rows.map(make, num_parallel_calls=batches.parallel)
     images = images.filter(_is_valid).map(_without_flag)
-    if count is None:
-        made = images.batch(share.size(size))
-    else:
-        made = images.repeat().batch(share.size(size), drop_remainder=True).take(count)
+    made = images.batch(piece) if count is None else images.repeat().batch(piece, drop_remainder=True).take(count)
     return made.prefetch(2).with_options(_options())
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet._keras import keras
+from keras_effnet._keras import array_of, keras
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.sharding import BEGIN, Position
 from keras_effnet.introspection import find_network, variant_of
 from keras_effnet.training.ema import EMA
-from keras_effnet.training.state import BEST, Progress, array_of, state_of, write_state
+from keras_effnet.training.state import BEST, Progress, state_of, write_state
 from keras_effnet.weights.formats.checkpoints import read_checkpoint
 from keras_effnet.weights.saving import save_weights
 
@@ -73,13 +73,14 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         self._sums = progress.metrics
         self._best: list[np.ndarray] = []
         for part, seen in zip(odd, progress.odd, strict=True):
-            part.recall(seen)
+            if seen:
+                part.recall(seen)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Remember the position in the data at which `fit` starts this epoch."""
-        begun = self.progress.position
+        begun = self.progress
         # If the place is unknown, the pipeline starts at the beginning of the epoch.
-        self._began = Position(begun.epoch) if begun.place is None else begun
+        self._began = Position(begun.epoch) if begun.place is None else Position(begun.epoch, begun.step, begun.place)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Stop if the loss is not finite; save a checkpoint if one is due."""
@@ -96,6 +97,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
             self.progress.place = self.place_after(step) if self.saving.alone else None
             # Reading them sums over replicas and workers, which all processes have to do together.
             self.progress.metrics = [float(array_of(variable)) for variable in self._metric_variables()]
+            self._note_files()
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -105,16 +107,21 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
         self.progress.history.append(row)
         self.progress.epoch, self.progress.step, self.progress.place, self.progress.metrics = epoch + 1, 0, 0, []
         self.odd[0].gaps.forget(epoch)
-        if self.progress.best is row:
+        self._note_files()
+        best = self.progress.best
+        if best is row:
             self._best = self._weights()
         self._save()
-        if self.out_of_patience:
+        if self._waited_for(best):
             self.model.stop_training = True
 
     @property
     def out_of_patience(self) -> bool:
         """Whether the last improvement is too many epochs ago."""
-        best, patience = self.progress.best, self.saving.patience
+        return self.saving.patience is not None and self._waited_for(self.progress.best)
+
+    def _waited_for(self, best: Mapping[str, float] | None) -> bool:
+        patience = self.saving.patience
         return patience is not None and best is not None and self.progress.epoch - best["epoch"] >= patience
 
     def place_after(self, step: int) -> int:
@@ -129,6 +136,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
             OSError: it failed again.
         """
         if self.failure or self._best:
+            self._note_files()
             self._save()
         if self.failure:
             raise self.failure
@@ -142,7 +150,7 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
     def check_best(self, model: Any) -> None:
         """Check the file of the best weights before `fit`; if it is damaged, replace it as far as possible."""
         self.set_model(model)
-        best = self.progress.best
+        best = self.progress.best if self.progress.history else None
         if best is None:
             return
         try:
@@ -179,9 +187,12 @@ class Saver(keras.callbacks.Callback):  # type: ignore[misc]
     def _weights(self) -> list[np.ndarray]:
         return [array_of(weight) for weight in (self.ema.variables if self.ema else self.model.weights)]
 
+    def _note_files(self) -> None:
+        """Note in the progress which files are not plain RGB."""
+        self.progress.odd = [part.seen() for part in self.odd]
+
     def _save(self) -> None:
         self.progress.batches = self.ema.batches if self.ema else 0
-        self.progress.odd = [part.seen() for part in self.odd]
         # In every process: tf_keras sums some variables over all processes when they are read, and JAX compares the
         # values that the processes assign.
         arrays = {name: array_of(variable) for name, variable in state_of(self.model, self.ema).items()}

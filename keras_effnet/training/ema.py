@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet._keras import LEGACY, keras
+from keras_effnet._keras import LEGACY, array_of, keras
 
 
 def ramped(decay: float, updates: int) -> float:
@@ -61,7 +61,8 @@ class EMA(keras.callbacks.Callback):  # type: ignore[misc]
         self.batches = 0
         self.variables: list[Any] = []
         self._fitting = False
-        self._move = compile(self._moved) if compile else self._moved
+        self._compile = compile
+        self._move: Callable[[Any], Any] = self._moved
 
     @property
     def updates(self) -> int:
@@ -72,6 +73,8 @@ class EMA(keras.callbacks.Callback):  # type: ignore[misc]
         """Start with the model's current weights; with tf.distribute, call this inside the scope of the strategy."""
         self._weights = list(model.weights)
         self.variables = [_copy(weight) for weight in self._weights]
+        if self._compile:
+            self._move = self._compile(self._moved)
         self._assign_restored()
 
     def set_model(self, model: Any) -> None:
@@ -142,7 +145,7 @@ class EMA(keras.callbacks.Callback):  # type: ignore[misc]
     def _swap(self) -> None:
         self._sync()
         for average, weight in zip(self.variables, self._weights, strict=True):
-            kept = keras.backend.get_value(weight) if LEGACY else keras.ops.convert_to_numpy(weight)
+            kept = array_of(weight)
             weight.assign(_value(average))
             average.assign(kept)
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from keras_effnet._keras import keras
+from keras_effnet.data.sharding import Position
 from keras_effnet.data.tf_batches import training_batches, validation_batches
 from keras_effnet.data.training_data import TrainingData
 from keras_effnet.introspection import crop_of
@@ -16,6 +17,7 @@ from keras_effnet.training.checkpointing import DivergedError, Saver
 from keras_effnet.training.devices import Devices
 from keras_effnet.training.plan import Plan
 from keras_effnet.training.progressive import Stage
+from keras_effnet.training.state import Progress
 from keras_effnet.training.tf_diverged import batch_names, blame
 
 # Lists every file of the batch whose loss is not finite.
@@ -103,7 +105,7 @@ def _enter_stage(session: Session) -> Stage:
 
 def _fit(session: Session, *, until: int, verbose: int | str) -> None:
     plan, data, devices, saver = session.plan, session.data, session.devices, session.saver
-    start, odd = saver.progress.position, saver.odd
+    start, odd = _position(saver.progress), saver.odd
     batches = replace(plan.batches(start.epoch), crop=crop_of(session.network))
     training = partial(training_batches, data.train, batches, steps=plan.steps, odd=odd[0], start=start)
     seen = replace(batches, size=plan.held_out_size)
@@ -122,12 +124,17 @@ def _fit(session: Session, *, until: int, verbose: int | str) -> None:
     )
 
 
+def _position(progress: Progress) -> Position:
+    """Position of the next batch in the data."""
+    return Position(progress.epoch, progress.step, progress.place)
+
+
 def _explained(error: str, session: Session) -> str:
     """The error with the files of the batch, the likely cause, and what to change."""
     saver, source = session.saver, session.data.train
     batches = replace(session.plan.batches(saver.progress.epoch), crop=crop_of(session.network))
     done = saver.progress.step - 1
-    position = replace(saver.progress.position, step=done, place=saver.place_after(done))
+    position = replace(_position(saver.progress), step=done, place=saver.place_after(done))
     names = batch_names(source, batches, position, saver.odd[0].gaps)
     reason = blame(session.network, source, batches, position, names)
     listed = ", ".join(map(repr, names[:8]))

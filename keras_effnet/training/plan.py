@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from keras_effnet._keras import LEGACY, keras
@@ -39,7 +40,7 @@ class Plan:
     steps: int
     epochs: int
 
-    @property
+    @cached_property
     def batch_size(self) -> int:
         """Images per step: a part of the recipe's batch if gradients are accumulated."""
         return self.recipe.batch_size // self.recipe.accumulate
@@ -49,7 +50,7 @@ class Plan:
         """Side of the training images of the last stage in pixels."""
         return self.stages[-1].size
 
-    @property
+    @cached_property
     def input_size(self) -> int | None:
         """Side of the images that the model takes; None if it changes."""
         return self.size if {self.held_out_size} == {stage.size for stage in self.stages} else None

@@ -116,7 +116,7 @@ def _open_session(
 ) -> Session:
     """Start a run in the folder, or restore it from its latest checkpoint."""
     device_notes = check_plan(devices, plan, data)
-    writes = devices.process_index == 0
+    writes, alone = devices.process_index == 0, devices.process_count == 1
     settings = claim_settings(folder, _settings(plan, data)) if writes else {}
     keras.utils.set_random_seed(plan.recipe.seed)
     with devices.scope():
@@ -131,8 +131,8 @@ def _open_session(
         checkpoint_every,
         plan.recipe.patience,
         writes=writes,
-        alone=devices.process_count == 1,
-        all_gather=devices.all_gather,
+        alone=alone,
+        **({} if alone else {"all_gather": devices.all_gather}),
     )
     saver = Saver(folder, progress, saving, ema=ema, odd=odd)
     session = Session(network, plan, data, devices, saver, device_notes)
@@ -185,6 +185,8 @@ def _train(session: Session, *, verbose: int | str, keep_checkpoint: bool) -> Tr
 
 def _wait_for_all(session: Session) -> None:
     progress = session.saver.progress
+    if session.saver.saving.alone:
+        return
     wait_for_all(session.devices, progress.epoch * session.plan.steps + progress.step, session.saver.folder)
 
 

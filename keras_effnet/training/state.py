@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet._keras import LEGACY, keras
+from keras_effnet._keras import LEGACY, array_of
 from keras_effnet._keras_private import loss_scale_variables
 from keras_effnet.artifacts import MODEL, PREFIX, staged
-from keras_effnet.data.sharding import Position
 from keras_effnet.training.ema import EMA
 from keras_effnet.weights.loading import load_weights
 from keras_effnet.weights.saving import save_weights
@@ -65,11 +64,6 @@ class Progress:
         """The epoch with the highest accuracy on the held-out images, the earliest if several are equal."""
         rows = [row for row in self.history if row["epoch"] > self.lost]
         return max(rows, key=lambda row: (row["val_accuracy"], -row["epoch"]), default=None)
-
-    @property
-    def position(self) -> Position:
-        """Position of the next batch in the data."""
-        return Position(self.epoch, self.step, self.place)
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}" if self.step == 0 else f"epoch {self.epoch + 1}, step {self.step}"
@@ -202,11 +196,6 @@ def _assign(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], file
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
-
-
-def array_of(variable: Any) -> np.ndarray:
-    """The value of a variable."""
-    return np.asarray(keras.backend.get_value(variable) if LEGACY else keras.ops.convert_to_numpy(variable))
 
 
 def claim_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from keras_effnet.data.sharding import Share
@@ -30,14 +31,14 @@ class TensorFlowDevices:
     strategy: Any
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def process_index(self) -> int:
         if self._jobs is None:
             return 0
         resolver = self.strategy.cluster_resolver
         return int(resolver.task_id) + (0 if resolver.task_type == "chief" else len(self._jobs.get("chief", ())))
 
-    @property
+    @cached_property
     def process_count(self) -> int:
         return 1 if self._jobs is None else len(self._jobs.get("chief", ())) + len(self._jobs.get("worker", ()))
 
@@ -52,11 +53,11 @@ class TensorFlowDevices:
         spec = self.strategy.cluster_resolver.cluster_spec()
         return dict(spec.as_dict()) if spec.jobs else None
 
-    @property
+    @cached_property
     def replicas(self) -> int:
         return int(self.strategy.num_replicas_in_sync)
 
-    @property
+    @cached_property
     def share(self) -> Share:
         import tensorflow as tf
 

@@ -16,8 +16,14 @@ from keras_effnet.normalization import PYTORCH, ZERO_TO_ONE, Normalization
 from keras_effnet.scaling import is_depthwise
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.frameworks import framework_of_layout
-from keras_effnet.weights.formats.keras_files import kind_of
-from keras_effnet.weights.formats.layer_names import TORCH_LAYOUTS, TORCH_VARIABLES, layer_names, torch_axes, variables
+from keras_effnet.weights.formats.layer_names import (
+    TORCH_LAYOUTS,
+    TORCH_VARIABLES,
+    kind_of,
+    layer_names,
+    torch_axes,
+    variables,
+)
 from keras_effnet.weights.formats.safetensors import write_safetensors
 from keras_effnet.weights.formats.torch_writer import write_torch
 from keras_effnet.weights.loading import named_variables

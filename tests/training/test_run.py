@@ -20,13 +20,13 @@ from PIL import Image
 from short_runs import assert_same, coloured, cut, history
 from typer.testing import CliRunner
 
-from keras_effnet._keras import LEGACY, keras
+from keras_effnet._keras import LEGACY, array_of, keras
 from keras_effnet.errors import WeightsError
 from keras_effnet.models import create
 from keras_effnet.training import run as training
 from keras_effnet.training.optimizers import RMSpropTF1
 from keras_effnet.training.recipes import RECIPES, Recipe
-from keras_effnet.training.state import array_of, claim_settings, state_of
+from keras_effnet.training.state import claim_settings, state_of
 from keras_effnet.variants import tiny
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")

@@ -10,12 +10,12 @@ import numpy as np
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.normalization import IMAGENET, Framework, Normalization
-from keras_effnet.scaling import block_name, is_depthwise
+from keras_effnet.scaling import block_name
 from keras_effnet.variants import Variant
 from keras_effnet.weights.formats.keras_config import framework_in, normalization_in
 from keras_effnet.weights.formats.keras_h5 import H5File
 from keras_effnet.weights.formats.keras_hub import framework_of_hub, normalization_of_hub
-from keras_effnet.weights.formats.layer_names import HEAD, layer_names, unknown_names, variables
+from keras_effnet.weights.formats.layer_names import HEAD, KINDS, kind_of, layer_names, unknown_names, variables
 
 log = logging.getLogger("keras_effnet")
 
@@ -33,7 +33,6 @@ HUB_NAME = re.compile(rf"(block\d\w+)_({'|'.join(HUB_ENDS)})")
 KERAS_HUB = re.compile(r"(^|/)((fused_)?mb_?conv|cba)_block(_\d+)?/")
 
 # Keras's automatic names: the class, then a number.
-KINDS = ("conv2d", "depthwise_conv2d", "batch_normalization", "dense")
 AUTOMATIC = re.compile(rf"({'|'.join(KINDS)})(?:_(\d{{1,9}}))?")
 
 
@@ -272,12 +271,3 @@ def _place(path: str) -> tuple[str, str, int] | None:
         if match := AUTOMATIC.fullmatch(group):
             return "/".join(groups[:i]), match[1], int(match[2] or 0)
     return None
-
-
-def kind_of(layer: str) -> str:
-    """The class of a layer in automatic names: one of `KINDS`."""
-    if layer.endswith("bn"):
-        return "batch_normalization"
-    if is_depthwise(layer):
-        return "depthwise_conv2d"
-    return "dense" if layer == "predictions" else "conv2d"

@@ -44,6 +44,8 @@ PREFIXES = {
 LAYOUTS = tuple(PREFIXES)
 # Libraries that have EfficientNetV2, and which of its variants.
 V2_LAYOUTS = {"keras": None, "timm": None, "torchvision": ("v2-s", "v2-m", "v2-l")}
+# The classes of layers with weights, as in Keras's automatic names.
+KINDS = ("conv2d", "depthwise_conv2d", "batch_normalization", "dense")
 HEAD = ("top_conv", "top_bn", "predictions")
 
 # How files of each PyTorch library are recognised, and the prefix that names other than the classifier's may have.
@@ -133,6 +135,15 @@ def _rows(args: BlockArgs) -> list[tuple[str, ...]]:
         and not (row[0].startswith("_se") and not args.se_ratio)
         and not (row[0] in ("_dwconv", "_bn") and args.conv_type == "fused")
     ]
+
+
+def kind_of(layer: str) -> str:
+    """The class of a layer in Keras's automatic names: one of `KINDS`."""
+    if layer.endswith("bn"):
+        return "batch_normalization"
+    if is_depthwise(layer):
+        return "depthwise_conv2d"
+    return "dense" if layer == "predictions" else "conv2d"
 
 
 def variables(layer: str) -> tuple[str, ...]:
