@@ -217,7 +217,11 @@ def _callbacks(
             # The model cannot recover. Phase 2 is discarded then, as the head alone is better.
             callback.model.stop_training = True
 
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=epoch, on_train_batch_end=batch)
+    def begin(_: Any) -> None:
+        # Each stage is a call of `fit`, which knows only its own last epoch.
+        callback.params["epochs"] = epochs
+
+    callback = keras.callbacks.LambdaCallback(on_train_begin=begin, on_epoch_end=epoch, on_train_batch_end=batch)
     return [callback, *run.callbacks]
 
 

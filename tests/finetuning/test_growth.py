@@ -55,7 +55,11 @@ def test_a_progressive_run_trains_at_each_size_and_keeps_the_full_one(
     monkeypatch.setattr(phases, "training_batches", noted)
     photos = colour_photos(tmp_path / "colours", each=10)
     settings = {"unfreeze": 1, "epochs": 4, "head_epochs": 2, "head_learning_rate": 0.1, "learning_rate": 0.05}
-    result = finetune(photos, model=tmp_path / "tiny.keras", progressive=True, mixup=0.5, cutmix=0.5, **settings)
+    totals: list[int] = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: totals.append(callback.params["epochs"]))
+    grown: dict[str, Any] = {"progressive": True, "mixup": 0.5, "cutmix": 0.5, "callbacks": [callback]}
+    result = finetune(photos, model=tmp_path / "tiny.keras", **grown, **settings)
+    assert totals == [2] * 2 + [4] * 4  # the head's, and the total of all stages
     assert list(dict.fromkeys(sizes)) == [32, 40, 48, 56]
     assert not any(mixed[: len(mixed) // 8])
     assert any(mixed[-2:])
