@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +309,21 @@ def test_a_damaged_export_is_refused_in_one_line(exported: Callable[[str], Path]
     append_to_tflite(tmp_path / "m.tflite", record)
     with pytest.raises(ValueError, match=r"cannot be loaded by litert: .* Export it again"):
         Predictor(tmp_path / "m.tflite")
+
+
+def test_a_record_that_declares_a_gigabyte_allocates_little(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    append_to_tflite(path, ModelRecord("litert", 32, ((None, "rose"),)))
+    data = bytearray(path.read_bytes())
+    directory = data.rindex(b"PK\x01\x02")
+    data[directory + 20 : directory + 24] = (1 << 30).to_bytes(4, "little")  # the compressed size
+    path.write_bytes(data)
+    tracemalloc.start()
+    with suppress(ValueError):
+        open_export(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20
 
 
 @pytest.mark.parametrize("damage", ["compressed", "encrypted", "longer than the file", "nested"])
