@@ -70,7 +70,8 @@ def test_paths_in_contributing_exist() -> None:
     words = {word for text in re.findall(r"`([^`\n]+)`", CONTRIBUTING) for word in text.split()}
     paths = {word for word in words if re.fullmatch(r"[\w./-]+", word) and ("/" in word or word.endswith(".md"))}
     assert len(paths) > 30
-    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    written = {"docs/_build"}  # by a command on that page
+    assert [path for path in sorted(paths - written) if not (ROOT / path).exists()] == []
 
 
 def test_layout_in_contributing_matches_the_package() -> None:
