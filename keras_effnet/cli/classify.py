@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,12 +140,9 @@ def _name(photo: "Photo") -> str:
 
 def _open(model: str, engine: str, **arguments: Any) -> "Predictor":
     silence_backend()
-    from keras_effnet.serving.model_source import is_keras_file
-    from keras_effnet.serving.predictor import Predictor
+    from keras_effnet.serving.predictor import open_once
 
-    if engine == "auto" and is_keras_file(model):
-        engine = "keras"  # exporting the model for a single run would take longer than it saves
-    return Predictor(model, engine, **arguments)
+    return open_once(model, engine, **arguments)
 
 
 def _engine_of(results: "Results") -> str:
@@ -167,12 +164,15 @@ def _describe(predictor: "Predictor") -> None:
 
 def _chunks(predictions: Iterator["Prediction"], size: int, total: int) -> Iterator[list["Prediction"]]:
     """Group predictions by batch; long lists get a progress bar, which is hidden while anything is printed."""
+    if total <= size or not is_terminal(sys.stderr):
+        while chunk := list(islice(predictions, size)):
+            yield chunk
+        return
     bar = Progress(console=console(stderr=True), transient=True, redirect_stdout=False)
     task = bar.add_task("Classifying", total=total)
-    shown: AbstractContextManager[Any] = bar if bar.console.is_terminal and total > size else nullcontext()
     while True:
         chunk = []
-        with shown:
+        with bar:
             for prediction in islice(predictions, size):
                 chunk.append(prediction)
                 bar.advance(task)

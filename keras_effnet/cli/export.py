@@ -74,13 +74,13 @@ def export(
 
         network = check_model(model, weights)
         options = model_options(labels, size, crop)
-        kind, _ = check_arguments(path, format, quantize=quantize, representative=representative, held_out=held_out)
+        task = check_arguments(path, format, quantize=quantize, representative=representative, held_out=held_out)
         for option, folder in (("--representative", representative), ("--held-out", held_out)):
             with naming(option):
                 check_data([folder] if folder else [], "a folder of photos")
         with muted(f"Exporting {model} ..."):
             plain = network is not None and not representative and set(options.values()) <= {None, "auto"}
-            exported = _export_without_keras(model, path, weights) if plain and kind == "onnx" else None
+            exported = _export_without_keras(model, path, weights) if plain and task.format == "onnx" else None
             by = "NumPy" if exported else "Keras"
             exported = exported or _export_from_keras(
                 model,

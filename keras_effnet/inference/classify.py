@@ -257,7 +257,8 @@ def _checked(name: str, scores: np.ndarray) -> Scored:
 
 def label_all(rows: Iterable[Scored], classes: Classes, top: int) -> Iterator[Prediction]:
     """The labels of each photo, as `label` gives them."""
-    return (label(row, classes, top) for row in rows)
+    for row in rows:
+        yield label(row, classes, top)
 
 
 def label(row: Scored, classes: Classes, top: int) -> Prediction:

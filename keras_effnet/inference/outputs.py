@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ class Outputs:
     logits: bool = False
     features: bool = False
 
-    @property
+    @cached_property
     def scores(self) -> int:
         """The number of scores: two for a single output, otherwise the number of outputs."""
         return 2 if self.count == 1 and not self.features else self.count
 
-    @property
+    @cached_property
     def applied(self) -> str | None:
         """What is applied to the outputs: "softmax", "sigmoid" or nothing."""
         return ("sigmoid" if self.count == 1 else "softmax") if self.logits else None

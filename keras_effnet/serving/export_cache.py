@@ -1,6 +1,7 @@
 """The cached exports of networks by name, next to the cached weight files."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_effnet import __version__
@@ -12,29 +13,30 @@ from keras_effnet.weights.cache import cache_directories, compute_digest
 from keras_effnet.weights.published import find_local, find_weights, is_set, list_weights
 
 
-def find_cached(name: str, weights: str | None, engine: Engine) -> Export | None:
-    """The cached export of a network, None if there is none or it is damaged. Keras is not imported.
+def find_cached(name: str, weights: str | None, engines: Sequence[Engine]) -> dict[str, Export]:
+    """The cached exports of a network by the names of their engines, without damaged ones. Keras is not imported.
 
     Args:
         name: "lite0", "EfficientNetB0", ...
         weights: the name of a weight set or the path of a weight file; None for the best set.
-        engine: the engine that will run the export.
+        engines: the engines that can run the exports.
 
     Raises:
         ValueError: the network does not exist.
         WeightsError: the weights do not exist.
     """
     variant = find_variant(name).name
+    if weights is not None and not Path(weights).is_file() and not _is_checkpoint(weights):
+        find_weights(variant, weights)
     folder = cache_directories()[0] / "exports"
     # Naming the file means importing the engine, which is only worth it if there is one.
-    if not any(folder.glob(f"{variant}-*-{__version__}-{engine.name}*")):
-        if weights is not None and not Path(weights).is_file() and not _is_checkpoint(weights):
-            find_weights(variant, weights)
-        return None
+    likely = [each for each in engines if any(folder.glob(f"{variant}-*-{__version__}-{each.name}*"))]
     try:
-        return _open_if_whole(export_path(name, weights, engine))
+        digest = _weights_digest(variant, weights or best_weights(variant)) if likely else ""
     except NotOneFileError:
-        return None
+        return {}
+    found = {engine.name: _open_if_whole(folder / _file_name(variant, digest, engine)) for engine in likely}
+    return {name: export for name, export in found.items() if export}
 
 
 class NotOneFileError(OSError):
@@ -69,12 +71,17 @@ def _open_if_whole(path: Path) -> Export | None:
 
 
 def export_path(name: str, weights: str | None, engine: Engine) -> Path:
-    """The file name contains everything that the export depends on: the weights, and the versions of what made it."""
-    variant, maker = find_variant(name).name, f"{__version__}-{engine.name}{version(engine)}"
+    """Where the export of a network is cached; the arguments are those of `find_cached`."""
+    variant = find_variant(name).name
     digest = _weights_digest(variant, weights or best_weights(variant))
+    return cache_directories()[0] / "exports" / _file_name(variant, digest, engine)
+
+
+def _file_name(variant: str, digest: str, engine: Engine) -> str:
+    """The name contains everything that the export depends on: the weights, and the versions of what made it."""
     # The version of OpenVINO contains a branch name with slashes.
-    key = re.sub(r"[^\w.+-]", "-", f"{variant}-{digest}-{maker}")
-    return cache_directories()[0] / "exports" / f"{key}{suffix(engine.format)}"
+    key = re.sub(r"[^\w.+-]", "-", f"{variant}-{digest}-{__version__}-{engine.name}{version(engine)}")
+    return f"{key}{suffix(engine.format)}"
 
 
 def _weights_digest(variant: str, weights: str) -> str:

@@ -21,7 +21,7 @@ from keras_effnet.introspection import variant_of
 from keras_effnet.native_logs import muted_stderr
 from keras_effnet.normalization import Normalization
 from keras_effnet.serving.agreement import ENOUGH, MOST, Check, Images, check_images, compare, split
-from keras_effnet.serving.engines import ENGINE_OF_FORMAT, start, version
+from keras_effnet.serving.engines import start, version
 from keras_effnet.serving.export_card import card_path, export_card, write_beside
 from keras_effnet.serving.model_record import (
     FORMAT_OF_SUFFIX,
@@ -30,7 +30,7 @@ from keras_effnet.serving.model_record import (
     add_to_onnx,
     append_to_tflite,
 )
-from keras_effnet.serving.writers import WRITERS, check_arguments
+from keras_effnet.serving.writers import WRITERS, Task, check_arguments
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights.registry import WEIGHTS
 
@@ -116,23 +116,27 @@ def export(
         ...     (done.path.name, done.check.agreement)
         ('lite0.tflite', 1.0)
     """
+    Range(least=0, most=1).check("min_agreement", min_agreement)
+    task = check_arguments(path, format, quantize=quantize, representative=representative, held_out=held_out)
+    return export_task(task, as_classifier(model, **options), min_agreement)
+
+
+def export_task(task: Task, classifier: Classifier, min_agreement: float) -> Exported:
+    """Write a model as `export` does, for arguments that have been checked."""
     from keras_effnet.inference.rebuild import in_float32
 
-    target = Path(path)
-    Range(least=0, most=1).check("min_agreement", min_agreement)
-    kind, engine = check_arguments(target, format, quantize=quantize, representative=representative, held_out=held_out)
-    classifier = as_classifier(model, **options)
+    target, kind, quantize = task.target, task.format, task.quantize
     if (network := in_float32(classifier.model)) is not classifier.model:
         classifier = replace(classifier, model=network)
-    calibration, others = _photos(representative, held_out, classifier.view, quantize)
+    calibration, others = _photos(task.representative, task.held_out, classifier.view, quantize)
     network, fused = _serving_model(classifier, kind)
     is_file = target.suffix.lower() in FORMAT_OF_SUFFIX
     with clear_errors(target, kind), staged(target, numbered=not is_file) as part:
         with muted_stderr():  # converters report every step
             kept = WRITERS[kind](network, part, classifier, quantize, calibration.pixels)
-        run = start(part, engine)
+        run, made_by = start(part, task.engine), {task.engine.package: version(task.engine)}
         check = compare(classifier, run, others, quantize=quantize, min_agreement=min_agreement)
-        record = replace(_record(classifier, kind, check), quantize=quantize, fused=fused, float_layers=kept)
+        record = replace(_record(classifier, kind, check, made_by), quantize=quantize, fused=fused, float_layers=kept)
         _store_record(record, part, target.name)
         if part.suffix.lower() == ".xml":
             with staged(target.with_suffix(".bin")) as weights:
@@ -222,9 +226,13 @@ def _metadata(record: ModelRecord) -> bytes:
     return describe_classifier(record.variant or record.model, purpose, labels, authors, licence)
 
 
-def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  # noqa: A002
+def _record(
+    classifier: Classifier,
+    format: str,  # noqa: A002
+    check: Check,
+    made_by: Mapping[str, str],
+) -> ModelRecord:
     source = provenance(classifier)
-    engine = ENGINE_OF_FORMAT[format]
     return ModelRecord(
         format=format,
         size=classifier.size,
@@ -240,7 +248,7 @@ def _record(classifier: Classifier, format: str, check: Check) -> ModelRecord:  
         decode=classifier.decode,
         input=INPUT[classifier.crop],
         check=asdict(check),
-        versions=source["versions"] | {engine.package: version(engine)},
+        versions=source["versions"] | made_by,
     )
 
 

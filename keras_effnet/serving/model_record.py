@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,12 @@ class ModelRecord:
         outputs = counted(len(self.classes), "class") if self.classes else counted(self.scores, "feature")
         return f"ModelRecord({self.model!r}, {kind}, {self.size} x {self.size} pixels, {outputs})"
 
-    @property
+    @cached_property
     def view(self) -> View:
         """How a photo becomes an image of the model."""
         return View(self.size, self.crop, self.decode)
 
-    @property
+    @cached_property
     def scores(self) -> int:
         """The number of scores or features of an image."""
         return len(self.classes) or self.outputs or 0

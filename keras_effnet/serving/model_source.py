@@ -93,10 +93,11 @@ def _engines_for(name: str) -> list[Engine]:
 
 def _exports_at_hand(name: str, weights: str | None, engines: Sequence[Engine]) -> list[Export]:
     """The exports of a network that are in the cache, and its ONNX file, which is written in a second if it is not."""
-    found = {engine.name: find_cached(name, weights, engine) for engine in engines}
-    if found.get("onnx", ...) is None and find_spec("onnx") is not None:
-        found["onnx"] = _export_by_name(name, weights)
-    return [export for export in found.values() if export is not None]
+    found = find_cached(name, weights, engines)
+    wanted = "onnx" in [engine.name for engine in engines] and "onnx" not in found
+    if wanted and find_spec("onnx") is not None and (written := _export_by_name(name, weights)):
+        found["onnx"] = written
+    return [found[engine.name] for engine in engines if engine.name in found]
 
 
 def _export_automatically(

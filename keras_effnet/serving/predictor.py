@@ -20,7 +20,7 @@ from keras_effnet.inference.labels import ModelOptions, as_classes, unlabelled
 from keras_effnet.inference.provenance import provenance, variables_digest
 from keras_effnet.serving.engines import ENGINES, check_record, cores, find_engine, share, start, version
 from keras_effnet.serving.model_record import ALIASES
-from keras_effnet.serving.model_source import find_model, is_name
+from keras_effnet.serving.model_source import find_model, is_keras_file, is_name
 
 MODES = ("latency", "throughput")
 BATCH = 32
@@ -88,12 +88,11 @@ class Predictor:
         else:
             export, self.milliseconds = self._source.export, self._source.milliseconds
             record = export.record
+            self.name, self._outputs, self.view, self.classes = record.model, record.scores, record.view, record.classes
             chosen = find_engine(engine, record.format)
             self._run = PerProcess(partial(start, export.path, chosen, parallel=mode == "throughput"))
-            self.batch = chosen.batch
-            self.name, self._outputs = record.model, record.scores
+            self.engine, self.batch = chosen.name, chosen.batch
             check_record(self._run(), export)
-            self.engine, self.view, self.classes = chosen.name, record.view, record.classes
         self._mode = mode
         # At least two: the next image is decoded while the engine works on the current one.
         self._workers = max(2, cores())
@@ -229,6 +228,13 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def open_once(model: Any, engine: str, **arguments: Any) -> Predictor:
+    """Open a predictor for a single run; the arguments are those of `Predictor`."""
+    if engine == "auto" and is_keras_file(model):
+        engine = "keras"  # exporting the model would take longer than it saves
+    return Predictor(model, engine, **arguments)
 
 
 def _open(arguments: dict[str, Any]) -> Predictor:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -140,6 +140,17 @@ QUANTIZE = {
 }
 
 
+class Task(NamedTuple):
+    """An export whose arguments have been checked; they are those of `export`."""
+
+    target: Path
+    format: str
+    engine: Engine
+    quantize: str | None
+    representative: Any
+    held_out: Any
+
+
 def check_arguments(
     path: str | os.PathLike[str],
     format: str | None = None,  # noqa: A002
@@ -147,11 +158,11 @@ def check_arguments(
     quantize: str | None = None,
     representative: Any = None,
     held_out: Any = None,
-) -> tuple[str, Engine]:
+) -> Task:
     """Check the arguments of `export`; neither Keras nor TensorFlow is imported.
 
     Returns:
-        The format, and the engine that runs it.
+        What to export, with the format and the engine that runs it.
 
     Raises:
         ImportError: the engine of the format is not installed.
@@ -162,7 +173,7 @@ def check_arguments(
     check_target(target, kind)
     _check_quantize(kind, quantize, representative, held_out)
     require_packages(f"The format {kind!r}", *PACKAGES[kind])
-    return kind, find_engine("auto", kind)
+    return Task(target, kind, find_engine("auto", kind), quantize, representative, held_out)
 
 
 def _check_quantize(format: str, quantize: str | None, representative: Any, held_out: Any) -> None:  # noqa: A002

@@ -503,7 +503,7 @@ def test_a_cache_look_up_hashes_the_weight_file_once(monkeypatch: pytest.MonkeyP
         return file_digest(file, *arguments)
 
     monkeypatch.setattr(hashlib, "file_digest", count)
-    export_cache.find_cached("lite0", None, ENGINES["litert"])
+    export_cache.find_cached("lite0", None, [ENGINES["litert"]])
     assert len(hashed) == 1
 
 
