@@ -81,6 +81,8 @@ def run_commands(block: list[list[str]]) -> None:
     for command in block:
         if command[0] == "export" and find_spec("ai_edge_litert") is None:
             pytest.skip("ai-edge-litert is not installed")
+        if command[0] == "inspect" and find_spec("sklearn") is None:
+            pytest.skip("scikit-learn is not installed")
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, f"{command}: {result.output}"
         assert result.output or Path(command[command.index("--out") + 1]).is_file()
