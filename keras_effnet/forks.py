@@ -80,6 +80,19 @@ def _after_fork() -> None:
     for value in list(_VALUES):
         value.forget()
     _BACKEND.look()
+    if "onnxruntime" in sys.modules:
+        _exit_without_destructors()
+
+
+def _exit_without_destructors() -> None:
+    """End this process right after Python has finished: C++ destructors are left out, and the exit status is kept.
+
+    Once ONNX Runtime 1.32 is imported, its destructor waits for a thread that a forked child does not have, so that
+    `sys.exit()` never returns. `on_exit` exists only in glibc.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):

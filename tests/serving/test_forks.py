@@ -98,6 +98,19 @@ def use():
     assert fork(use) == ["red", "0 red"]
 
 
+@pytest.mark.parametrize("engine", ["litert", "onnx", "openvino"])
+def test_a_forked_child_that_ends_normally_returns_its_status(
+    classifier: Classifier, folder: Path, engine: str
+) -> None:
+    path = exported(classifier, folder, engine)
+    use = f"""
+predictor = Predictor({str(path)!r})
+def use():
+    return predictor.predict([red])[0].labels[0][1]
+"""
+    assert fork(use, "sys.exit(3)") == ["red", "3 red"]
+
+
 def test_a_forked_child_that_ends_leaves_the_temporary_export_of_its_parent(
     classifier: Classifier, folder: Path
 ) -> None:
