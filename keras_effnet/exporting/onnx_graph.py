@@ -156,6 +156,12 @@ class OnnxGraph:
         """The product of tensors of one shape, or with sides of 1."""
         return self._folded("Mul", tensors, name)
 
+    def concatenate(self, tensors: Sequence[Tensor], *, name: str) -> Tensor:
+        """The channels of several tensors, one after the other."""
+        channels = sum(each.shape[0] or 0 for each in tensors)
+        inputs = [each.name for each in tensors]
+        return self._add("Concat", inputs, name, (channels, *tensors[0].shape[1:]), axis=1)
+
     def _folded(self, kind: str, tensors: Sequence[Tensor], name: str) -> Tensor:
         result, *others = tensors
         for number, other in enumerate(others, 1):

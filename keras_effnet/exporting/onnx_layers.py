@@ -156,6 +156,12 @@ def _multiply(graph: OnnxGraph, layer: Any, inputs: list[Tensor], name: str) -> 
     return graph.multiply(inputs, name=name)
 
 
+def _concatenate(graph: OnnxGraph, layer: Any, inputs: list[Tensor], name: str) -> Tensor:
+    if layer.axis not in (-1, len(inputs[0].shape)):
+        raise _unknown(layer, f" with axis={layer.axis}")
+    return graph.concatenate(inputs, name=name)
+
+
 def _pooling(graph: OnnxGraph, layer: Any, inputs: list[Tensor], name: str) -> Tensor:
     pool = graph.mean if type(layer) is keras.layers.GlobalAveragePooling2D else graph.maximum
     return pool(inputs[0], keepdims=layer.keepdims, name=name)
@@ -169,6 +175,7 @@ WRITERS: dict[type, Callable[[OnnxGraph, Any, list[Tensor], str], Tensor]] = {
     keras.layers.Activation: _activation,
     keras.layers.Add: _add,
     keras.layers.BatchNormalization: _batch_norm,
+    keras.layers.Concatenate: _concatenate,
     keras.layers.Conv2D: _conv,
     keras.layers.Dense: _dense,
     keras.layers.DepthwiseConv2D: _conv,

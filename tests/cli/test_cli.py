@@ -275,6 +275,7 @@ def test_out_never_mixes_the_labels_of_two_models(model: str, photos: Path, tmp_
 @pytest.mark.parametrize(("total", "on_terminal"), [(5, True), (2, True), (5, False)])
 def test_progress_bar_is_shown_on_terminals_for_long_lists(monkeypatch: Any, total: int, on_terminal: bool) -> None:
     screen = io.StringIO()
+    monkeypatch.setattr(cli_classify, "is_terminal", lambda _: on_terminal)
     monkeypatch.setattr(cli_classify, "console", lambda **_: Console(file=screen, force_terminal=on_terminal))
     predictions = (Prediction(str(i)) for i in range(total))
     assert [len(chunk) for chunk in cli_classify._chunks(predictions, 2, total)] == ([2, 2, 1] if total == 5 else [2])

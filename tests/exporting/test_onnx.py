@@ -70,6 +70,8 @@ def settle(model: Any, randomise: Fill) -> Any:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
+        elif isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0  # so that the statistics are the same in every run
     model(images, training=True)  # sets the statistics to those of the images
     head = model.layers[-1]
     if isinstance(head, keras.layers.Dense):
@@ -198,7 +200,7 @@ def test_without_tf2onnx_an_unknown_layer_is_an_error_that_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writers, "find_spec", lambda name: None)
-    model = keras_effnet.inference.classifier.Classifier(with_unknown_layer(), "abcde", 32)
+    model = keras_effnet.inference.classifier.Classifier(with_unknown_layer(), list("abcde"), 32)
     with pytest.raises(ImportError, match=r"'mine' \(Unknown\) cannot .*keras_effnet\[onnx-other\]") as caught:
         export(model, tmp_path / "m.onnx")
     assert "tf2onnx" in str(caught.value)
@@ -210,6 +212,6 @@ def test_tf2onnx_converts_a_model_with_an_unknown_layer(tmp_path: Path) -> None:
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf2onnx converts from TensorFlow")
     model, images = with_unknown_layer(), noise(32)
-    done = export(keras_effnet.inference.classifier.Classifier(model, "abcde", 32), tmp_path / "m.onnx")
+    done = export(keras_effnet.inference.classifier.Classifier(model, list("abcde"), 32), tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(str(done.path), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"images": images})[0], predict(model, images), atol=1e-5)

@@ -21,13 +21,16 @@ KEY = "0123456789abcdef"
 def raw(site: Any, *pieces: bytes, timeout: float = 20) -> bytes:
     """Send bytes as they are, and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", site.port), timeout=timeout) as connection:
+        answer = b""
         try:
             for piece in pieces:
                 connection.sendall(piece)
-            answer = b""
+        except ConnectionError:  # the server has answered and closed the connection while we were sending
+            pass
+        try:
             while more := connection.recv(65536):
                 answer += more
-        except ConnectionError:  # the server has closed the connection while we were sending
+        except ConnectionError:
             pass
         return answer
 

