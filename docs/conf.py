@@ -22,7 +22,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "gallery"]
+exclude_patterns = ["_build", "gallery", "networks_measured.md"]
 suppress_warnings = ["config.cache"]  # FileNameSortKey is a class, and Sphinx warns that it cannot cache it
 default_role = "code"
 nitpicky = False
