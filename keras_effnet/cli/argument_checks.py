@@ -84,6 +84,17 @@ def _exists(weights: str) -> bool:
     return path.exists() or path.with_name(f"{path.name}.index").is_file()  # a TensorFlow checkpoint
 
 
+def check_folder(option: str, name: str) -> Path:
+    """Check that the name of an output folder is not that of a file.
+
+    Raises:
+        ValueError: it is a file.
+    """
+    if Path(name).is_file():
+        raise ValueError(f"{option} is {name!r}, a file. Expected a folder. Choose another name.")
+    return Path(name)
+
+
 def reject_address(name: str) -> None:
     """Reject an address: nothing is downloaded but published weights.
 

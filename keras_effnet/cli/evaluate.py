@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from keras_effnet.cli.argument_checks import check_data, check_model, model_options, naming
+from keras_effnet.cli.argument_checks import check_data, check_folder, check_model, model_options, naming
 from keras_effnet.cli.help_page import at_least
 from keras_effnet.cli.terminal import (
     AsJson,
@@ -131,8 +131,8 @@ def evaluate(
         if out:
             with naming("--out"):
                 check_out(out)
-        if report_folder and Path(report_folder).is_file():
-            raise ValueError(f"--report is {report_folder!r}, a file. Expected a folder. Choose another name.")
+        if report_folder:
+            check_folder("--report", report_folder)
         with muted(f"Loading {model} ..."):
             scorer = _load(model, engine, weights, options)
             examples = open_examples(data, scorer.classes, labels=of_photos, split=split, limit=limit)

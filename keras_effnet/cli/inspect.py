@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from keras_effnet.cli.argument_checks import check_model, find_training_photos
+from keras_effnet.cli.argument_checks import check_folder, check_model, find_training_photos
 from keras_effnet.cli.terminal import AsJson, BatchSize, Model, complain, console, plain_errors, start_keras
 from keras_effnet.errors import counted, require_packages
 
@@ -38,10 +38,9 @@ def inspect(
     """
     with plain_errors():
         check_model(model)
-        find_training_photos(data)
+        photos = find_training_photos(data)
         require_packages("inspect", "sklearn")
-        if Path(out).is_file():
-            raise ValueError(f"--out is {out!r}, a file. Expected a folder. Choose another name.")
+        folder = check_folder("--out", out)
         start_keras()
         from keras_effnet.artifacts import staged
         from keras_effnet.curation.inspection import inspect_photos
@@ -52,12 +51,11 @@ def inspect(
         ) as bar:
             task = bar.add_task("photos", total=None)
             found = inspect_photos(
-                data,
+                photos,
                 model=model,
                 batch_size=batch_size,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-        folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         report = found.report()
         for name, text in {

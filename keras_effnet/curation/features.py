@@ -2,18 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keras_effnet._keras import keras
-from keras_effnet.data.photos import THREADS, Photo, several
-from keras_effnet.errors import at_least_one
-from keras_effnet.imagenet import normalize
+from keras_effnet.data.photos import Photo, several
+from keras_effnet.forks import check_fork
+from keras_effnet.images import View
 from keras_effnet.inference.classifier import Classifier, as_classifier
-from keras_effnet.inference.classify import stream
+from keras_effnet.inference.classify import Scored, score
 from keras_effnet.inference.fusion import fuse
 from keras_effnet.inference.head_finder import find_head
 
@@ -72,12 +71,16 @@ class FeatureExtractor:
             digest.update(np.asarray(array).tobytes())
         return digest.hexdigest()[:16]
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Features and scores side by side, float32 (batch, features + classes), of images 0..255."""
-        return np.concatenate([np.asarray(part).reshape(len(images), -1) for part in self.run(images)], axis=1)
+    @property
+    def view(self) -> View:
+        """How a photo becomes an image of the model."""
+        return self.classifier.view
 
-    def run(self, images: np.ndarray) -> list[Any]:
-        return self._both.predict_on_batch(normalize(images, "channels_last", model=self.classifier.model))
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Features and scores side by side, float32 (batch, features + classes), of images 0..255."""
+        check_fork()
+        parts = self._both.predict_on_batch(self.classifier.inputs(images))
+        return np.concatenate([np.asarray(part).reshape(len(images), -1) for part in parts], axis=1)
 
 
 def embed(
@@ -107,23 +110,15 @@ def embed(
         >>> found.vector.shape, found.vector.dtype
         ((1280,), dtype('float32'))
     """
-    at_least_one(batch_size=batch_size)
     extractor = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
-    return _embed(several(photos), extractor, batch_size, progress)
+    return _embed(score(several(photos), extractor, batch_size), extractor.size, progress)
 
 
-def _embed(
-    photos: Iterable[Photo], extractor: FeatureExtractor, batch_size: int, progress: Callable[[int], object] | None
-) -> Iterator[Embedding]:
-    pool = ThreadPoolExecutor(THREADS)
-    options: dict[str, Any] = {"view": extractor.classifier.view, "batch_size": batch_size, "ahead": batch_size}
-    try:
-        for count, row in enumerate(stream(photos, extractor, pool=pool, **options), start=1):
-            found = Embedding(row.path, error=row.error)
-            if row.scores is not None:
-                found = Embedding(row.path, row.scores[: extractor.size], None, row.scores[extractor.size :])
-            if progress:
-                progress(count)
-            yield found
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _embed(rows: Iterable[Scored], size: int, progress: Callable[[int], object] | None) -> Iterator[Embedding]:
+    for count, row in enumerate(rows, start=1):
+        if progress:
+            progress(count)
+        if row.scores is None:
+            yield Embedding(row.path, error=row.error)
+        else:
+            yield Embedding(row.path, row.scores[:size], None, row.scores[size:])

@@ -15,7 +15,7 @@ from keras_effnet.curation.wrong_labels import Suspect, find_wrong_labels
 from keras_effnet.data.image_audit import OddFiles
 from keras_effnet.data.labelled_photos import Example
 from keras_effnet.data.photos import NamedPhoto, named
-from keras_effnet.data.training_photos import open_training_photos
+from keras_effnet.data.training_photos import TrainingPhotos, open_training_photos
 from keras_effnet.errors import require_packages
 from keras_effnet.images import ImageError
 
@@ -109,7 +109,7 @@ class Inspection:
 
 
 def inspect_photos(
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | TrainingPhotos,
     *,
     model: Any = "lite0",
     batch_size: int = 32,
@@ -118,7 +118,8 @@ def inspect_photos(
     """Look for problems in labelled photos, from one pass over their features.
 
     Args:
-        data: as in `finetune`: a folder with one folder per class, train/ and val/ with these, or a CSV file.
+        data: as in `finetune`: a folder with one folder per class, train/ and val/ with these, or a CSV file; or the
+            result of `open_training_photos`.
         model: a network's name or a model whose features describe the photos; its classes do not matter.
         batch_size: the number of photos that the model gets at a time.
         progress: called with the number of finished photos and the total.
@@ -132,7 +133,7 @@ def inspect_photos(
         [{'path': 'flowers/roses/1.jpg', 'label': 'roses', 'suggested': 'tulips', 'margin': 0.81}]
     """
     require_packages("inspect", "sklearn")
-    found = open_training_photos(data)
+    found = data if isinstance(data, TrainingPhotos) else open_training_photos(data)
     rows = [*((row, "train") for row in found.train), *((row, "val") for row in found.val)]
     odd = OddFiles(total=len(rows) + 1)  # not an error if none can be read: that is a finding
     hashes: dict[str, int] = {}
@@ -154,7 +155,7 @@ def inspect_photos(
     read = [i for i, row in enumerate(embedded) if row.vector is not None]
     unreadable = tuple((row.path, row.error or "") for row in embedded if row.vector is None)
     if not read:
-        raise ValueError(f"None of the {len(rows)} photos in {str(data)!r} can be read. The first: {unreadable[0][1]}")
+        raise ValueError(f"None of the {len(rows)} photos can be read. The first: {unreadable[0][1]}")
     vectors = np.stack([row.vector for row in embedded if row.vector is not None])
     labels = np.array([rows[i][0].target for i in read])
     names = tuple(embedded[i].path for i in read)
@@ -164,7 +165,7 @@ def inspect_photos(
         labels=labels,
         splits=tuple(rows[i][1] for i in read),
         classes=found.classes,
-        given_splits=not any("held out" in note for note in found.notes),
+        given_splits=not found.drawn,
         wrong_labels=tuple(find_wrong_labels(vectors, labels)),
         same_files=_tuples(same_files([_digest(rows[i][0].photo) for i in read])),
         duplicates=_tuples(near_duplicates(vectors, [hashes[name] for name in names])),

@@ -28,12 +28,14 @@ class TrainingPhotos:
         train: photos to train on; `target` is an index of `classes`.
         val: photos to evaluate on; empty until some are held out.
         notes: assumptions made and photos left out.
+        drawn: whether `val` was drawn from the photos, because the data has no validation split.
     """
 
     classes: tuple[str, ...]
     train: tuple[Example, ...]
     val: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
+    drawn: bool = False
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train):,} to train on, {len(self.val):,} to evaluate on"
@@ -245,4 +247,4 @@ def _hold_out(photos: TrainingPhotos, share: float, seed: int) -> TrainingPhotos
     notes = (*photos.notes, note)
     if single:
         notes = (*notes, f"Classes with too few photos to hold one out ({len(single)}): {listed(single)}.")
-    return TrainingPhotos(photos.classes, train, val, notes)
+    return TrainingPhotos(photos.classes, train, val, notes, drawn=True)

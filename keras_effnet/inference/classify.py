@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 
@@ -54,6 +54,17 @@ class Scored:
 Group = tuple[list[Scored], Exception | None]
 
 
+class ImageModel(Protocol):
+    """What is streamed through: a `Classifier`, or another model of images, such as a feature extractor."""
+
+    @property
+    def view(self) -> View:
+        """How a photo becomes an image of the model."""
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Float32 (batch, numbers) of float32 images (batch, size, size, 3), 0..255."""
+
+
 def classify(
     photos: Photo | Iterable[Photo],
     *,
@@ -91,7 +102,7 @@ def classify(
     return label_all(score(several(photos), classifier, batch_size), classifier.classes, top)
 
 
-def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
+def score(photos: Iterable[Photo], classifier: ImageModel, batch_size: int) -> Iterator[Scored]:
     """Score photos with Keras, in order. A photo that cannot be read gets an error.
 
     Args:
@@ -106,7 +117,7 @@ def score(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> I
     return _score_in_own_threads(photos, classifier, batch_size)
 
 
-def _score_in_own_threads(photos: Iterable[Photo], classifier: Classifier, batch_size: int) -> Iterator[Scored]:
+def _score_in_own_threads(photos: Iterable[Photo], classifier: ImageModel, batch_size: int) -> Iterator[Scored]:
     pool = ThreadPoolExecutor(THREADS)
     options: dict[str, Any] = {"view": classifier.view, "batch_size": batch_size, "ahead": batch_size}
     try:

@@ -1,6 +1,7 @@
 """The predictions for labelled photos as one HTML page, with the maps of the wrong ones."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,10 @@ def report_page(
         confidence=np.array([np.nan if answer.score is None else answer.score for _, answer in scored], dtype=float),
         names=[answer.path for _, answer in scored],
         open_photo=lambda i: _open(sources[i]),
-        open_map=lambda i: maps.get(i),
     )
     wrong = evaluation.most_confident_errors()
     maps = _maps(classifier, {i: sources[i] for i in wrong}, {i: used[evaluation.predicted[i]] for i in wrong})
+    evaluation = replace(evaluation, open_map=maps.get)
     return evaluation_page(title, evaluation, subtitle=subtitle, facts=facts, history=history, notes=notes)
 
 
