@@ -14,7 +14,7 @@ from rich.table import Table
 
 from keras_effnet.cli.argument_checks import check_model, model_options, naming
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.photo_arguments import find_photos
+from keras_effnet.cli.photo_arguments import find_photos, need_photos
 from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
@@ -82,8 +82,7 @@ def classify(
     verbose: Verbose = False,
 ) -> None:
     """Classify photos. Exits with 1 if any photo cannot be read."""
-    if not files and not sample:
-        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
+    need_photos(files, sample)
     if out and (as_json or json_lines):
         raise typer.BadParameter(
             "--out writes to a file. Leave out this option, or pass --out FILE.jsonl.",

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from keras_effnet.cli.argument_checks import check_model, naming
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.photo_arguments import find_photos
+from keras_effnet.cli.photo_arguments import find_photos, need_photos
 from keras_effnet.cli.terminal import (
     AsJson,
     BatchSize,
@@ -48,8 +48,7 @@ def embed(
     """
     from keras_effnet.curation.feature_files import Shards, check_feature_file
 
-    if not files and not sample:
-        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
+    need_photos(files, sample)
     with plain_errors(resume="Repeat the same command to resume."):
         photos = find_photos(files, sample)
         check_model(model)
@@ -92,8 +91,7 @@ def similar(
     as_json: AsJson = False,
 ) -> None:
     """Find the photos that are most similar to each photo given. Exits with 1 if any photo cannot be read."""
-    if not files and not sample:
-        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
+    need_photos(files, sample)
     with plain_errors():
         photos = find_photos(files, sample)
         check_model(model)

@@ -14,7 +14,7 @@ import typer
 
 from keras_effnet.cli.argument_checks import check_model, model_options
 from keras_effnet.cli.help_page import at_least
-from keras_effnet.cli.photo_arguments import find_photos
+from keras_effnet.cli.photo_arguments import find_photos, need_photos
 from keras_effnet.cli.terminal import (
     AsJson,
     Crop,
@@ -87,8 +87,7 @@ def explain(
 
     Each map is drawn over its photo and saved as a PNG. Several models also get a contact sheet, sheet.png.
     """
-    if not files and not sample:
-        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
+    need_photos(files, sample)
     models = model or ["lite0"]
     for option, given in (("--weights", weights), ("--labels", labels)):
         if given and len(given) != len(models):

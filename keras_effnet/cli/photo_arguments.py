@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import typer
+
 from keras_effnet.cli.argument_checks import naming, reject_address
 
 if TYPE_CHECKING:
@@ -11,6 +13,12 @@ if TYPE_CHECKING:
 
 # As for `cat` and `file`: the photo itself on standard input, not a list of names.
 STDIN = "-"
+
+
+def need_photos(files: Sequence[str] | None, samples: Sequence[str] | None) -> None:
+    """Refuse a command line without photos as wrong usage."""
+    if not files and not samples:
+        raise typer.BadParameter("give photos, folders or patterns, or --sample NAME.", param_hint="PHOTO")
 
 
 def find_photos(files: Sequence[str] | None, samples: Sequence[str] | None) -> list["Photo"]:

@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-
-from keras_effnet._keras import keras
 
 ROOT = Path(__file__).parents[2]
 # Runs each command line, and prints its exit status; without a home folder if the system does not know the user.
@@ -54,14 +51,10 @@ ENVIRONMENTS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, colours: Any) -> Path:
     """A model with three classes, and photos of these, all with names that ASCII does not have."""
     folder = tmp_path_factory.mktemp("environment")
-    image = keras.Input((32, 32, 3))
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
-    network = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
-    network.layers[-1].set_weights([5 * np.eye(3, dtype=np.float32), np.zeros(3, np.float32)])
-    network.save(folder / "colours.keras")
+    colours.save(folder / "colours.keras")
     classes = {"röt": "red", "绿色": "lime", "bleu": "blue"}
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
     for name, colour in classes.items():

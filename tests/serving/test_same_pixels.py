@@ -3,7 +3,6 @@
 The references are Keras's own `predict`, the constants that each model was built with, and TensorFlow's own resize.
 """
 
-import io
 import json
 import pickle
 from collections.abc import Callable
@@ -71,17 +70,6 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[np.ndarray], np.ndarray]]] =
     "logits": (lambda: inner(activation=None), lambda x: x),
     "one probability": (lambda: inner(1, "sigmoid"), lambda x: x),
 }
-
-
-@pytest.fixture(scope="module")
-def photo() -> bytes:
-    """A photo three times as wide as high, whose edges differ from its middle."""
-    wide = np.random.default_rng(0).integers(0, 90, (40, 120, 3), dtype=np.uint8)
-    wide[:, :30, 0] += 150
-    wide[:, -30:, 1] += 150
-    file = io.BytesIO()
-    Image.fromarray(wide).save(file, "PNG")
-    return file.getvalue()
 
 
 def pixels(photo: bytes, crop: str | None) -> np.ndarray:

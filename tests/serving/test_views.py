@@ -3,14 +3,12 @@
 The reference is TensorFlow's own resize of the whole photo.
 """
 
-import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import keras_effnet
 from keras_effnet._keras import keras
@@ -34,17 +32,6 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow, the reference for its
 
 SIZE = 32
 FORMATS = {"litert": "m.tflite", "onnx": "m.onnx", "openvino": "m.xml", "tensorflow": "served"}
-
-
-@pytest.fixture(scope="module")
-def photo() -> bytes:
-    """A photo three times as wide as high, whose edges differ from its middle."""
-    wide = np.random.default_rng(0).integers(0, 90, (40, 120, 3), dtype=np.uint8)
-    wide[:, :30, 0] += 150
-    wide[:, -30:, 1] += 150
-    file = io.BytesIO()
-    Image.fromarray(wide).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
